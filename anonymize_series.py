@@ -2978,7 +2978,9 @@ def ending_of(job: Mapping[str, Any] | None, reported: bool | None = None) -> tu
         return (Ending.FORGOTTEN, "") if reported is None else (Ending.FAILURE, FORGOTTEN_REASON)
     if reported is None and job["State"] in UNFINISHED_JOBS:
         return Ending.RUNNING, ""
-    why = job.get("ErrorDetails") or job.get("ErrorDescription") or "the job failed"
+    content = job.get("Content") or {}  # where a job of the DICOMweb plugin says why
+    reasons = [each for key in ("Description", "Details") if (each := content.get(f"FunctionError{key}"))]
+    why = ": ".join(reasons) or job.get("ErrorDetails") or job.get("ErrorDescription") or "the job failed"
     return Ending.CANCELED if job.get("ErrorCode") == CANCELED_JOB else Ending.FAILURE, why
 
 

@@ -34,6 +34,7 @@ if __name__ == "__main__":  # started in a terminal: Orthanc loads it under its 
     print(__doc__)
     sys.exit(0 if sys.argv[1:] in ([], ["-h"], ["--help"]) else 2)
 
+import base64
 import calendar
 import collections
 import contextlib
@@ -47,7 +48,9 @@ import hashlib
 import http
 import http.client
 import importlib.util
+import ipaddress
 import json
+import math
 import os
 import random
 import re
@@ -70,6 +73,63 @@ from pathlib import Path
 from typing import Any, ClassVar, Generic, NamedTuple, Protocol, TypeVar, TypedDict, Unpack
 
 import orthanc
+
+
+# ---- src/common/pinned_tls.py: TLS to the one who has a certificate of which we have the file, whatever else that certificate says.
+
+
+# Of several, the first is the server's own, as OpenSSL reads such a file; the others are of those who issued it.
+CERTIFICATE = re.compile(rb"-----BEGIN (?:X509 )?CERTIFICATE-----(.+?)-----END", re.DOTALL)
+
+
+@functools.cache  # a file that is renewed while Orthanc runs is not the certificate that it shows
+def pinned_tls(file: Path, *, is_shown: bool) -> ssl.SSLContext:
+    """Return the context of a client that trusts a server which has the first certificate of a PEM file, and no other.
+
+    Names, dates, issuers and extensions don't count: they say who may be trusted by somebody who has not the certificate
+    itself, and each version of Python reads them with another strictness.
+
+    Parameters
+    ----------
+    is_shown : whether the client also shows that certificate as its own; the file has its private key then.
+
+    Raises
+    ------
+    OSError, ValueError : the file can't be read, or has no certificate or no key.
+    """
+    found = CERTIFICATE.search(file.read_bytes())
+    if found is None:
+        raise ValueError(f"{file} has no certificate")
+    context = _PinnedContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    context.pinned = base64.b64decode(found[1])
+    if is_shown:
+        context.load_cert_chain(file, password="")  # without one, OpenSSL would ask a person on the terminal
+    return context
+
+
+def _must_be_pinned(context: Any, certificate: bytes | None) -> None:
+    if certificate != context.pinned:
+        raise ssl.SSLCertVerificationError(1, "the server has another certificate than the one in SslCertificate")
+
+
+class _PinnedSocket(ssl.SSLSocket):
+    def do_handshake(self, block: bool = False) -> None:
+        super().do_handshake(block)
+        _must_be_pinned(self.context, self.getpeercert(binary_form=True))
+
+
+class _PinnedObject(ssl.SSLObject):
+    """TLS of coroutines."""
+
+    def do_handshake(self) -> None:
+        super().do_handshake()
+        _must_be_pinned(self.context, self.getpeercert(binary_form=True))
+
+
+class _PinnedContext(ssl.SSLContext):
+    sslsocket_class, sslobject_class = _PinnedSocket, _PinnedObject
+    pinned: bytes
 
 
 # ---- src/common/quirks.py: What a version of Orthanc, of its plugin or of Python needs and others don't: each with the version and the reason.
@@ -129,6 +189,477 @@ def folder_on_command_line(parent: Path) -> Path | None:
     return next((each.absolute() for each in folders if each.is_dir() and each.absolute().parent == parent), None)
 
 
+# ---- src/common/settings.py: One section of Orthanc's configuration, read into a frozen dataclass.
+
+
+S = TypeVar("S")
+
+KINDS = {bool: "true or false", int: "a whole number", float: "a number", str: "a text"}
+
+
+class SettingsError(ValueError):
+    """A value or a key that a section can't have; the text names section, key, what was found and what is allowed."""
+
+
+def not_empty(values: Any) -> str | None:
+    """Refuse an empty list (a `check`): it means nothing, never everything, and here nothing makes no sense."""
+    return None if values else "at least one entry (to set no condition, leave the key out)"
+
+
+def empty_values(values: Mapping[str, Any]) -> str | None:
+    """Refuse an empty text, and one that ends with a space: `Bearer ${TOKEN}` does where that variable is not set."""
+    empty = [name for name, value in values.items() if isinstance(value, str) and (not value or value[-1] == " ")]
+    what = ", ".join(map(_printable, empty))
+    return (
+        f"texts that are not empty and don't end with a space ({what}: is the environment variable set?)"
+        if empty
+        else None
+    )
+
+
+def durability_field(survives: str = "the ledger survives", waits: str = "each step waits") -> Any:
+    """Return the field `Durability` of a script with state: whether that survives the loss of power too."""
+    text = f"`normal`: {survives} a crash. `full`: also the loss of power, but {waits} for the disk."
+    return dataclasses.field(default="normal", metadata={"choices": ("normal", "full"), "help": text})
+
+
+def reconcile_field() -> Any:
+    """Return the field `Reconcile` of a script that follows Orthanc's list of changes."""
+    text = "Look in Orthanc's list of changes for what a crash cut off. False in all but one of several Orthancs on one database."
+    return dataclasses.field(default=True, metadata={"help": text})
+
+
+def state_path_field(state: str = "the ledger") -> Any:
+    """Return the field `StatePath` of a script with state: the folder of it."""
+    text = f"Folder of {state}; null: `IndexDirectory`, else `StorageDirectory`."
+    return dataclasses.field(default=None, metadata={"help": text})
+
+
+def key_of(field: dataclasses.Field[Any]) -> str:
+    """Return the key of a field as a person writes it: `max_per_destination` is `MaxPerDestination`."""
+    return str(field.metadata.get("key") or "".join(word.capitalize() for word in field.name.split("_")))
+
+
+def read_settings(cls: type[S], section: str, configuration: Mapping[str, Any]) -> S:
+    """Read the section of a configuration into `cls`. A section that is not there gives the defaults.
+
+    Parameters
+    ----------
+    cls : a dataclass whose fields all have defaults. `metadata` of a field may hold `key` (if the name is not the field's in
+        CamelCase), `minimum` and `maximum` (of a number), `choices`, `check` (a function that returns what is allowed, or
+        nothing if the value is fine) and `secret` (the value is never shown). A class variable `REMOVED` names the keys that
+        the object had once, each with what happens now.
+    section : the section's name.
+    configuration : what `orthanc.GetConfiguration()` holds, decoded.
+
+    Raises
+    ------
+    SettingsError : a value is of the wrong type or not allowed, a key is not known or is gone, or the configuration has a
+        section whose name is nearly this one: what is mistyped has no effect, and without it a script would do more than
+        somebody wanted. The same holds for the section `Scripts`.
+    """
+    settings_of_all_scripts(configuration)
+    return _read_section(cls, section, configuration)
+
+
+def _read_section(cls: type[S], section: str, configuration: Mapping[str, Any]) -> S:
+    check_section_name(section, configuration)
+    found = configuration.get(section)
+    if complaint := "; ".join(_wrong_keys_below(cls, section, found)):
+        raise SettingsError(complaint)
+    return cls() if found is None else _read_object(cls, section, found)
+
+
+def not_on_this_machine(url: str) -> str | None:
+    """Refuse an address that another machine may have (a `check`): whoever answers there gets a token that opens everything."""
+    try:
+        parts = urllib.parse.urlsplit(url)
+        is_here = ipaddress.ip_address(parts.hostname or "").is_loopback and bool(parts.port)
+    except ValueError:
+        is_here = False
+    if is_here and "@" not in parts.netloc and url.removesuffix("/") == f"http://{parts.netloc}":
+        return None
+    return "http:// with a loopback address of this machine and a port, as http://127.0.0.1:8043 or http://[::1]:8043"
+
+
+@dataclasses.dataclass(frozen=True)
+class LoopbackSettings:
+    """How scripts reach their own Orthanc."""
+
+    url: str | None = dataclasses.field(
+        default=None,
+        metadata={
+            "check": not_on_this_machine,
+            "allowed": "`http://`, a loopback address (127.0.0.1, [::1]) and a port",
+            "help": "Where scripts ask their own Orthanc; null: where `HttpPort` and `SslEnabled` say.",
+        },
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class ScriptsSettings:
+    """The section `Scripts`, which is for all scripts."""
+
+    loopback: LoopbackSettings = dataclasses.field(
+        default=LoopbackSettings(), metadata={"help": "How scripts reach their own Orthanc."}
+    )
+
+
+def settings_of_all_scripts(configuration: Mapping[str, Any]) -> ScriptsSettings:
+    """Return the section `Scripts` of a configuration. Raises `SettingsError`, as `read_settings` does, which looks at it too."""
+    return _read_section(ScriptsSettings, "Scripts", configuration)
+
+
+def check_section_name(section: str, configuration: Mapping[str, Any]) -> None:
+    """Raise `SettingsError` if the configuration has a section whose name is nearly this one."""
+    if near := [key for key in configuration if key != section and is_nearly(key, section)]:
+        raise SettingsError(f"{_printable(near[0])} is not a known section (did you mean {section}?)")
+
+
+def is_nearly(text: str, known: str) -> bool:
+    """Return whether a name is another one mistyped: in upper and lower case, separators, or two letters (of five, one)."""
+    text, known = (re.sub(r"[\W_]", "", each).lower() for each in (text, known))
+    most = max(2, len(known) // 5)
+    return abs(len(text) - len(known)) <= most and _distance(text, known) <= most
+
+
+def _distance(text: str, known: str) -> int:
+    """Return how many letters to add, leave out, replace or swap with the next make one text of the other."""
+    before: list[int] = []
+    last = list(range(len(known) + 1))
+    for i, letter in enumerate(text):
+        row = [i + 1]
+        for j, other in enumerate(known):
+            row.append(min(last[j + 1] + 1, row[j] + 1, last[j] + (letter != other)))
+            if i and j and letter == known[j - 1] and other == text[i - 1]:
+                row[-1] = min(row[-1], before[j - 1] + 1)
+        before, last = last, row
+    return last[-1]
+
+
+def removed_keys(cls: type[Any]) -> dict[str, str]:
+    """Return the keys that a dataclass and those that it is made from had once, each with what happens now."""
+    return {key: now for base in reversed(cls.__mro__) for key, now in vars(base).get("REMOVED", {}).items()}
+
+
+def wrong_keys(
+    path: str, found: Iterable[str], known: Iterable[str], removed: Mapping[str, str] = types.MappingProxyType({})
+) -> str | None:
+    """Return what is wrong with the keys of an object: each that is not known, with the nearest known one.
+
+    `removed` : keys that were known once, each with what happens now.
+    """
+    by_lower = {key.lower(): key for key in known}
+    known, complaints = set(by_lower.values()), []
+    for key in [key for key in found if key not in known]:
+        if key in removed:
+            complaints.append(f"{path}.{key} is gone: {removed[key]}")
+            continue
+        near = difflib.get_close_matches(key.lower(), by_lower, 1, 0.5)
+        meant = f"did you mean {by_lower[near[0]]}?" if near else f"allowed: {', '.join(by_lower.values()) or 'none'}"
+        complaints.append(f"{path}.{_printable(key)} is not a known key ({meant})")
+    return "; ".join(complaints) or None
+
+
+def _fields(cls: type[Any]) -> dict[str, dataclasses.Field[Any]]:
+    return {key_of(field): field for field in dataclasses.fields(cls)}
+
+
+def _wrong_keys_below(hint: Any, path: str, found: Any) -> Iterator[str]:
+    """Yield what is wrong with keys, at every depth: who upgrades has to correct all of them, and restarts once."""
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if origin in (typing.Union, types.UnionType):
+        for argument in arguments:
+            yield from _wrong_keys_below(argument, path, found)
+    elif isinstance(found, list) and origin in (list, tuple):
+        for number, item in enumerate(found):
+            yield from _wrong_keys_below(arguments[0], f"{path}[{number}]", item)
+    elif isinstance(found, dict) and origin is dict:
+        for key, item in found.items():
+            yield from _wrong_keys_below(arguments[1], f"{path}.{_printable(key)}", item)
+    elif isinstance(found, dict) and dataclasses.is_dataclass(hint):
+        cls = typing.cast("type[Any]", hint)
+        fields, hints = _fields(cls), typing.get_type_hints(cls)
+        if complaint := wrong_keys(path, found, fields, removed_keys(cls)):
+            yield complaint
+        for key in [key for key in fields if key in found]:
+            yield from _wrong_keys_below(hints[fields[key].name], f"{path}.{key}", found[key])
+
+
+def _read_object(cls: type[S], path: str, found: Any) -> S:
+    if not isinstance(found, dict):
+        raise _wrong(path, found, "an object of keys and values")
+    fields, hints = _fields(cls), typing.get_type_hints(cls)
+    values = {
+        field.name: _read_value(hints[field.name], field.metadata, f"{path}.{key}", found[key])
+        for key, field in fields.items()
+        if key in found
+    }
+    return cls(**values)
+
+
+def _read_value(hint: Any, limits: Mapping[str, Any], path: str, found: Any) -> Any:
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    optional = origin in (typing.Union, types.UnionType)
+    if optional:
+        if found is None and type(None) in arguments:
+            return None
+        hint = next(argument for argument in arguments if argument is not type(None))
+        origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if dataclasses.is_dataclass(hint):
+        return _read_object(typing.cast("type[Any]", hint), path, found)
+    value, fits, allowed = _typed(hint, limits, path, found)
+    if fits and "choices" in limits:
+        fits, allowed = value in limits["choices"], "one of " + ", ".join(map(json.dumps, limits["choices"]))
+    if "minimum" in limits:
+        fits, allowed = fits and value >= limits["minimum"], f"{allowed}, at least {limits['minimum']}"
+    if "maximum" in limits:
+        fits, allowed = fits and value <= limits["maximum"], f"{allowed}, at most {limits['maximum']}"
+    if fits and "check" in limits and (complaint := limits["check"](value)):
+        fits, allowed = False, complaint
+    if fits and value == "" and (optional or limits.get("secret")):  # it would count as not given, without a word
+        fits, allowed = False, "a text; to give none, leave the key out"
+    if not fits:
+        raise _wrong(path, found, allowed, limits)
+    return value
+
+
+def _typed(hint: Any, limits: Mapping[str, Any], path: str, found: Any) -> tuple[Any, bool, str]:
+    """Return a value as its type has it, whether it fits, and what is allowed."""
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if origin in (list, tuple):
+        if not isinstance(found, list):
+            raise _wrong(path, found, "a list", limits)
+        shown = {"secret": limits.get("secret")}
+        items = [_read_value(arguments[0], shown, f"{path}[{i}]", item) for i, item in enumerate(found)]
+        return tuple(items) if origin is tuple else items, True, ""
+    if hint is Any:
+        return found, True, ""
+    if origin is dict:
+        if not isinstance(found, dict) or not dataclasses.is_dataclass(arguments[1]):
+            return found, isinstance(found, dict), "an object of keys and values"
+        paths = {key: f"{path}.{_printable(key)}" for key in found}
+        return {key: _read_value(arguments[1], {}, paths[key], each) for key, each in found.items()}, True, ""
+    # JSON has one kind of number, and true is no number although Python says so.
+    fits = isinstance(found, (int, float) if hint is float else hint) and (hint is bool) == isinstance(found, bool)
+    return (float(found) if fits and hint is float else found), fits, KINDS[hint]
+
+
+def _printable(key: str) -> str:
+    """Return a key as a line of the log may hold it."""
+    key = key if key.isprintable() else json.dumps(key)[1:-1]
+    return key if len(key) <= 60 else key[:57] + "..."
+
+
+def _wrong(path: str, found: Any, allowed: str, limits: Mapping[str, Any] | None = None) -> SettingsError:
+    if found == "":  # Orthanc puts environment variables in before a script can see their names: an unset one is empty
+        return SettingsError(f"{path} is empty (is its environment variable set?), allowed: {allowed}")
+    return SettingsError(f"{path}: found {_as_text(found, limits)}, allowed: {allowed}")
+
+
+def _as_text(found: Any, limits: Mapping[str, Any] | None = None) -> str:
+    if limits and limits.get("secret"):
+        return "a value that is not shown here"
+    text = json.dumps(found)
+    if "://" in text and "@" in text:  # the wrong place for a URL with a password
+        return "a value that is not shown here"
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+# ---- src/common/state.py: Where a script's state lies, and how its files are opened: by one process, private to it, never through a link.
+
+
+# Neither a link is followed (Windows has no such flag) nor the end of a line translated (only Windows does that).
+NO_LINK_NO_TEXT = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
+OTHERS = 0o077  # the bits of a mode that let somebody else in
+# What a file system answers that has no locks at all. ENOLCK is not among them: there a server of locks is away for now.
+NO_LOCKS = (errno.ENOSYS, errno.EOPNOTSUPP)
+
+
+class StateError(OSError):
+    """A state file can't be used now; the text names the file, and the key that chooses another folder."""
+
+
+class StateBusyError(StateError):
+    """Another process has the state. It ends, or it should have another folder."""
+
+
+class StateGoneError(StateError):
+    """The state was deleted or replaced while it was in use: what is written now would be lost."""
+
+
+def configuration_folder() -> Path:
+    """Return the folder in which Orthanc's relative paths begin."""
+    base = Path(orthanc.GetConfigurationPath()).absolute()
+    return base.parent if base.is_file() else folder_on_command_line(base) or base
+
+
+def state_folder(state_path: str | None, configuration: Mapping[str, Any]) -> Path:
+    """Return where a script keeps its state: `StatePath`, else `IndexDirectory`, else `StorageDirectory`."""
+    default = configuration.get("IndexDirectory") or configuration.get("StorageDirectory") or "OrthancStorage"
+    return configuration_folder() / (state_path or default)
+
+
+def make_folder(folder: Path, key: str = "StatePath") -> None:
+    """Make the folder of state files, if it is not there.
+
+    Raises
+    ------
+    StateError : it can't be made; `key` is what a person sets to choose another.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        why = f"{folder} can't be made ({error.strerror})"
+        raise StateError(f"{why}; set {key} to a folder that can be written") from None
+
+
+def open_private(path: Path, flags: int = 0, key: str = "StatePath") -> int:
+    """Open a state file for reading and writing, make it if it is not there, and return its descriptor.
+
+    Only its owner may read it then: it is made with mode 0600, and set to that when it is wider.
+
+    Parameters
+    ----------
+    flags : more of `os.O_…`, e.g. `os.O_APPEND`.
+    key : what a person sets to choose another folder.
+
+    Raises
+    ------
+    StateError : it can't be opened, is a symbolic link, or no regular file.
+    """
+    try:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | NO_LINK_NO_TEXT | flags, 0o600)
+    except OSError as error:
+        _refuse_link(path)
+        why = f"{path} can't be written ({error.strerror})"
+        raise StateError(f"{why}; set {key} to a folder that can be written") from None
+    try:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise StateError(f"{path} is no file, and the state must be one")
+        make_private(path)
+    except BaseException:
+        os.close(descriptor)
+        raise
+    return descriptor
+
+
+def make_private(path: Path) -> None:
+    """Let only the owner read a state file, if it is there.
+
+    Raises
+    ------
+    StateError : it is a symbolic link.
+    """
+    _refuse_link(path)
+    with contextlib.suppress(FileNotFoundError):
+        if stat.S_IMODE(path.stat().st_mode) & OTHERS:
+            try:
+                path.chmod(0o600)
+            except OSError as error:  # it is somebody else's, who lets us write: Kubernetes does that with `fsGroup`
+                orthanc.LogWarning(f"{path} can be read by others, and its mode can't be changed: {error.strerror}")
+
+
+def _refuse_link(path: Path) -> None:
+    if path.is_symlink():
+        raise StateError(f"{path} is a symbolic link, which is not allowed in place of a state file")
+
+
+def must_be_same(descriptor: int, path: Path) -> None:
+    """Raise StateGoneError unless the file at a path is the one that we have open."""
+    try:
+        same = os.path.samestat(os.fstat(descriptor), path.lstat())
+    except OSError as error:
+        if error.errno not in (errno.ENOENT, errno.ENOTDIR, errno.ESTALE):
+            raise
+        same = False
+    if not same:
+        raise StateGoneError(f"{path} was deleted or replaced while it was in use; restart Orthanc")
+
+
+class StateLock:
+    """The right of one process to a state file: a lock on `<path>.lock`, which the kernel ends with the process.
+
+    Children don't inherit it.
+
+    Parameters
+    ----------
+    path : of the state file, or of a folder of them.
+    key : what a person sets to choose another folder.
+    file : that is locked, where it has another name.
+
+    Raises
+    ------
+    StateBusyError : somebody has it already.
+    StateError : the file can't be made or opened.
+    """
+
+    def __init__(self, path: Path, key: str = "StatePath", file: Path | None = None) -> None:
+        self.path, self._descriptor = file or path.with_name(f"{path.name}.lock"), -1
+        make_folder(self.path.parent, key)
+        self._descriptor = open_private(self.path, key=key)
+        try:
+            self._take(path, key)
+        except BaseException:
+            self.close()
+            raise
+        LOCKS_HELD.add(self)
+
+    def _take(self, path: Path, key: str) -> None:
+        try:
+            lock_file(self._descriptor)
+        except OSError as error:
+            if error.errno in NO_LOCKS:
+                orthanc.LogWarning(
+                    f"{path} is on a file system without locks: make sure that one Orthanc alone uses it"
+                )
+            elif error.errno in (errno.EAGAIN, errno.EACCES, errno.EDEADLK):
+                raise StateBusyError(
+                    f"another process uses {path}; this one waits until that one ends. "
+                    f"If both are to run, set {key} of each to a folder of its own"
+                ) from None
+            else:
+                raise
+
+    def check(self) -> None:
+        """Raise StateGoneError if somebody has deleted or replaced the file: then the lock keeps nobody out."""
+        must_be_same(self._descriptor, self.path)
+
+    def close(self) -> None:
+        """Let somebody else have it."""
+        descriptor, self._descriptor = self._descriptor, -1
+        if descriptor >= 0:
+            os.close(descriptor)
+
+    def __del__(self) -> None:
+        self.close()
+
+
+def lock_file(descriptor: int) -> None:
+    """Lock an open file for this process alone, or raise OSError at once if somebody has it."""
+    try:
+        import fcntl
+    except ImportError:  # Windows
+        import msvcrt
+
+        msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)  # type: ignore[attr-defined]
+    else:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+LOCKS_HELD: weakref.WeakSet[StateLock] = weakref.WeakSet()
+
+
+def _drop_locks_in_child() -> None:
+    for lock in list(LOCKS_HELD):
+        lock.close()
+
+
+# What is started as another program loses our files by itself (O_CLOEXEC); a mere fork keeps them, and the lock with them.
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_drop_locks_in_child)
+
+
 # ---- src/common/loopback.py: This Orthanc's own REST API over HTTP: unlike a call through the SDK it does not hold the GIL, and with it every store.
 
 
@@ -137,7 +668,12 @@ import_for_small_stacks()
 TIMEOUT = 60.0  # seconds; of one request
 KEEP_ALIVE_SECONDS = 0.5  # Orthanc closes a connection after a second without a request ("KeepAliveTimeout")
 _open_connections = threading.local()  # of this thread: `connections`, a set of those that it keeps open
-IDEMPOTENT_POSTS = ("/tools/find", "/tools/bulk-content", "/tools/bulk-delete")  # may be sent a second time
+IDEMPOTENT_POSTS = (
+    "/tools/find",
+    "/tools/bulk-content",
+    "/tools/bulk-delete",
+    "/owed",
+)  # ends of what may be sent twice
 
 
 class LoopbackError(Exception):
@@ -156,7 +692,11 @@ class Loopback:
         addresses = configuration.get("HttpBindAddresses") or ["127.0.0.1"]
         self.host = "127.0.0.1" if {"127.0.0.1", "0.0.0.0"} & set(addresses) else str(addresses[0])  # noqa: S104
         self.port = int(configuration.get("HttpPort", 8042))
-        self._certificate = configuration.get("SslCertificate", "") if configuration.get("SslEnabled") else None
+        self._certificate: str | None = None  # that Orthanc shows over HTTPS
+        if url := _own_url(configuration):
+            self.host, self.port = url.hostname or "", url.port or 0
+        elif configuration.get("SslEnabled"):
+            self._certificate = configuration.get("SslCertificate", "certificate.pem")  # Orthanc's own default
         # These cut each answer of /tools/find too, whatever its Limit (measured on 1.10.1, 1.12.7 and 1.13.0); no list.
         self.find_is_unlimited = not (configuration.get("LimitFindResults") or configuration.get("LimitFindInstances"))
         self._mutual = bool(configuration.get("SslVerifyPeers"))
@@ -191,7 +731,7 @@ class Loopback:
         data = body if body is None or isinstance(body, bytes) else json.dumps(body).encode()
         self._token = self._token or orthanc.GenerateRestApiAuthorizationToken()
         # A kept connection may be closed by Orthanc just now: what is the same twice is asked once more.
-        attempts = 2 if method != "POST" or path in IDEMPOTENT_POSTS else 1
+        attempts = 2 if method != "POST" or path.endswith(IDEMPOTENT_POSTS) else 1
         while True:
             connection = self._connection()
             try:
@@ -236,15 +776,22 @@ class Loopback:
         return http.client.HTTPSConnection(self.host, self.port, timeout=TIMEOUT, context=context)
 
     def tls(self) -> ssl.SSLContext | None:
-        """Return what to trust here, and to show; None: plain HTTP."""
+        """Return what to trust here, and to show; None: plain HTTP. Raises `LoopbackError`: the certificate can't be read."""
         if self._certificate is None:
             return None
-        # The server's own certificate is the one to trust here, whatever name it is made out to.
-        context = ssl.create_default_context(cafile=self._certificate)
-        context.check_hostname = False
-        if self._mutual:
-            context.load_cert_chain(self._certificate)
-        return context
+        file = Path(self._certificate)
+        try:
+            return pinned_tls(file if file.is_absolute() else configuration_folder() / file, is_shown=self._mutual)
+        except (OSError, ValueError) as error:
+            raise LoopbackError(0, f"Orthanc's SslCertificate can't be used: {error}") from None
+
+
+def _own_url(configuration: Mapping[str, Any]) -> urllib.parse.SplitResult | None:
+    try:
+        url = settings_of_all_scripts(configuration).loopback.url
+    except SettingsError:  # the script has said so, and asks nothing
+        return None
+    return None if url is None else urllib.parse.urlsplit(url)
 
 
 def close_connections() -> None:
@@ -905,238 +1452,6 @@ def _send_error(output: Any, refused: Refused, method: str, uri: str) -> None:
     send_status(output, refused.status, json.dumps(content, indent=2) + "\n")
 
 
-# ---- src/common/settings.py: One section of Orthanc's configuration, read into a frozen dataclass.
-
-
-S = TypeVar("S")
-
-KINDS = {bool: "true or false", int: "a whole number", float: "a number", str: "a text"}
-
-
-class SettingsError(ValueError):
-    """A value or a key that a section can't have; the text names section, key, what was found and what is allowed."""
-
-
-def not_empty(values: Any) -> str | None:
-    """Refuse an empty list (a `check`): it means nothing, never everything, and here nothing makes no sense."""
-    return None if values else "at least one entry (to set no condition, leave the key out)"
-
-
-def empty_values(values: Mapping[str, Any]) -> str | None:
-    """Refuse an empty text, and one that ends with a space: `Bearer ${TOKEN}` does where that variable is not set."""
-    empty = [name for name, value in values.items() if isinstance(value, str) and (not value or value[-1] == " ")]
-    what = ", ".join(map(_printable, empty))
-    return (
-        f"texts that are not empty and don't end with a space ({what}: is the environment variable set?)"
-        if empty
-        else None
-    )
-
-
-def durability_field(survives: str = "the ledger survives", waits: str = "each step waits") -> Any:
-    """Return the field `Durability` of a script with state: whether that survives the loss of power too."""
-    text = f"`normal`: {survives} a crash. `full`: also the loss of power, but {waits} for the disk."
-    return dataclasses.field(default="normal", metadata={"choices": ("normal", "full"), "help": text})
-
-
-def reconcile_field() -> Any:
-    """Return the field `Reconcile` of a script that follows Orthanc's list of changes."""
-    text = "Look in Orthanc's list of changes for what a crash cut off. False in all but one of several Orthancs on one database."
-    return dataclasses.field(default=True, metadata={"help": text})
-
-
-def state_path_field(state: str = "the ledger") -> Any:
-    """Return the field `StatePath` of a script with state: the folder of it."""
-    text = f"Folder of {state}; null: `IndexDirectory`, else `StorageDirectory`."
-    return dataclasses.field(default=None, metadata={"help": text})
-
-
-def key_of(field: dataclasses.Field[Any]) -> str:
-    """Return the key of a field as a person writes it: `max_per_destination` is `MaxPerDestination`."""
-    return str(field.metadata.get("key") or "".join(word.capitalize() for word in field.name.split("_")))
-
-
-def read_settings(cls: type[S], section: str, configuration: Mapping[str, Any]) -> S:
-    """Read the section of a configuration into `cls`. A section that is not there gives the defaults.
-
-    Parameters
-    ----------
-    cls : a dataclass whose fields all have defaults. `metadata` of a field may hold `key` (if the name is not the field's in
-        CamelCase), `minimum` and `maximum` (of a number), `choices`, `check` (a function that returns what is allowed, or
-        nothing if the value is fine) and `secret` (the value is never shown). A class variable `REMOVED` names the keys that
-        the object had once, each with what happens now.
-    section : the section's name.
-    configuration : what `orthanc.GetConfiguration()` holds, decoded.
-
-    Raises
-    ------
-    SettingsError : a value is of the wrong type or not allowed, a key is not known or is gone, or the configuration has a
-        section whose name is nearly this one: what is mistyped has no effect, and without it a script would do more than
-        somebody wanted.
-    """
-    check_section_name(section, configuration)
-    found = configuration.get(section)
-    if complaint := "; ".join(_wrong_keys_below(cls, section, found)):
-        raise SettingsError(complaint)
-    return cls() if found is None else _read_object(cls, section, found)
-
-
-def check_section_name(section: str, configuration: Mapping[str, Any]) -> None:
-    """Raise `SettingsError` if the configuration has a section whose name is nearly this one."""
-    if near := [key for key in configuration if key != section and is_nearly(key, section)]:
-        raise SettingsError(f"{_printable(near[0])} is not a known section (did you mean {section}?)")
-
-
-def is_nearly(text: str, known: str) -> bool:
-    """Return whether a name is another one mistyped: in upper and lower case, separators, or two letters (of five, one)."""
-    text, known = (re.sub(r"[\W_]", "", each).lower() for each in (text, known))
-    most = max(2, len(known) // 5)
-    return abs(len(text) - len(known)) <= most and _distance(text, known) <= most
-
-
-def _distance(text: str, known: str) -> int:
-    """Return how many letters to add, leave out, replace or swap with the next make one text of the other."""
-    before: list[int] = []
-    last = list(range(len(known) + 1))
-    for i, letter in enumerate(text):
-        row = [i + 1]
-        for j, other in enumerate(known):
-            row.append(min(last[j + 1] + 1, row[j] + 1, last[j] + (letter != other)))
-            if i and j and letter == known[j - 1] and other == text[i - 1]:
-                row[-1] = min(row[-1], before[j - 1] + 1)
-        before, last = last, row
-    return last[-1]
-
-
-def removed_keys(cls: type[Any]) -> dict[str, str]:
-    """Return the keys that a dataclass and those that it is made from had once, each with what happens now."""
-    return {key: now for base in reversed(cls.__mro__) for key, now in vars(base).get("REMOVED", {}).items()}
-
-
-def wrong_keys(
-    path: str, found: Iterable[str], known: Iterable[str], removed: Mapping[str, str] = types.MappingProxyType({})
-) -> str | None:
-    """Return what is wrong with the keys of an object: each that is not known, with the nearest known one.
-
-    `removed` : keys that were known once, each with what happens now.
-    """
-    by_lower = {key.lower(): key for key in known}
-    known, complaints = set(by_lower.values()), []
-    for key in [key for key in found if key not in known]:
-        if key in removed:
-            complaints.append(f"{path}.{key} is gone: {removed[key]}")
-            continue
-        near = difflib.get_close_matches(key.lower(), by_lower, 1, 0.5)
-        meant = f"did you mean {by_lower[near[0]]}?" if near else f"allowed: {', '.join(by_lower.values()) or 'none'}"
-        complaints.append(f"{path}.{_printable(key)} is not a known key ({meant})")
-    return "; ".join(complaints) or None
-
-
-def _fields(cls: type[Any]) -> dict[str, dataclasses.Field[Any]]:
-    return {key_of(field): field for field in dataclasses.fields(cls)}
-
-
-def _wrong_keys_below(hint: Any, path: str, found: Any) -> Iterator[str]:
-    """Yield what is wrong with keys, at every depth: who upgrades has to correct all of them, and restarts once."""
-    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
-    if origin in (typing.Union, types.UnionType):
-        for argument in arguments:
-            yield from _wrong_keys_below(argument, path, found)
-    elif isinstance(found, list) and origin in (list, tuple):
-        for number, item in enumerate(found):
-            yield from _wrong_keys_below(arguments[0], f"{path}[{number}]", item)
-    elif isinstance(found, dict) and origin is dict:
-        for key, item in found.items():
-            yield from _wrong_keys_below(arguments[1], f"{path}.{_printable(key)}", item)
-    elif isinstance(found, dict) and dataclasses.is_dataclass(hint):
-        cls = typing.cast("type[Any]", hint)
-        fields, hints = _fields(cls), typing.get_type_hints(cls)
-        if complaint := wrong_keys(path, found, fields, removed_keys(cls)):
-            yield complaint
-        for key in [key for key in fields if key in found]:
-            yield from _wrong_keys_below(hints[fields[key].name], f"{path}.{key}", found[key])
-
-
-def _read_object(cls: type[S], path: str, found: Any) -> S:
-    if not isinstance(found, dict):
-        raise _wrong(path, found, "an object of keys and values")
-    fields, hints = _fields(cls), typing.get_type_hints(cls)
-    values = {
-        field.name: _read_value(hints[field.name], field.metadata, f"{path}.{key}", found[key])
-        for key, field in fields.items()
-        if key in found
-    }
-    return cls(**values)
-
-
-def _read_value(hint: Any, limits: Mapping[str, Any], path: str, found: Any) -> Any:
-    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
-    optional = origin in (typing.Union, types.UnionType)
-    if optional:
-        if found is None and type(None) in arguments:
-            return None
-        hint = next(argument for argument in arguments if argument is not type(None))
-        origin, arguments = typing.get_origin(hint), typing.get_args(hint)
-    if dataclasses.is_dataclass(hint):
-        return _read_object(typing.cast("type[Any]", hint), path, found)
-    value, fits, allowed = _typed(hint, limits, path, found)
-    if fits and "choices" in limits:
-        fits, allowed = value in limits["choices"], "one of " + ", ".join(map(json.dumps, limits["choices"]))
-    if "minimum" in limits:
-        fits, allowed = fits and value >= limits["minimum"], f"{allowed}, at least {limits['minimum']}"
-    if "maximum" in limits:
-        fits, allowed = fits and value <= limits["maximum"], f"{allowed}, at most {limits['maximum']}"
-    if fits and "check" in limits and (complaint := limits["check"](value)):
-        fits, allowed = False, complaint
-    if fits and value == "" and (optional or limits.get("secret")):  # it would count as not given, without a word
-        fits, allowed = False, "a text; to give none, leave the key out"
-    if not fits:
-        raise _wrong(path, found, allowed, limits)
-    return value
-
-
-def _typed(hint: Any, limits: Mapping[str, Any], path: str, found: Any) -> tuple[Any, bool, str]:
-    """Return a value as its type has it, whether it fits, and what is allowed."""
-    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
-    if origin in (list, tuple):
-        if not isinstance(found, list):
-            raise _wrong(path, found, "a list", limits)
-        shown = {"secret": limits.get("secret")}
-        items = [_read_value(arguments[0], shown, f"{path}[{i}]", item) for i, item in enumerate(found)]
-        return tuple(items) if origin is tuple else items, True, ""
-    if hint is Any:
-        return found, True, ""
-    if origin is dict:
-        if not isinstance(found, dict) or not dataclasses.is_dataclass(arguments[1]):
-            return found, isinstance(found, dict), "an object of keys and values"
-        paths = {key: f"{path}.{_printable(key)}" for key in found}
-        return {key: _read_value(arguments[1], {}, paths[key], each) for key, each in found.items()}, True, ""
-    # JSON has one kind of number, and true is no number although Python says so.
-    fits = isinstance(found, (int, float) if hint is float else hint) and (hint is bool) == isinstance(found, bool)
-    return (float(found) if fits and hint is float else found), fits, KINDS[hint]
-
-
-def _printable(key: str) -> str:
-    """Return a key as a line of the log may hold it."""
-    key = key if key.isprintable() else json.dumps(key)[1:-1]
-    return key if len(key) <= 60 else key[:57] + "..."
-
-
-def _wrong(path: str, found: Any, allowed: str, limits: Mapping[str, Any] | None = None) -> SettingsError:
-    if found == "":  # Orthanc puts environment variables in before a script can see their names: an unset one is empty
-        return SettingsError(f"{path} is empty (is its environment variable set?), allowed: {allowed}")
-    return SettingsError(f"{path}: found {_as_text(found, limits)}, allowed: {allowed}")
-
-
-def _as_text(found: Any, limits: Mapping[str, Any] | None = None) -> str:
-    if limits and limits.get("secret"):
-        return "a value that is not shown here"
-    text = json.dumps(found)
-    if "://" in text and "@" in text:  # the wrong place for a URL with a password
-        return "a value that is not shown here"
-    return text if len(text) <= 60 else text[:57] + "..."
-
-
 # ---- src/common/version.py: The version of the collection, the same for all scripts; it is written here and nowhere else.
 
 
@@ -1160,9 +1475,12 @@ def orthanc_identifier(*values: str) -> str:
     """Return Orthanc's identifier of what has this PatientID, StudyInstanceUID, SeriesInstanceUID, SOPInstanceUID.
 
     As many as the level has, from the patient down. It is their SHA-1, in five groups of eight hexadecimal digits (Orthanc
-    1.10.1 to 1.13.0). Checked for plain ASCII values; Orthanc strips spaces and hashes other values in its own encoding.
+    1.10.1 to 1.13.0). Checked for plain ASCII values; others Orthanc hashes in its own encoding. It strips what is behind a
+    value, and what is in front of a UID: " P1" and "P1" are two patients.
     """
-    digest = hashlib.sha1("|".join(value.strip(" \0") for value in values).encode()).hexdigest()
+    patient, *uids = values
+    text = "|".join((patient.rstrip(" \0"), *(uid.strip(" \0") for uid in uids)))
+    digest = hashlib.sha1(text.encode()).hexdigest()
     return f"{digest[:8]}-{digest[8:16]}-{digest[16:24]}-{digest[24:32]}-{digest[32:]}"
 
 
@@ -1341,200 +1659,6 @@ class Retry:
     def delay(self, attempts: int) -> float:
         """Return the seconds until the next attempt after `attempts` failed ones: doubled each time, up to half of it less."""
         return Backoff(self.first, self.longest).delay(attempts)
-
-
-# ---- src/common/state.py: Where a script's state lies, and how its files are opened: by one process, private to it, never through a link.
-
-
-# Neither a link is followed (Windows has no such flag) nor the end of a line translated (only Windows does that).
-NO_LINK_NO_TEXT = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
-OTHERS = 0o077  # the bits of a mode that let somebody else in
-# What a file system answers that has no locks at all. ENOLCK is not among them: there a server of locks is away for now.
-NO_LOCKS = (errno.ENOSYS, errno.EOPNOTSUPP)
-
-
-class StateError(OSError):
-    """A state file can't be used now; the text names the file, and the key that chooses another folder."""
-
-
-class StateBusyError(StateError):
-    """Another process has the state. It ends, or it should have another folder."""
-
-
-class StateGoneError(StateError):
-    """The state was deleted or replaced while it was in use: what is written now would be lost."""
-
-
-def configuration_folder() -> Path:
-    """Return the folder in which Orthanc's relative paths begin."""
-    base = Path(orthanc.GetConfigurationPath()).absolute()
-    return base.parent if base.is_file() else folder_on_command_line(base) or base
-
-
-def state_folder(state_path: str | None, configuration: Mapping[str, Any]) -> Path:
-    """Return where a script keeps its state: `StatePath`, else `IndexDirectory`, else `StorageDirectory`."""
-    default = configuration.get("IndexDirectory") or configuration.get("StorageDirectory") or "OrthancStorage"
-    return configuration_folder() / (state_path or default)
-
-
-def make_folder(folder: Path, key: str = "StatePath") -> None:
-    """Make the folder of state files, if it is not there.
-
-    Raises
-    ------
-    StateError : it can't be made; `key` is what a person sets to choose another.
-    """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        why = f"{folder} can't be made ({error.strerror})"
-        raise StateError(f"{why}; set {key} to a folder that can be written") from None
-
-
-def open_private(path: Path, flags: int = 0, key: str = "StatePath") -> int:
-    """Open a state file for reading and writing, make it if it is not there, and return its descriptor.
-
-    Only its owner may read it then: it is made with mode 0600, and set to that when it is wider.
-
-    Parameters
-    ----------
-    flags : more of `os.O_…`, e.g. `os.O_APPEND`.
-    key : what a person sets to choose another folder.
-
-    Raises
-    ------
-    StateError : it can't be opened, is a symbolic link, or no regular file.
-    """
-    try:
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | NO_LINK_NO_TEXT | flags, 0o600)
-    except OSError as error:
-        _refuse_link(path)
-        why = f"{path} can't be written ({error.strerror})"
-        raise StateError(f"{why}; set {key} to a folder that can be written") from None
-    try:
-        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-            raise StateError(f"{path} is no file, and the state must be one")
-        make_private(path)
-    except BaseException:
-        os.close(descriptor)
-        raise
-    return descriptor
-
-
-def make_private(path: Path) -> None:
-    """Let only the owner read a state file, if it is there.
-
-    Raises
-    ------
-    StateError : it is a symbolic link.
-    """
-    _refuse_link(path)
-    with contextlib.suppress(FileNotFoundError):
-        if stat.S_IMODE(path.stat().st_mode) & OTHERS:
-            try:
-                path.chmod(0o600)
-            except OSError as error:  # it is somebody else's, who lets us write: Kubernetes does that with `fsGroup`
-                orthanc.LogWarning(f"{path} can be read by others, and its mode can't be changed: {error.strerror}")
-
-
-def _refuse_link(path: Path) -> None:
-    if path.is_symlink():
-        raise StateError(f"{path} is a symbolic link, which is not allowed in place of a state file")
-
-
-def must_be_same(descriptor: int, path: Path) -> None:
-    """Raise StateGoneError unless the file at a path is the one that we have open."""
-    try:
-        same = os.path.samestat(os.fstat(descriptor), path.lstat())
-    except OSError as error:
-        if error.errno not in (errno.ENOENT, errno.ENOTDIR, errno.ESTALE):
-            raise
-        same = False
-    if not same:
-        raise StateGoneError(f"{path} was deleted or replaced while it was in use; restart Orthanc")
-
-
-class StateLock:
-    """The right of one process to a state file: a lock on `<path>.lock`, which the kernel ends with the process.
-
-    Children don't inherit it.
-
-    Parameters
-    ----------
-    path : of the state file, or of a folder of them.
-    key : what a person sets to choose another folder.
-    file : that is locked, where it has another name.
-
-    Raises
-    ------
-    StateBusyError : somebody has it already.
-    StateError : the file can't be made or opened.
-    """
-
-    def __init__(self, path: Path, key: str = "StatePath", file: Path | None = None) -> None:
-        self.path, self._descriptor = file or path.with_name(f"{path.name}.lock"), -1
-        make_folder(self.path.parent, key)
-        self._descriptor = open_private(self.path, key=key)
-        try:
-            self._take(path, key)
-        except BaseException:
-            self.close()
-            raise
-        LOCKS_HELD.add(self)
-
-    def _take(self, path: Path, key: str) -> None:
-        try:
-            lock_file(self._descriptor)
-        except OSError as error:
-            if error.errno in NO_LOCKS:
-                orthanc.LogWarning(
-                    f"{path} is on a file system without locks: make sure that one Orthanc alone uses it"
-                )
-            elif error.errno in (errno.EAGAIN, errno.EACCES, errno.EDEADLK):
-                raise StateBusyError(
-                    f"another process uses {path}; this one waits until that one ends. "
-                    f"If both are to run, set {key} of each to a folder of its own"
-                ) from None
-            else:
-                raise
-
-    def check(self) -> None:
-        """Raise StateGoneError if somebody has deleted or replaced the file: then the lock keeps nobody out."""
-        must_be_same(self._descriptor, self.path)
-
-    def close(self) -> None:
-        """Let somebody else have it."""
-        descriptor, self._descriptor = self._descriptor, -1
-        if descriptor >= 0:
-            os.close(descriptor)
-
-    def __del__(self) -> None:
-        self.close()
-
-
-def lock_file(descriptor: int) -> None:
-    """Lock an open file for this process alone, or raise OSError at once if somebody has it."""
-    try:
-        import fcntl
-    except ImportError:  # Windows
-        import msvcrt
-
-        msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)  # type: ignore[attr-defined]
-    else:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-
-
-LOCKS_HELD: weakref.WeakSet[StateLock] = weakref.WeakSet()
-
-
-def _drop_locks_in_child() -> None:
-    for lock in list(LOCKS_HELD):
-        lock.close()
-
-
-# What is started as another program loses our files by itself (O_CLOEXEC); a mere fork keeps them, and the lock with them.
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_drop_locks_in_child)
 
 
 # ---- src/common/ledger.py: Work that must not be lost: one SQLite file a script, written before anything is done.
@@ -1807,6 +1931,438 @@ class Ledger:
     def forget_finished(self, days: float) -> bool:
         """Delete the oldest rows that ended so many days ago, few at a time; return whether there may be more."""
         return self.run(FORGET_FINISHED, time.time() - days * 86400, FORGOTTEN_AT_ONCE) == FORGOTTEN_AT_ONCE
+
+
+# ---- src/common/place.py: The place in Orthanc's log of changes up to which a script has read it.
+
+
+def place_in_log(kept: int, newest: int, reader: str) -> int:
+    """Return the place to read on from: `kept`, but never beyond the `newest` change that there is.
+
+    A place beyond it belongs to another archive, to a log that was emptied, or to an index that was restored from a backup:
+    waiting there would miss all that comes until the log has grown as long again. A line of the log says so.
+    """
+    if kept > newest:
+        orthanc.LogWarning(
+            f"{reader}: Orthanc's log of changes ends at {newest}, and was read up to {kept} before; was the index "
+            f"restored from a backup? It is read on from {newest}"
+        )
+    return min(kept, newest)
+
+
+# ---- src/common/changes.py: What became stable, once each, also when a restart missed it: Orthanc's log of changes, read from a kept place.
+
+
+PAGE = 500  # changes a request
+GRACE = 2.0  # seconds beyond StableAge after which Orthanc's own Stable… event is not waited for any more
+LOADED, LOADED_STEADY = time.time(), time.monotonic()  # when the script was loaded: before Orthanc received anything
+# Between the time that has passed and what the clock says, from which on somebody has set it.
+CLOCK_WAS_SET_SECONDS = 60.0
+# A ledger knows from its first moment on since when what arrives is new: a kill a moment later loses nothing.
+FEED_TABLES = f"""
+CREATE TABLE IF NOT EXISTS arrived(
+    level TEXT NOT NULL, instance TEXT NOT NULL, seq INTEGER NOT NULL, seen REAL NOT NULL, resource TEXT,
+    PRIMARY KEY(level, instance)) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS arrived_by_resource ON arrived(level, resource, seen);
+CREATE TABLE IF NOT EXISTS heard(level TEXT NOT NULL, resource TEXT NOT NULL, PRIMARY KEY(level, resource)) WITHOUT ROWID;
+INSERT OR IGNORE INTO state SELECT 'began', {int(LOADED)} WHERE NOT EXISTS (SELECT 1 FROM state WHERE name='cursor');
+"""
+LEVELS_WITH_INSTANCES = ("Patient", "Study", "Series")
+
+# level, Orthanc identifier of what is stable, and its instances that arrived since it was last handed over, each with
+# the Seq of its last NewInstance.
+Settled = Callable[[str, str, dict[str, int]], None]
+# Of an instance: the Orthanc identifiers of its parents by level, if they are known without asking Orthanc.
+Parents = Callable[[str], Mapping[str, str] | None]
+
+
+class Feed:
+    """Hands over what became stable at the levels asked for, with the instances that are new since the last time.
+
+    Each NewInstance is kept in the ledger until the Stable… entry of its parent; one whose parent has been quiet for
+    `stable_age` and got none (Orthanc keeps stability in memory: a restart loses it) is handed over all the same.
+    With `reconcile` false the log of changes, which Orthancs on one database share, is not read: only what this process
+    gets through `on_event` counts. `on_change_entry` gets each entry of the log, once, in the transaction that remembers
+    it. `set_back` gets the place in the log when that is set back to it (an index restored from a backup), in the same
+    transaction: numbers (Seq) beyond it are from before, and what comes from now on has lower ones. `deleted` gets each
+    instance that was deleted before it was handed over, with its Seq, in the transaction that forgets it.
+    """
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        loopback: Loopback,
+        settled: Settled,
+        levels: Sequence[str],
+        stable_age: float,
+        reconcile: bool,
+        parents: Parents = lambda _instance: None,
+        on_change_entry: Callable[[Mapping[str, Any]], None] = lambda _change: None,
+        set_back: Callable[[int], None] = lambda _place: None,
+        deleted: Callable[[str, int], None] = lambda _instance, _seq: None,
+    ) -> None:
+        self._ledger, self._loopback, self._settled, self._levels = ledger, loopback, settled, tuple(levels)
+        self._quiet_after, self._reconcile, self._parents = stable_age + GRACE, reconcile, parents
+        self._on_change_entry, self._set_back, self._deleted = on_change_entry, set_back, deleted
+        self._look_again: dict[tuple[str, str], float] = {}
+
+    def begin(self) -> None:
+        """Take the place in the log; of a ledger without one, where this process began: what was there before is not new."""
+        if self._reconcile:
+            newest = self._loopback.get("/changes?last")["Last"]
+            kept = self._ledger.get_value("cursor", -1)
+            place = place_in_log(kept, newest, self._ledger.path.stem) if kept >= 0 else self._last_before_us(newest)
+            with self._ledger.transaction():
+                if place < kept:
+                    self._ledger.run("UPDATE arrived SET seq=0 WHERE seq>?", place)
+                    self._set_back(place)
+                self._ledger.set_value("cursor", place)
+        else:
+            with self._ledger.transaction():  # a place that grows old: who reads the log later begins then
+                self._ledger.run("DELETE FROM state WHERE name='cursor'")
+                self._ledger.set_value("began", 0)
+        # A clock that was ahead when these were seen must not make them wait for it.
+        self._ledger.run("UPDATE arrived SET seen=? WHERE seen>?", time.time(), time.time())
+
+    def _last_before_us(self, newest: int) -> int:
+        """Return the last change from before the ledger began: Orthanc receives, and may be killed, before we come to ask."""
+        spans = _spans_since(self._ledger.get_value("began") or int(LOADED))
+        while newest > 0:
+            since = max(0, newest - PAGE)
+            changes = self._loopback.get(f"/changes?since={since}&limit={PAGE}")["Changes"]
+            if older := [
+                change["Seq"] for change in changes if not any(first <= change["Date"] <= last for first, last in spans)
+            ]:
+                return int(max(older))
+            newest = since
+        return 0
+
+    def on_event(self, change: str, resource: str) -> None:
+        """Take what OnChange reports, where the log of changes is not read: NewInstance and the Stable… of our levels."""
+        if not self._reconcile and change == "NewInstance":
+            # No number of the log of changes, but one that tells this arrival from another of the same instance.
+            self._arrive([(resource, -time.time_ns())])
+        elif not self._reconcile and change.removeprefix("Stable") in self._levels:
+            self._ledger.run("INSERT OR IGNORE INTO heard VALUES(?,?)", change.removeprefix("Stable"), resource)
+
+    def poll(self) -> None:
+        """Hand over all that has become stable since the last time, each in one transaction with what remembers it.
+
+        Raises
+        ------
+        LoopbackError, sqlite3.Error : nothing is lost; poll again later.
+        """
+        while self._reconcile and self._read_page():
+            pass
+        for row in self._ledger.rows("SELECT * FROM heard"):
+            instances = instances_of(self._loopback, row["level"], row["resource"])
+            with self._ledger.transaction():
+                self._hand_over(row["level"], row["resource"], instances, None)
+                self._ledger.run("DELETE FROM heard WHERE level=? AND resource=?", row["level"], row["resource"])
+        for level in self._levels:
+            self._hand_over_what_is_overdue(level)
+
+    def _read_page(self) -> bool:
+        since = self._ledger.get_value("cursor")
+        page = self._loopback.get(f"/changes?since={since}&limit={PAGE}")
+        changes: list[Mapping[str, Any]] = page["Changes"]
+        self._arrive([(change["ID"], change["Seq"]) for change in changes if change["ChangeType"] == "NewInstance"])
+        stable = [change for change in changes if change["ChangeType"].removeprefix("Stable") in self._levels]
+        instances = {change["ID"]: self._new_instances_of(change["ResourceType"], change["ID"]) for change in stable}
+        with self._ledger.transaction():
+            for change in changes:
+                self._on_change_entry(change)
+            for change in stable:
+                self._hand_over(change["ResourceType"], change["ID"], instances[change["ID"]], change["Seq"])
+            self._ledger.set_value("cursor", max(since, page["Last"]))
+        return not page["Done"]
+
+    def _arrive(self, instances: list[tuple[str, int]]) -> None:
+        now, rows = time.time(), []
+        for instance, seq in instances:
+            parents = self._parents(instance) or {}
+            rows += [(level, instance, seq, now, parents.get(level)) for level in self._levels]
+        # The same instance again (OverwriteInstances) has arrived once more; a page that is read again changes nothing.
+        sql = (
+            "INSERT INTO arrived VALUES(?,?,?,?,?) ON CONFLICT DO UPDATE SET seq=excluded.seq, seen=excluded.seen,"
+            " resource=COALESCE(excluded.resource, resource)"
+        )
+        with self._ledger.transaction() as db:
+            db.executemany(sql, rows)
+
+    def _new_instances_of(self, level: str, resource: str) -> list[str]:
+        """Return its instances that arrived; ask Orthanc only if there are some whose parents we don't know."""
+        if self._ledger.rows("SELECT 1 FROM arrived WHERE level=? AND resource IS NULL LIMIT 1", level):
+            return instances_of(self._loopback, level, resource)
+        sql = "SELECT instance FROM arrived WHERE level=? AND resource=?"
+        return [row["instance"] for row in self._ledger.rows(sql, level, resource)]
+
+    def _hand_over(self, level: str, resource: str, instances: Sequence[str], before: int | None) -> None:
+        new: dict[str, int] = {}
+        for start in range(0, len(instances), PAGE):
+            some = instances[start : start + PAGE]
+            marks = f"level=? AND instance IN ({','.join('?' * len(some))}) AND seq<?"
+            limit = 2**62 if before is None else before
+            rows = self._ledger.rows(f"SELECT instance, seq FROM arrived WHERE {marks}", level, *some, limit)
+            new |= {row["instance"]: row["seq"] for row in rows}
+            self._ledger.run(f"DELETE FROM arrived WHERE {marks}", level, *some, limit)
+        if new:
+            self._settled(level, resource, new)
+
+    def _hand_over_what_is_overdue(self, level: str) -> None:
+        late = "SELECT DISTINCT resource FROM arrived WHERE level=? AND resource IS NOT NULL AND seen<?"
+        for row in self._ledger.rows(late, level, time.time() - self._quiet_after):
+            self._hand_over_if_quiet(level, row["resource"])
+        orphan = "SELECT instance, seq FROM arrived WHERE level=? AND resource IS NULL AND seen<? LIMIT 1"
+        while rows := self._ledger.rows(orphan, level, time.time() - self._quiet_after):
+            self._find_parent(level, **rows[0])
+
+    def _hand_over_if_quiet(self, level: str, resource: str) -> None:
+        if time.time() < self._look_again.get((level, resource), 0):
+            return
+        instances = instances_of(self._loopback, level, resource)
+        self._label(level, resource, instances)
+        mine = "FROM arrived WHERE level=? AND resource=?"
+        last = self._ledger.rows(f"SELECT MAX(seen) seen {mine}", level, resource)[0]["seen"]
+        if last + self._quiet_after > time.time():
+            self._look_again[level, resource] = last + self._quiet_after
+            return
+        self._look_again.pop((level, resource), None)
+        with self._ledger.transaction():
+            self._hand_over(level, resource, instances, None)
+            # What is left was deleted, or its parent is another: ask for each.
+            self._ledger.run(f"UPDATE arrived SET resource=NULL {mine.removeprefix('FROM arrived')}", level, resource)
+
+    def _find_parent(self, level: str, instance: str, seq: int) -> None:
+        try:
+            parent = self._loopback.get(f"/instances/{instance}/{level.lower()}")["ID"]
+        except LoopbackError as error:
+            if error.status != 404:
+                raise
+            with self._ledger.transaction():  # deleted before it was stable
+                self._ledger.run("DELETE FROM arrived WHERE instance=?", instance)
+                self._deleted(instance, seq)
+        else:
+            self._label(level, parent, [instance, *instances_of(self._loopback, level, parent)])
+
+    def _label(self, level: str, resource: str, instances: Sequence[str]) -> None:
+        with self._ledger.transaction() as db:
+            rows = [(resource, level, each) for each in instances]
+            db.executemany("UPDATE arrived SET resource=? WHERE level=? AND instance=?", rows)
+
+
+def _spans_since(began: int) -> list[tuple[str, str]]:
+    """Return from when to when a ledger has been there since it began, as Orthanc dates changes.
+
+    Two spans, if the clock was set since this process began it. What is dated later than now is from before: the clock has
+    fallen back since then.
+    """
+    now, passed = time.time(), time.monotonic() - LOADED_STEADY
+    if began != int(LOADED) and began <= now:
+        spans = [(float(began), now)]
+    elif abs(now - LOADED - passed) > CLOCK_WAS_SET_SECONDS:
+        spans = [(LOADED, LOADED + passed), (now - passed, now)]
+    else:
+        spans = [(min(LOADED, now - passed), now)]
+    return [(_as_dated(first), _as_dated(last + CLOCK_WAS_SET_SECONDS)) for first, last in spans]
+
+
+def _as_dated(seconds: float) -> str:
+    return time.strftime("%Y%m%dT%H%M%S", time.gmtime(seconds))
+
+
+def arrived_since(ledger: Ledger, seq: int) -> list[dict[str, Any]]:
+    """Return what arrived after a number of the log of changes and is not handed over yet: level, resource, instance, seq."""
+    sql = "SELECT level, resource, instance, seq FROM arrived WHERE seq>? AND resource IS NOT NULL ORDER BY seq"
+    return ledger.rows(sql, seq)
+
+
+def not_handed_over(ledger: Ledger, level: str, instances: Iterable[str]) -> set[str]:
+    """Return those of these instances that came (again), and are not handed over yet with what they belong to."""
+    arrived = "SELECT instance FROM arrived WHERE level=? AND instance IN (SELECT value FROM json_each(?))"
+    return {row["instance"] for row in ledger.rows(arrived, level, json.dumps([*instances]))}
+
+
+def is_arriving(ledger: Ledger, loopback: Loopback, instances: Iterable[str]) -> bool:
+    """Return whether any of these came (again) and is not handed over yet; also where the feed has still to read of it."""
+    arrived = "SELECT 1 FROM arrived WHERE level=? AND instance IN (SELECT value FROM json_each(?)) LIMIT 1"
+    wanted = set(instances)
+    some = json.dumps(sorted(wanted))
+    if any(ledger.rows(arrived, level, some) for level in LEVELS_WITH_INSTANCES):
+        return True
+    cursor = ledger.get_value("cursor", -1)
+    if cursor < 0:
+        return False  # Reconcile is false: all that came has been noted at once
+    page = loopback.get(f"/changes?since={cursor}&limit={PAGE}")
+    new = {change["ID"] for change in page["Changes"] if change["ChangeType"] == "NewInstance"}
+    return not page["Done"] or not new.isdisjoint(wanted)
+
+
+# ---- src/common/owed.py: What a script still has to do with studies, for `POST /NAME/owed`: a purge leaves them alone until then.
+
+
+PLACES_PER_LOOKUP = 100
+PARENT_OF = {"Instance": "ParentSeries", "Series": "ParentStudy", "Study": "ParentPatient"}
+ARRIVING = """
+SELECT level, resource, MIN(instance) instance FROM arrived WHERE resource IS NOT NULL GROUP BY level, resource
+UNION ALL SELECT level, resource, instance FROM arrived WHERE resource IS NULL
+"""
+# Of the rows that are not finished: a row's resource may be a series or an instance, and named are studies. `study` is "" for
+# a row about a whole patient, and both are "" until somebody asks (`Owing.find_out`) where `data` does not say it.
+_OWED = """
+CREATE TABLE IF NOT EXISTS owed(
+    row INTEGER NOT NULL, study TEXT NOT NULL, patient TEXT NOT NULL, PRIMARY KEY(row, study)) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS owed_by_study ON owed(study);
+CREATE INDEX IF NOT EXISTS owed_by_patient ON owed(patient, study);
+CREATE TRIGGER IF NOT EXISTS owed_from_the_first AFTER INSERT ON work WHEN {condition} BEGIN
+    INSERT OR IGNORE INTO owed VALUES(new.id,
+        COALESCE(json_extract(new.data, '$.Study'), ''), COALESCE(json_extract(new.data, '$.Patient'), ''));
+END;
+CREATE TRIGGER IF NOT EXISTS owed_until_the_end AFTER UPDATE OF state ON work WHEN new.state IN ('done','gone') BEGIN
+    DELETE FROM owed WHERE row=new.id;
+END;
+CREATE TRIGGER IF NOT EXISTS owed_once_more AFTER UPDATE OF state ON work
+WHEN old.state IN ('done','gone') AND new.state NOT IN ('done','gone') AND {condition} BEGIN
+    INSERT OR IGNORE INTO owed VALUES(new.id,
+        COALESCE(json_extract(new.data, '$.Study'), ''), COALESCE(json_extract(new.data, '$.Patient'), ''));
+END;
+CREATE TRIGGER IF NOT EXISTS owed_no_more AFTER DELETE ON work BEGIN
+    DELETE FROM owed WHERE row=old.id;
+END;
+INSERT INTO owed SELECT id, '', '' FROM work new
+WHERE state IN ('waiting','sending','dead') AND {condition} AND id NOT IN (SELECT row FROM owed);
+"""
+
+
+def owed_tables(but: str = "") -> str:
+    """Return the SQL of the table `owed`, for all tasks of a ledger but one."""
+    return _OWED.replace("{condition}", f"new.task<>'{but}'")
+
+
+def place_of(level: str, resource: str, parents: Mapping[str, str]) -> dict[str, str]:
+    """Return what the data of a row says of its place: `Study` and `Patient`, as far as they are known."""
+    known = {**parents, level: resource}
+    return {
+        key: known[key] for key in ("Study", "Patient") if key in known and (key == "Patient" or level != "Patient")
+    }
+
+
+def places_of(loopback: Loopback, resources: Collection[str]) -> dict[str, tuple[str, str]]:
+    """Return study ("" for a patient) and patient of each resource that is here.
+
+    Raises
+    ------
+    LoopbackError : Orthanc can't answer now.
+    """
+    places: dict[str, tuple[str, str]] = {}
+    above = {resource: resource for resource in resources}
+    for _ in PARENT_OF:
+        wanted, found = sorted({*above.values()}), dict[str, Mapping[str, Any]]()
+        for start in range(0, len(wanted), PLACES_PER_LOOKUP):
+            body = {"Resources": wanted[start : start + PLACES_PER_LOOKUP], "Short": True}
+            found |= {each["ID"]: each for each in loopback.post("/tools/bulk-content", body)}
+        higher: dict[str, str] = {}
+        for resource, name in above.items():
+            content = found.get(name, {})
+            if content.get("Type") == "Patient":
+                places[resource] = "", name
+            elif content.get("Type") == "Study":
+                places[resource] = name, str(content[PARENT_OF["Study"]])
+            elif content:
+                higher[resource] = str(content[PARENT_OF[content["Type"]]])
+        above = higher
+    return places
+
+
+class Owing:
+    """What the unfinished rows of a ledger are about.
+
+    Parameters
+    ----------
+    resources_of : returns the resources that a row is about.
+    """
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        loopback: Loopback,
+        resources_of: Callable[[Mapping[str, Any]], Collection[str]] = lambda row: [row["subject"]],
+    ) -> None:
+        self._ledger, self._loopback, self._resources_of = ledger, loopback, resources_of
+
+    def of(self, resources: Collection[str]) -> set[str]:
+        """Return which of these studies, and patients as a whole, an unfinished row is about.
+
+        Raises
+        ------
+        LoopbackError : Orthanc can't answer now what a row is about.
+        """
+        self.find_out()
+        sql = (
+            "SELECT study found FROM owed WHERE study IN (SELECT value FROM json_each(?)) "
+            "UNION SELECT patient FROM owed WHERE study='' AND patient IN (SELECT value FROM json_each(?))"
+        )
+        return {row["found"] for row in self._ledger.rows(sql, *[json.dumps([*resources])] * 2)}
+
+    def find_out(self, *, patients: bool = False, at_once: bool = False) -> bool:
+        """Ask Orthanc whose the rows are of which that is not known; `patients`: the patient has to be known, too.
+
+        With `at_once` it asks for some of them only. Return whether there are more.
+        """
+        unknown = "patient=''" if patients else "patient='' AND study=''"
+        sql = f"SELECT work.id, subject, data FROM owed JOIN work ON work.id=owed.row WHERE {unknown} LIMIT ?"
+        while rows := self._ledger.rows(sql, PLACES_PER_LOOKUP):
+            self._find_out(rows)
+            if at_once:
+                return len(rows) == PLACES_PER_LOOKUP
+        return False
+
+    def _find_out(self, rows: Iterable[Mapping[str, Any]]) -> None:
+        of_each = {row["id"]: self._resources_of(row) for row in rows}
+        places = places_of(self._loopback, {each for some in of_each.values() for each in some})
+        # It may have ended meanwhile.
+        sql = (
+            "INSERT OR IGNORE INTO owed SELECT ?,?,? "
+            "WHERE EXISTS (SELECT 1 FROM work WHERE id=? AND state IN ('waiting','sending','dead'))"
+        )
+        with self._ledger.transaction() as db:
+            for row, resources in of_each.items():
+                db.execute("DELETE FROM owed WHERE row=?", (row,))
+                db.executemany(sql, {(row, *places[each], row) for each in resources if each in places})
+
+
+def arriving(ledger: Ledger, loopback: Loopback, parents: Parents, unread: Iterable[str]) -> set[str]:
+    """Return the studies, and patients as a whole, of which something has arrived and is not handed over yet."""
+    found, unknown = set[str](), set[str]()
+    arrived = [(row["level"], row["resource"], row["instance"]) for row in ledger.rows(ARRIVING)]
+    for level, resource, instance in (*arrived, *(("", None, each) for each in unread)):
+        if resource and level in ("Patient", "Study"):
+            found.add(resource)
+        elif known := parents(instance):
+            found.add(known["Study"])
+        else:
+            unknown.add(resource or instance)
+    places = places_of(loopback, unknown) if unknown else {}
+    return found | {study or patient for study, patient in places.values()}
+
+
+def register_owed(
+    name: str, owed: Callable[[set[str]], set[str]], unavailable: Callable[[], str | None], *, is_unused: bool = False
+) -> None:
+    """Register `POST /NAME/owed`, of a script (its name with dashes); one that is unused owes nothing.
+
+    `owed` returns the studies and patients, of those given or any, with which it is not done.
+    """
+
+    @takes({"Resources": Texts(allowed="a list of identifiers of Orthanc, at least one")})
+    def handler(request: Request) -> dict[str, list[str]]:
+        """Return which of these studies it is not done with, and of which patients as a whole: `{"Resources": […]}`."""
+        wanted = set(request.parameters.get("Resources", ()))
+        if not wanted:
+            raise Refused(400, "Resources is missing, allowed: a list of identifiers of Orthanc")
+        return {"Owed": [] if is_unused else sorted(wanted & owed(wanted))}
+
+    register_route(f"/{name}/owed", {"POST": handler}, (lambda: None) if is_unused else unavailable)
 
 
 # ---- src/common/pages.py: Pages of lists: oldest first, each with the place where the next one begins.
@@ -2524,334 +3080,6 @@ class Work(WorkView):
         return self._ledger.run(f"DELETE FROM work WHERE {condition}", *values)
 
 
-# ---- src/common/place.py: The place in Orthanc's log of changes up to which a script has read it.
-
-
-def place_in_log(kept: int, newest: int, reader: str) -> int:
-    """Return the place to read on from: `kept`, but never beyond the `newest` change that there is.
-
-    A place beyond it belongs to another archive, to a log that was emptied, or to an index that was restored from a backup:
-    waiting there would miss all that comes until the log has grown as long again. A line of the log says so.
-    """
-    if kept > newest:
-        orthanc.LogWarning(
-            f"{reader}: Orthanc's log of changes ends at {newest}, and was read up to {kept} before; was the index "
-            f"restored from a backup? It is read on from {newest}"
-        )
-    return min(kept, newest)
-
-
-# ---- src/common/changes.py: What became stable, once each, also when a restart missed it: Orthanc's log of changes, read from a kept place.
-
-
-PAGE = 500  # changes a request
-GRACE = 2.0  # seconds beyond StableAge after which Orthanc's own Stable… event is not waited for any more
-LOADED, LOADED_STEADY = time.time(), time.monotonic()  # when the script was loaded: before Orthanc received anything
-# Between the time that has passed and what the clock says, from which on somebody has set it.
-CLOCK_WAS_SET_SECONDS = 60.0
-# A ledger knows from its first moment on since when what arrives is new: a kill a moment later loses nothing.
-FEED_TABLES = f"""
-CREATE TABLE IF NOT EXISTS arrived(
-    level TEXT NOT NULL, instance TEXT NOT NULL, seq INTEGER NOT NULL, seen REAL NOT NULL, resource TEXT,
-    PRIMARY KEY(level, instance)) WITHOUT ROWID;
-CREATE INDEX IF NOT EXISTS arrived_by_resource ON arrived(level, resource, seen);
-CREATE TABLE IF NOT EXISTS heard(level TEXT NOT NULL, resource TEXT NOT NULL, PRIMARY KEY(level, resource)) WITHOUT ROWID;
-INSERT OR IGNORE INTO state SELECT 'began', {int(LOADED)} WHERE NOT EXISTS (SELECT 1 FROM state WHERE name='cursor');
-"""
-LEVELS_WITH_INSTANCES = ("Patient", "Study", "Series")
-
-# level, Orthanc identifier of what is stable, and its instances that arrived since it was last handed over, each with
-# the Seq of its last NewInstance.
-Settled = Callable[[str, str, dict[str, int]], None]
-# Of an instance: the Orthanc identifiers of its parents by level, if they are known without asking Orthanc.
-Parents = Callable[[str], Mapping[str, str] | None]
-
-
-class Feed:
-    """Hands over what became stable at the levels asked for, with the instances that are new since the last time.
-
-    Each NewInstance is kept in the ledger until the Stable… entry of its parent; one whose parent has been quiet for
-    `stable_age` and got none (Orthanc keeps stability in memory: a restart loses it) is handed over all the same.
-    With `reconcile` false the log of changes, which Orthancs on one database share, is not read: only what this process
-    gets through `on_event` counts. `on_change_entry` gets each entry of the log, once, in the transaction that remembers
-    it. `set_back` gets the place in the log when that is set back to it (an index restored from a backup), in the same
-    transaction: numbers (Seq) beyond it are from before, and what comes from now on has lower ones.
-    """
-
-    def __init__(
-        self,
-        ledger: Ledger,
-        loopback: Loopback,
-        settled: Settled,
-        levels: Sequence[str],
-        stable_age: float,
-        reconcile: bool,
-        parents: Parents = lambda _instance: None,
-        on_change_entry: Callable[[Mapping[str, Any]], None] = lambda _change: None,
-        set_back: Callable[[int], None] = lambda _place: None,
-    ) -> None:
-        self._ledger, self._loopback, self._settled, self._levels = ledger, loopback, settled, tuple(levels)
-        self._quiet_after, self._reconcile, self._parents = stable_age + GRACE, reconcile, parents
-        self._on_change_entry, self._set_back = on_change_entry, set_back
-        self._look_again: dict[tuple[str, str], float] = {}
-
-    def begin(self) -> None:
-        """Take the place in the log; of a ledger without one, where this process began: what was there before is not new."""
-        if self._reconcile:
-            newest = self._loopback.get("/changes?last")["Last"]
-            kept = self._ledger.get_value("cursor", -1)
-            place = place_in_log(kept, newest, self._ledger.path.stem) if kept >= 0 else self._last_before_us(newest)
-            with self._ledger.transaction():
-                if place < kept:
-                    self._ledger.run("UPDATE arrived SET seq=0 WHERE seq>?", place)
-                    self._set_back(place)
-                self._ledger.set_value("cursor", place)
-        else:
-            with self._ledger.transaction():  # a place that grows old: who reads the log later begins then
-                self._ledger.run("DELETE FROM state WHERE name='cursor'")
-                self._ledger.set_value("began", 0)
-        # A clock that was ahead when these were seen must not make them wait for it.
-        self._ledger.run("UPDATE arrived SET seen=? WHERE seen>?", time.time(), time.time())
-
-    def _last_before_us(self, newest: int) -> int:
-        """Return the last change from before the ledger began: Orthanc receives, and may be killed, before we come to ask."""
-        spans = _spans_since(self._ledger.get_value("began") or int(LOADED))
-        while newest > 0:
-            since = max(0, newest - PAGE)
-            changes = self._loopback.get(f"/changes?since={since}&limit={PAGE}")["Changes"]
-            if older := [
-                change["Seq"] for change in changes if not any(first <= change["Date"] <= last for first, last in spans)
-            ]:
-                return int(max(older))
-            newest = since
-        return 0
-
-    def on_event(self, change: str, resource: str) -> None:
-        """Take what OnChange reports, where the log of changes is not read: NewInstance and the Stable… of our levels."""
-        if not self._reconcile and change == "NewInstance":
-            self._arrive([(resource, 0)])
-        elif not self._reconcile and change.removeprefix("Stable") in self._levels:
-            self._ledger.run("INSERT OR IGNORE INTO heard VALUES(?,?)", change.removeprefix("Stable"), resource)
-
-    def poll(self) -> None:
-        """Hand over all that has become stable since the last time, each in one transaction with what remembers it.
-
-        Raises
-        ------
-        LoopbackError, sqlite3.Error : nothing is lost; poll again later.
-        """
-        while self._reconcile and self._read_page():
-            pass
-        for row in self._ledger.rows("SELECT * FROM heard"):
-            instances = instances_of(self._loopback, row["level"], row["resource"])
-            with self._ledger.transaction():
-                self._hand_over(row["level"], row["resource"], instances, None)
-                self._ledger.run("DELETE FROM heard WHERE level=? AND resource=?", row["level"], row["resource"])
-        for level in self._levels:
-            self._hand_over_what_is_overdue(level)
-
-    def _read_page(self) -> bool:
-        since = self._ledger.get_value("cursor")
-        page = self._loopback.get(f"/changes?since={since}&limit={PAGE}")
-        changes: list[Mapping[str, Any]] = page["Changes"]
-        self._arrive([(change["ID"], change["Seq"]) for change in changes if change["ChangeType"] == "NewInstance"])
-        stable = [change for change in changes if change["ChangeType"].removeprefix("Stable") in self._levels]
-        instances = {change["ID"]: self._new_instances_of(change["ResourceType"], change["ID"]) for change in stable}
-        with self._ledger.transaction():
-            for change in changes:
-                self._on_change_entry(change)
-            for change in stable:
-                self._hand_over(change["ResourceType"], change["ID"], instances[change["ID"]], change["Seq"])
-            self._ledger.set_value("cursor", max(since, page["Last"]))
-        return not page["Done"]
-
-    def _arrive(self, instances: list[tuple[str, int]]) -> None:
-        now, rows = time.time(), []
-        for instance, seq in instances:
-            parents = self._parents(instance) or {}
-            rows += [(level, instance, seq, now, parents.get(level)) for level in self._levels]
-        # The same instance again (OverwriteInstances) has arrived once more; a page that is read again changes nothing.
-        sql = (
-            "INSERT INTO arrived VALUES(?,?,?,?,?) ON CONFLICT DO UPDATE SET seq=excluded.seq, seen=excluded.seen,"
-            " resource=COALESCE(excluded.resource, resource)"
-        )
-        with self._ledger.transaction() as db:
-            db.executemany(sql, rows)
-
-    def _new_instances_of(self, level: str, resource: str) -> list[str]:
-        """Return its instances that arrived; ask Orthanc only if there are some whose parents we don't know."""
-        if self._ledger.rows("SELECT 1 FROM arrived WHERE level=? AND resource IS NULL LIMIT 1", level):
-            return instances_of(self._loopback, level, resource)
-        sql = "SELECT instance FROM arrived WHERE level=? AND resource=?"
-        return [row["instance"] for row in self._ledger.rows(sql, level, resource)]
-
-    def _hand_over(self, level: str, resource: str, instances: Sequence[str], before: int | None) -> None:
-        new: dict[str, int] = {}
-        for start in range(0, len(instances), PAGE):
-            some = instances[start : start + PAGE]
-            marks = f"level=? AND instance IN ({','.join('?' * len(some))}) AND seq<?"
-            limit = 2**62 if before is None else before
-            rows = self._ledger.rows(f"SELECT instance, seq FROM arrived WHERE {marks}", level, *some, limit)
-            new |= {row["instance"]: row["seq"] for row in rows}
-            self._ledger.run(f"DELETE FROM arrived WHERE {marks}", level, *some, limit)
-        if new:
-            self._settled(level, resource, new)
-
-    def _hand_over_what_is_overdue(self, level: str) -> None:
-        late = "SELECT DISTINCT resource FROM arrived WHERE level=? AND resource IS NOT NULL AND seen<?"
-        for row in self._ledger.rows(late, level, time.time() - self._quiet_after):
-            self._hand_over_if_quiet(level, row["resource"])
-        orphan = "SELECT instance FROM arrived WHERE level=? AND resource IS NULL AND seen<? LIMIT 1"
-        while rows := self._ledger.rows(orphan, level, time.time() - self._quiet_after):
-            self._find_parent(level, rows[0]["instance"])
-
-    def _hand_over_if_quiet(self, level: str, resource: str) -> None:
-        if time.time() < self._look_again.get((level, resource), 0):
-            return
-        instances = instances_of(self._loopback, level, resource)
-        self._label(level, resource, instances)
-        mine = "FROM arrived WHERE level=? AND resource=?"
-        last = self._ledger.rows(f"SELECT MAX(seen) seen {mine}", level, resource)[0]["seen"]
-        if last + self._quiet_after > time.time():
-            self._look_again[level, resource] = last + self._quiet_after
-            return
-        self._look_again.pop((level, resource), None)
-        with self._ledger.transaction():
-            self._hand_over(level, resource, instances, None)
-            # What is left was deleted, or its parent is another: ask for each.
-            self._ledger.run(f"UPDATE arrived SET resource=NULL {mine.removeprefix('FROM arrived')}", level, resource)
-
-    def _find_parent(self, level: str, instance: str) -> None:
-        try:
-            parent = self._loopback.get(f"/instances/{instance}/{level.lower()}")["ID"]
-        except LoopbackError as error:
-            if error.status != 404:
-                raise
-            self._ledger.run("DELETE FROM arrived WHERE instance=?", instance)  # deleted before it was stable
-        else:
-            self._label(level, parent, [instance, *instances_of(self._loopback, level, parent)])
-
-    def _label(self, level: str, resource: str, instances: Sequence[str]) -> None:
-        with self._ledger.transaction() as db:
-            rows = [(resource, level, each) for each in instances]
-            db.executemany("UPDATE arrived SET resource=? WHERE level=? AND instance=?", rows)
-
-
-def _spans_since(began: int) -> list[tuple[str, str]]:
-    """Return from when to when a ledger has been there since it began, as Orthanc dates changes.
-
-    Two spans, if the clock was set since this process began it. What is dated later than now is from before: the clock has
-    fallen back since then.
-    """
-    now, passed = time.time(), time.monotonic() - LOADED_STEADY
-    if began != int(LOADED) and began <= now:
-        spans = [(float(began), now)]
-    elif abs(now - LOADED - passed) > CLOCK_WAS_SET_SECONDS:
-        spans = [(LOADED, LOADED + passed), (now - passed, now)]
-    else:
-        spans = [(min(LOADED, now - passed), now)]
-    return [(_as_dated(first), _as_dated(last + CLOCK_WAS_SET_SECONDS)) for first, last in spans]
-
-
-def _as_dated(seconds: float) -> str:
-    return time.strftime("%Y%m%dT%H%M%S", time.gmtime(seconds))
-
-
-def arrived_since(ledger: Ledger, seq: int) -> list[dict[str, Any]]:
-    """Return what arrived after a number of the log of changes and is not handed over yet: level, resource, instance, seq."""
-    sql = "SELECT level, resource, instance, seq FROM arrived WHERE seq>? AND resource IS NOT NULL ORDER BY seq"
-    return ledger.rows(sql, seq)
-
-
-def is_arriving(ledger: Ledger, loopback: Loopback, instances: Iterable[str]) -> bool:
-    """Return whether any of these came (again) and is not handed over yet; also where the feed has still to read of it."""
-    arrived = "SELECT 1 FROM arrived WHERE level=? AND instance IN (SELECT value FROM json_each(?)) LIMIT 1"
-    wanted = set(instances)
-    some = json.dumps(sorted(wanted))
-    if any(ledger.rows(arrived, level, some) for level in LEVELS_WITH_INSTANCES):
-        return True
-    cursor = ledger.get_value("cursor", -1)
-    if cursor < 0:
-        return False  # Reconcile is false: all that came has been noted at once
-    page = loopback.get(f"/changes?since={cursor}&limit={PAGE}")
-    new = {change["ID"] for change in page["Changes"] if change["ChangeType"] == "NewInstance"}
-    return not page["Done"] or not new.isdisjoint(wanted)
-
-
-# ---- src/common/arrivals.py: What OnStoredInstance reports of an instance, kept in memory: reading it later gets slower with the archive.
-
-
-REMEMBERED = 50_000  # instances; what is forgotten, or lost by a restart, is read from Orthanc
-UID_TAGS = ("0010,0020", "0020,000d", "0020,000e")  # PatientID, StudyInstanceUID, SeriesInstanceUID
-LONGEST_VALUE = 1024  # characters of a value
-ORIGIN = ("Origin", "RemoteAET", "CalledAET", "RemoteIP", "HttpUsername", "ModifiedFrom", "AnonymizedFrom")
-
-
-class Arrival(NamedTuple):
-    """One instance: Orthanc identifiers and UIDs (PatientID for the patient) by level, origin, digest of its file."""
-
-    parents: Mapping[str, str]
-    uids: Mapping[str, str]
-    origin: Mapping[str, str]
-    digest: str
-
-
-class Arrivals:
-    """The last instances that were stored. `stored` is Orthanc's callback; it takes about 0.1 ms.
-
-    `digests` also remembers the content (BLAKE2), where the same instance may come again (OverwriteInstances).
-    """
-
-    def __init__(self, digests: bool) -> None:
-        self._digests, self._known = digests, dict[str, Arrival]()
-        self._changing = threading.Lock()  # several instances are stored at a time; held for microseconds
-        self._shared: dict[tuple[Any, ...], tuple[Mapping[str, str], Mapping[str, str], Mapping[str, str]]] = {}
-
-    def stored(self, dicom: Any, instance: str) -> None:
-        # Half the time of GetInstanceSimplifiedJson.
-        short, plain = orthanc.DicomToJsonFormat.SHORT, orthanc.DicomToJsonFlags.NONE
-        tags = json.loads(dicom.GetInstanceAdvancedJson(short, plain, LONGEST_VALUE))
-        uids = tuple(str(tags.get(tag) or "").strip() for tag in UID_TAGS)
-        values = (dicom.GetInstanceMetadata(name) if dicom.HasInstanceMetadata(name) else None for name in ORIGIN)
-        origin = tuple((name, value) for name, value in zip(ORIGIN, values, strict=True) if value)
-        key = (uids, origin)
-        shared = self._shared.get(key)
-        if shared is None:
-            if len(self._shared) > REMEMBERED // 10:
-                self._shared.clear()
-            names = dict(zip(("Patient", "Study", "Series"), uids, strict=True))
-            shared = self._shared[key] = (_parents(uids), names, dict(origin))
-        digest = hashlib.blake2b(dicom.GetInstanceData(), digest_size=16).hexdigest() if self._digests else ""
-        with self._changing:
-            self._known.pop(instance, None)
-            self._known[instance] = Arrival(*shared, digest)
-            while len(self._known) > REMEMBERED:
-                self._known.pop(next(iter(self._known)))
-
-    def parents(self, instance: str) -> Mapping[str, str] | None:
-        """Return the Orthanc identifiers of its patient, study and series, by level; None if they are not known."""
-        arrival = self._known.get(instance)
-        return arrival.parents if arrival and arrival.parents else None
-
-    def get(self, instance: str) -> Arrival | None:
-        return self._known.get(instance)
-
-    def forget(self, instance: str) -> None:
-        with self._changing:
-            self._known.pop(instance, None)
-
-
-def _parents(uids: tuple[str, ...]) -> Mapping[str, str]:
-    """Return identifiers by Orthanc's own rule, checked for plain ASCII; of other values we know nothing."""
-    if not all(uid.isascii() for uid in uids):
-        return {}
-    found = {}
-    for count, level in enumerate(("Patient", "Study", "Series"), start=1):
-        digest = hashlib.sha1("|".join(uids[:count]).encode()).hexdigest()
-        found[level] = sys.intern("-".join(digest[start : start + 8] for start in range(0, 40, 8)))
-    return found
-
-
 # ---- src/common/wildcards.py: Patterns with `*` and `?`, as DICOM matches them (PS3.4 C.2.2.2.4): every other character is itself, `[` too.
 
 
@@ -2876,6 +3104,331 @@ def matches_pattern(value: str, pattern: str) -> bool:
 def matches_any(value: str, patterns: Iterable[str]) -> bool:
     """Return whether the whole `value` fits one of the patterns."""
     return any(matches_pattern(value, pattern) for pattern in patterns)
+
+
+# ---- src/common/aets.py: AE titles compared as Orthanc compares them: without regard to case, unless it is configured with `StrictAetComparison`.
+
+
+class AeTitles:
+    """Compares AE titles as this Orthanc does; `configuration` is Orthanc's."""
+
+    def __init__(self, configuration: Mapping[str, Any]) -> None:
+        self._is_strict = bool(configuration.get("StrictAetComparison", False))
+
+    def key(self, aet: str) -> str:
+        """Return what is equal for two AE titles that are the same to Orthanc."""
+        return aet if self._is_strict else aet.lower()
+
+    def same(self, one: str, other: str) -> bool:
+        """Return whether two AE titles are the same to Orthanc."""
+        return self.key(one) == self.key(other)
+
+    def matches_any(self, aet: str, patterns: Iterable[str]) -> bool:
+        """Return whether an AE title fits one of the patterns (`*`, `?`)."""
+        return matches_any(self.key(aet), map(self.key, patterns))
+
+
+ANY_CASE = AeTitles({})  # as Orthanc compares them unless it is configured otherwise
+
+
+# ---- src/forwarding/uids.py: Keywords of DICOM's storage SOP classes and transfer syntaxes (PS3.6 Table A-1), by which people name them.
+
+
+# fmt: off
+SOP_CLASSES = {
+    "ComputedRadiographyImageStorage": "1.2.840.10008.5.1.4.1.1.1",
+    "DigitalXRayImageStorageForPresentation": "1.2.840.10008.5.1.4.1.1.1.1",
+    "DigitalXRayImageStorageForProcessing": "1.2.840.10008.5.1.4.1.1.1.1.1",
+    "DigitalMammographyXRayImageStorageForPresentation": "1.2.840.10008.5.1.4.1.1.1.2",
+    "DigitalMammographyXRayImageStorageForProcessing": "1.2.840.10008.5.1.4.1.1.1.2.1",
+    "DigitalIntraOralXRayImageStorageForPresentation": "1.2.840.10008.5.1.4.1.1.1.3",
+    "DigitalIntraOralXRayImageStorageForProcessing": "1.2.840.10008.5.1.4.1.1.1.3.1",
+    "CTImageStorage": "1.2.840.10008.5.1.4.1.1.2",
+    "EnhancedCTImageStorage": "1.2.840.10008.5.1.4.1.1.2.1",
+    "LegacyConvertedEnhancedCTImageStorage": "1.2.840.10008.5.1.4.1.1.2.2",
+    "UltrasoundMultiFrameImageStorageRetired": "1.2.840.10008.5.1.4.1.1.3",
+    "UltrasoundMultiFrameImageStorage": "1.2.840.10008.5.1.4.1.1.3.1",
+    "MRImageStorage": "1.2.840.10008.5.1.4.1.1.4",
+    "EnhancedMRImageStorage": "1.2.840.10008.5.1.4.1.1.4.1",
+    "MRSpectroscopyStorage": "1.2.840.10008.5.1.4.1.1.4.2",
+    "EnhancedMRColorImageStorage": "1.2.840.10008.5.1.4.1.1.4.3",
+    "LegacyConvertedEnhancedMRImageStorage": "1.2.840.10008.5.1.4.1.1.4.4",
+    "NuclearMedicineImageStorageRetired": "1.2.840.10008.5.1.4.1.1.5",
+    "UltrasoundImageStorageRetired": "1.2.840.10008.5.1.4.1.1.6",
+    "UltrasoundImageStorage": "1.2.840.10008.5.1.4.1.1.6.1",
+    "EnhancedUSVolumeStorage": "1.2.840.10008.5.1.4.1.1.6.2",
+    "PhotoacousticImageStorage": "1.2.840.10008.5.1.4.1.1.6.3",
+    "SecondaryCaptureImageStorage": "1.2.840.10008.5.1.4.1.1.7",
+    "MultiFrameSingleBitSecondaryCaptureImageStorage": "1.2.840.10008.5.1.4.1.1.7.1",
+    "MultiFrameGrayscaleByteSecondaryCaptureImageStorage": "1.2.840.10008.5.1.4.1.1.7.2",
+    "MultiFrameGrayscaleWordSecondaryCaptureImageStorage": "1.2.840.10008.5.1.4.1.1.7.3",
+    "MultiFrameTrueColorSecondaryCaptureImageStorage": "1.2.840.10008.5.1.4.1.1.7.4",
+    "StandaloneOverlayStorage": "1.2.840.10008.5.1.4.1.1.8",
+    "StandaloneCurveStorage": "1.2.840.10008.5.1.4.1.1.9",
+    "WaveformStorageTrial": "1.2.840.10008.5.1.4.1.1.9.1",
+    "TwelveLeadECGWaveformStorage": "1.2.840.10008.5.1.4.1.1.9.1.1",
+    "GeneralECGWaveformStorage": "1.2.840.10008.5.1.4.1.1.9.1.2",
+    "AmbulatoryECGWaveformStorage": "1.2.840.10008.5.1.4.1.1.9.1.3",
+    "General32bitECGWaveformStorage": "1.2.840.10008.5.1.4.1.1.9.1.4",
+    "HemodynamicWaveformStorage": "1.2.840.10008.5.1.4.1.1.9.2.1",
+    "CardiacElectrophysiologyWaveformStorage": "1.2.840.10008.5.1.4.1.1.9.3.1",
+    "BasicVoiceAudioWaveformStorage": "1.2.840.10008.5.1.4.1.1.9.4.1",
+    "GeneralAudioWaveformStorage": "1.2.840.10008.5.1.4.1.1.9.4.2",
+    "ArterialPulseWaveformStorage": "1.2.840.10008.5.1.4.1.1.9.5.1",
+    "RespiratoryWaveformStorage": "1.2.840.10008.5.1.4.1.1.9.6.1",
+    "MultichannelRespiratoryWaveformStorage": "1.2.840.10008.5.1.4.1.1.9.6.2",
+    "RoutineScalpElectroencephalogramWaveformStorage": "1.2.840.10008.5.1.4.1.1.9.7.1",
+    "ElectromyogramWaveformStorage": "1.2.840.10008.5.1.4.1.1.9.7.2",
+    "ElectrooculogramWaveformStorage": "1.2.840.10008.5.1.4.1.1.9.7.3",
+    "SleepElectroencephalogramWaveformStorage": "1.2.840.10008.5.1.4.1.1.9.7.4",
+    "BodyPositionWaveformStorage": "1.2.840.10008.5.1.4.1.1.9.8.1",
+    "StandaloneModalityLUTStorage": "1.2.840.10008.5.1.4.1.1.10",
+    "StandaloneVOILUTStorage": "1.2.840.10008.5.1.4.1.1.11",
+    "GrayscaleSoftcopyPresentationStateStorage": "1.2.840.10008.5.1.4.1.1.11.1",
+    "ColorSoftcopyPresentationStateStorage": "1.2.840.10008.5.1.4.1.1.11.2",
+    "PseudoColorSoftcopyPresentationStateStorage": "1.2.840.10008.5.1.4.1.1.11.3",
+    "BlendingSoftcopyPresentationStateStorage": "1.2.840.10008.5.1.4.1.1.11.4",
+    "XAXRFGrayscaleSoftcopyPresentationStateStorage": "1.2.840.10008.5.1.4.1.1.11.5",
+    "GrayscalePlanarMPRVolumetricPresentationStateStorage": "1.2.840.10008.5.1.4.1.1.11.6",
+    "CompositingPlanarMPRVolumetricPresentationStateStorage": "1.2.840.10008.5.1.4.1.1.11.7",
+    "AdvancedBlendingPresentationStateStorage": "1.2.840.10008.5.1.4.1.1.11.8",
+    "VolumeRenderingVolumetricPresentationStateStorage": "1.2.840.10008.5.1.4.1.1.11.9",
+    "SegmentedVolumeRenderingVolumetricPresentationStateStorage": "1.2.840.10008.5.1.4.1.1.11.10",
+    "MultipleVolumeRenderingVolumetricPresentationStateStorage": "1.2.840.10008.5.1.4.1.1.11.11",
+    "VariableModalityLUTSoftcopyPresentationStateStorage": "1.2.840.10008.5.1.4.1.1.11.12",
+    "XRayAngiographicImageStorage": "1.2.840.10008.5.1.4.1.1.12.1",
+    "EnhancedXAImageStorage": "1.2.840.10008.5.1.4.1.1.12.1.1",
+    "XRayRadiofluoroscopicImageStorage": "1.2.840.10008.5.1.4.1.1.12.2",
+    "EnhancedXRFImageStorage": "1.2.840.10008.5.1.4.1.1.12.2.1",
+    "XRayAngiographicBiPlaneImageStorage": "1.2.840.10008.5.1.4.1.1.12.3",
+    "XRay3DAngiographicImageStorage": "1.2.840.10008.5.1.4.1.1.13.1.1",
+    "XRay3DCraniofacialImageStorage": "1.2.840.10008.5.1.4.1.1.13.1.2",
+    "BreastTomosynthesisImageStorage": "1.2.840.10008.5.1.4.1.1.13.1.3",
+    "BreastProjectionXRayImageStorageForPresentation": "1.2.840.10008.5.1.4.1.1.13.1.4",
+    "BreastProjectionXRayImageStorageForProcessing": "1.2.840.10008.5.1.4.1.1.13.1.5",
+    "IntravascularOpticalCoherenceTomographyImageStorageForPresentation": "1.2.840.10008.5.1.4.1.1.14.1",
+    "IntravascularOpticalCoherenceTomographyImageStorageForProcessing": "1.2.840.10008.5.1.4.1.1.14.2",
+    "NuclearMedicineImageStorage": "1.2.840.10008.5.1.4.1.1.20",
+    "ParametricMapStorage": "1.2.840.10008.5.1.4.1.1.30",
+    "RawDataStorage": "1.2.840.10008.5.1.4.1.1.66",
+    "SpatialRegistrationStorage": "1.2.840.10008.5.1.4.1.1.66.1",
+    "SpatialFiducialsStorage": "1.2.840.10008.5.1.4.1.1.66.2",
+    "DeformableSpatialRegistrationStorage": "1.2.840.10008.5.1.4.1.1.66.3",
+    "SegmentationStorage": "1.2.840.10008.5.1.4.1.1.66.4",
+    "SurfaceSegmentationStorage": "1.2.840.10008.5.1.4.1.1.66.5",
+    "TractographyResultsStorage": "1.2.840.10008.5.1.4.1.1.66.6",
+    "RealWorldValueMappingStorage": "1.2.840.10008.5.1.4.1.1.67",
+    "SurfaceScanMeshStorage": "1.2.840.10008.5.1.4.1.1.68.1",
+    "SurfaceScanPointCloudStorage": "1.2.840.10008.5.1.4.1.1.68.2",
+    "VLImageStorageTrial": "1.2.840.10008.5.1.4.1.1.77.1",
+    "VLEndoscopicImageStorage": "1.2.840.10008.5.1.4.1.1.77.1.1",
+    "VideoEndoscopicImageStorage": "1.2.840.10008.5.1.4.1.1.77.1.1.1",
+    "VLMicroscopicImageStorage": "1.2.840.10008.5.1.4.1.1.77.1.2",
+    "VideoMicroscopicImageStorage": "1.2.840.10008.5.1.4.1.1.77.1.2.1",
+    "VLSlideCoordinatesMicroscopicImageStorage": "1.2.840.10008.5.1.4.1.1.77.1.3",
+    "VLPhotographicImageStorage": "1.2.840.10008.5.1.4.1.1.77.1.4",
+    "VideoPhotographicImageStorage": "1.2.840.10008.5.1.4.1.1.77.1.4.1",
+    "OphthalmicPhotography8BitImageStorage": "1.2.840.10008.5.1.4.1.1.77.1.5.1",
+    "OphthalmicPhotography16BitImageStorage": "1.2.840.10008.5.1.4.1.1.77.1.5.2",
+    "StereometricRelationshipStorage": "1.2.840.10008.5.1.4.1.1.77.1.5.3",
+    "OphthalmicTomographyImageStorage": "1.2.840.10008.5.1.4.1.1.77.1.5.4",
+    "WideFieldOphthalmicPhotographyStereographicProjectionImageStorage": "1.2.840.10008.5.1.4.1.1.77.1.5.5",
+    "WideFieldOphthalmicPhotography3DCoordinatesImageStorage": "1.2.840.10008.5.1.4.1.1.77.1.5.6",
+    "OphthalmicOpticalCoherenceTomographyEnFaceImageStorage": "1.2.840.10008.5.1.4.1.1.77.1.5.7",
+    "OphthalmicOpticalCoherenceTomographyBscanVolumeAnalysisStorage": "1.2.840.10008.5.1.4.1.1.77.1.5.8",
+    "VLWholeSlideMicroscopyImageStorage": "1.2.840.10008.5.1.4.1.1.77.1.6",
+    "DermoscopicPhotographyImageStorage": "1.2.840.10008.5.1.4.1.1.77.1.7",
+    "ConfocalMicroscopyImageStorage": "1.2.840.10008.5.1.4.1.1.77.1.8",
+    "ConfocalMicroscopyTiledPyramidalImageStorage": "1.2.840.10008.5.1.4.1.1.77.1.9",
+    "VLMultiFrameImageStorageTrial": "1.2.840.10008.5.1.4.1.1.77.2",
+    "LensometryMeasurementsStorage": "1.2.840.10008.5.1.4.1.1.78.1",
+    "AutorefractionMeasurementsStorage": "1.2.840.10008.5.1.4.1.1.78.2",
+    "KeratometryMeasurementsStorage": "1.2.840.10008.5.1.4.1.1.78.3",
+    "SubjectiveRefractionMeasurementsStorage": "1.2.840.10008.5.1.4.1.1.78.4",
+    "VisualAcuityMeasurementsStorage": "1.2.840.10008.5.1.4.1.1.78.5",
+    "SpectaclePrescriptionReportStorage": "1.2.840.10008.5.1.4.1.1.78.6",
+    "OphthalmicAxialMeasurementsStorage": "1.2.840.10008.5.1.4.1.1.78.7",
+    "IntraocularLensCalculationsStorage": "1.2.840.10008.5.1.4.1.1.78.8",
+    "MacularGridThicknessAndVolumeReportStorage": "1.2.840.10008.5.1.4.1.1.79.1",
+    "OphthalmicVisualFieldStaticPerimetryMeasurementsStorage": "1.2.840.10008.5.1.4.1.1.80.1",
+    "OphthalmicThicknessMapStorage": "1.2.840.10008.5.1.4.1.1.81.1",
+    "CornealTopographyMapStorage": "1.2.840.10008.5.1.4.1.1.82.1",
+    "TextSRStorageTrial": "1.2.840.10008.5.1.4.1.1.88.1",
+    "AudioSRStorageTrial": "1.2.840.10008.5.1.4.1.1.88.2",
+    "DetailSRStorageTrial": "1.2.840.10008.5.1.4.1.1.88.3",
+    "ComprehensiveSRStorageTrial": "1.2.840.10008.5.1.4.1.1.88.4",
+    "BasicTextSRStorage": "1.2.840.10008.5.1.4.1.1.88.11",
+    "EnhancedSRStorage": "1.2.840.10008.5.1.4.1.1.88.22",
+    "ComprehensiveSRStorage": "1.2.840.10008.5.1.4.1.1.88.33",
+    "Comprehensive3DSRStorage": "1.2.840.10008.5.1.4.1.1.88.34",
+    "ExtensibleSRStorage": "1.2.840.10008.5.1.4.1.1.88.35",
+    "ProcedureLogStorage": "1.2.840.10008.5.1.4.1.1.88.40",
+    "MammographyCADSRStorage": "1.2.840.10008.5.1.4.1.1.88.50",
+    "KeyObjectSelectionDocumentStorage": "1.2.840.10008.5.1.4.1.1.88.59",
+    "ChestCADSRStorage": "1.2.840.10008.5.1.4.1.1.88.65",
+    "XRayRadiationDoseSRStorage": "1.2.840.10008.5.1.4.1.1.88.67",
+    "RadiopharmaceuticalRadiationDoseSRStorage": "1.2.840.10008.5.1.4.1.1.88.68",
+    "ColonCADSRStorage": "1.2.840.10008.5.1.4.1.1.88.69",
+    "ImplantationPlanSRStorage": "1.2.840.10008.5.1.4.1.1.88.70",
+    "AcquisitionContextSRStorage": "1.2.840.10008.5.1.4.1.1.88.71",
+    "SimplifiedAdultEchoSRStorage": "1.2.840.10008.5.1.4.1.1.88.72",
+    "PatientRadiationDoseSRStorage": "1.2.840.10008.5.1.4.1.1.88.73",
+    "PlannedImagingAgentAdministrationSRStorage": "1.2.840.10008.5.1.4.1.1.88.74",
+    "PerformedImagingAgentAdministrationSRStorage": "1.2.840.10008.5.1.4.1.1.88.75",
+    "EnhancedXRayRadiationDoseSRStorage": "1.2.840.10008.5.1.4.1.1.88.76",
+    "WaveformAnnotationSRStorage": "1.2.840.10008.5.1.4.1.1.88.77",
+    "ContentAssessmentResultsStorage": "1.2.840.10008.5.1.4.1.1.90.1",
+    "MicroscopyBulkSimpleAnnotationsStorage": "1.2.840.10008.5.1.4.1.1.91.1",
+    "EncapsulatedPDFStorage": "1.2.840.10008.5.1.4.1.1.104.1",
+    "EncapsulatedCDAStorage": "1.2.840.10008.5.1.4.1.1.104.2",
+    "EncapsulatedSTLStorage": "1.2.840.10008.5.1.4.1.1.104.3",
+    "EncapsulatedOBJStorage": "1.2.840.10008.5.1.4.1.1.104.4",
+    "EncapsulatedMTLStorage": "1.2.840.10008.5.1.4.1.1.104.5",
+    "PositronEmissionTomographyImageStorage": "1.2.840.10008.5.1.4.1.1.128",
+    "LegacyConvertedEnhancedPETImageStorage": "1.2.840.10008.5.1.4.1.1.128.1",
+    "StandalonePETCurveStorage": "1.2.840.10008.5.1.4.1.1.129",
+    "EnhancedPETImageStorage": "1.2.840.10008.5.1.4.1.1.130",
+    "BasicStructuredDisplayStorage": "1.2.840.10008.5.1.4.1.1.131",
+    "CTDefinedProcedureProtocolStorage": "1.2.840.10008.5.1.4.1.1.200.1",
+    "CTPerformedProcedureProtocolStorage": "1.2.840.10008.5.1.4.1.1.200.2",
+    "ProtocolApprovalStorage": "1.2.840.10008.5.1.4.1.1.200.3",
+    "XADefinedProcedureProtocolStorage": "1.2.840.10008.5.1.4.1.1.200.7",
+    "XAPerformedProcedureProtocolStorage": "1.2.840.10008.5.1.4.1.1.200.8",
+    "InventoryStorage": "1.2.840.10008.5.1.4.1.1.201.1",
+    "RTImageStorage": "1.2.840.10008.5.1.4.1.1.481.1",
+    "RTDoseStorage": "1.2.840.10008.5.1.4.1.1.481.2",
+    "RTStructureSetStorage": "1.2.840.10008.5.1.4.1.1.481.3",
+    "RTBeamsTreatmentRecordStorage": "1.2.840.10008.5.1.4.1.1.481.4",
+    "RTPlanStorage": "1.2.840.10008.5.1.4.1.1.481.5",
+    "RTBrachyTreatmentRecordStorage": "1.2.840.10008.5.1.4.1.1.481.6",
+    "RTTreatmentSummaryRecordStorage": "1.2.840.10008.5.1.4.1.1.481.7",
+    "RTIonPlanStorage": "1.2.840.10008.5.1.4.1.1.481.8",
+    "RTIonBeamsTreatmentRecordStorage": "1.2.840.10008.5.1.4.1.1.481.9",
+    "RTPhysicianIntentStorage": "1.2.840.10008.5.1.4.1.1.481.10",
+    "RTSegmentAnnotationStorage": "1.2.840.10008.5.1.4.1.1.481.11",
+    "RTRadiationSetStorage": "1.2.840.10008.5.1.4.1.1.481.12",
+    "CArmPhotonElectronRadiationStorage": "1.2.840.10008.5.1.4.1.1.481.13",
+    "TomotherapeuticRadiationStorage": "1.2.840.10008.5.1.4.1.1.481.14",
+    "RoboticArmRadiationStorage": "1.2.840.10008.5.1.4.1.1.481.15",
+    "RTRadiationRecordSetStorage": "1.2.840.10008.5.1.4.1.1.481.16",
+    "RTRadiationSalvageRecordStorage": "1.2.840.10008.5.1.4.1.1.481.17",
+    "TomotherapeuticRadiationRecordStorage": "1.2.840.10008.5.1.4.1.1.481.18",
+    "CArmPhotonElectronRadiationRecordStorage": "1.2.840.10008.5.1.4.1.1.481.19",
+    "RoboticRadiationRecordStorage": "1.2.840.10008.5.1.4.1.1.481.20",
+    "RTRadiationSetDeliveryInstructionStorage": "1.2.840.10008.5.1.4.1.1.481.21",
+    "RTTreatmentPreparationStorage": "1.2.840.10008.5.1.4.1.1.481.22",
+    "EnhancedRTImageStorage": "1.2.840.10008.5.1.4.1.1.481.23",
+    "EnhancedContinuousRTImageStorage": "1.2.840.10008.5.1.4.1.1.481.24",
+    "RTPatientPositionAcquisitionInstructionStorage": "1.2.840.10008.5.1.4.1.1.481.25",
+    "DICOSCTImageStorage": "1.2.840.10008.5.1.4.1.1.501.1",
+    "DICOSDigitalXRayImageStorageForPresentation": "1.2.840.10008.5.1.4.1.1.501.2.1",
+    "DICOSDigitalXRayImageStorageForProcessing": "1.2.840.10008.5.1.4.1.1.501.2.2",
+    "DICOSThreatDetectionReportStorage": "1.2.840.10008.5.1.4.1.1.501.3",
+    "DICOS2DAITStorage": "1.2.840.10008.5.1.4.1.1.501.4",
+    "DICOS3DAITStorage": "1.2.840.10008.5.1.4.1.1.501.5",
+    "DICOSQuadrupoleResonanceStorage": "1.2.840.10008.5.1.4.1.1.501.6",
+    "EddyCurrentImageStorage": "1.2.840.10008.5.1.4.1.1.601.1",
+    "EddyCurrentMultiFrameImageStorage": "1.2.840.10008.5.1.4.1.1.601.2",
+    "RTBeamsDeliveryInstructionStorageTrial": "1.2.840.10008.5.1.4.34.1",
+    "RTBeamsDeliveryInstructionStorage": "1.2.840.10008.5.1.4.34.7",
+    "RTBrachyApplicationSetupDeliveryInstructionStorage": "1.2.840.10008.5.1.4.34.10",
+    "HangingProtocolStorage": "1.2.840.10008.5.1.4.38.1",
+    "ColorPaletteStorage": "1.2.840.10008.5.1.4.39.1",
+    "GenericImplantTemplateStorage": "1.2.840.10008.5.1.4.43.1",
+    "ImplantAssemblyTemplateStorage": "1.2.840.10008.5.1.4.44.1",
+    "ImplantTemplateGroupStorage": "1.2.840.10008.5.1.4.45.1",
+}
+TRANSFER_SYNTAXES = {
+    "ImplicitVRLittleEndian": "1.2.840.10008.1.2",
+    "ExplicitVRLittleEndian": "1.2.840.10008.1.2.1",
+    "EncapsulatedUncompressedExplicitVRLittleEndian": "1.2.840.10008.1.2.1.98",
+    "DeflatedExplicitVRLittleEndian": "1.2.840.10008.1.2.1.99",
+    "ExplicitVRBigEndian": "1.2.840.10008.1.2.2",
+    "JPEGBaseline8Bit": "1.2.840.10008.1.2.4.50",
+    "JPEGExtended12Bit": "1.2.840.10008.1.2.4.51",
+    "JPEGExtended35": "1.2.840.10008.1.2.4.52",
+    "JPEGSpectralSelectionNonHierarchical68": "1.2.840.10008.1.2.4.53",
+    "JPEGSpectralSelectionNonHierarchical79": "1.2.840.10008.1.2.4.54",
+    "JPEGFullProgressionNonHierarchical1012": "1.2.840.10008.1.2.4.55",
+    "JPEGFullProgressionNonHierarchical1113": "1.2.840.10008.1.2.4.56",
+    "JPEGLossless": "1.2.840.10008.1.2.4.57",
+    "JPEGLosslessNonHierarchical15": "1.2.840.10008.1.2.4.58",
+    "JPEGExtendedHierarchical1618": "1.2.840.10008.1.2.4.59",
+    "JPEGExtendedHierarchical1719": "1.2.840.10008.1.2.4.60",
+    "JPEGSpectralSelectionHierarchical2022": "1.2.840.10008.1.2.4.61",
+    "JPEGSpectralSelectionHierarchical2123": "1.2.840.10008.1.2.4.62",
+    "JPEGFullProgressionHierarchical2426": "1.2.840.10008.1.2.4.63",
+    "JPEGFullProgressionHierarchical2527": "1.2.840.10008.1.2.4.64",
+    "JPEGLosslessHierarchical28": "1.2.840.10008.1.2.4.65",
+    "JPEGLosslessHierarchical29": "1.2.840.10008.1.2.4.66",
+    "JPEGLosslessSV1": "1.2.840.10008.1.2.4.70",
+    "JPEGLSLossless": "1.2.840.10008.1.2.4.80",
+    "JPEGLSNearLossless": "1.2.840.10008.1.2.4.81",
+    "JPEG2000Lossless": "1.2.840.10008.1.2.4.90",
+    "JPEG2000": "1.2.840.10008.1.2.4.91",
+    "JPEG2000MCLossless": "1.2.840.10008.1.2.4.92",
+    "JPEG2000MC": "1.2.840.10008.1.2.4.93",
+    "JPIPReferenced": "1.2.840.10008.1.2.4.94",
+    "JPIPReferencedDeflate": "1.2.840.10008.1.2.4.95",
+    "MPEG2MPML": "1.2.840.10008.1.2.4.100",
+    "MPEG2MPMLF": "1.2.840.10008.1.2.4.100.1",
+    "MPEG2MPHL": "1.2.840.10008.1.2.4.101",
+    "MPEG2MPHLF": "1.2.840.10008.1.2.4.101.1",
+    "MPEG4HP41": "1.2.840.10008.1.2.4.102",
+    "MPEG4HP41F": "1.2.840.10008.1.2.4.102.1",
+    "MPEG4HP41BD": "1.2.840.10008.1.2.4.103",
+    "MPEG4HP41BDF": "1.2.840.10008.1.2.4.103.1",
+    "MPEG4HP422D": "1.2.840.10008.1.2.4.104",
+    "MPEG4HP422DF": "1.2.840.10008.1.2.4.104.1",
+    "MPEG4HP423D": "1.2.840.10008.1.2.4.105",
+    "MPEG4HP423DF": "1.2.840.10008.1.2.4.105.1",
+    "MPEG4HP42STEREO": "1.2.840.10008.1.2.4.106",
+    "MPEG4HP42STEREOF": "1.2.840.10008.1.2.4.106.1",
+    "HEVCMP51": "1.2.840.10008.1.2.4.107",
+    "HEVCM10P51": "1.2.840.10008.1.2.4.108",
+    "HTJ2KLossless": "1.2.840.10008.1.2.4.201",
+    "HTJ2KLosslessRPCL": "1.2.840.10008.1.2.4.202",
+    "HTJ2K": "1.2.840.10008.1.2.4.203",
+    "JPIPHTJ2KReferenced": "1.2.840.10008.1.2.4.204",
+    "JPIPHTJ2KReferencedDeflate": "1.2.840.10008.1.2.4.205",
+    "RLELossless": "1.2.840.10008.1.2.5",
+    "RFC2557MIMEEncapsulation": "1.2.840.10008.1.2.6.1",
+    "XMLEncoding": "1.2.840.10008.1.2.6.2",
+    "SMPTEST211020UncompressedProgressiveActiveVideo": "1.2.840.10008.1.2.7.1",
+    "SMPTEST211020UncompressedInterlacedActiveVideo": "1.2.840.10008.1.2.7.2",
+    "SMPTEST211030PCMDigitalAudio": "1.2.840.10008.1.2.7.3",
+    "Papyrus3ImplicitVRLittleEndian": "1.2.840.10008.1.20",
+}
+# fmt: on
+KEYWORDS = {uid: keyword for keyword, uid in (SOP_CLASSES | TRANSFER_SYNTAXES).items()}
+UID = re.compile(r"[0-9]+(\.[0-9]+)+")
+
+
+def shown_uid(uid: str) -> str:
+    """Return a UID for people: `CTImageStorage (1.2.840.10008.5.1.4.1.1.2)`, or itself where it has no keyword."""
+    return f"{KEYWORDS[uid]} ({uid})" if uid in KEYWORDS else uid
+
+
+def check_names(keywords: Mapping[str, str]) -> Callable[[Sequence[str]], str | None]:
+    """Return a `check` of a setting: it refuses an empty list, and what is neither one of these keywords nor a UID."""
+
+    def check(wanted: Sequence[str]) -> str | None:
+        for text in wanted:
+            name = text.removeprefix("!")
+            if name not in keywords and not UID.fullmatch(name):
+                near = difflib.get_close_matches(name, keywords, 1)
+                meant = f"; did you mean {near[0]}?" if near else ""
+                return f"a list of DICOM's keywords (as {next(iter(keywords))}) or UIDs, with a ! before them for not{meant}"
+        return not_empty(wanted)
+
+    return check
+
+
+def is_wanted(uid: str, wanted: Sequence[str], keywords: Mapping[str, str]) -> bool:
+    """Return whether a UID meets conditions: it is one of those that are named, if any are, and none of those with a `!`."""
+    uids = [keywords.get(text, text) for text in wanted if not text.startswith("!")]
+    unwanted = [keywords.get(text[1:], text[1:]) for text in wanted if text.startswith("!")]
+    return (not uids or uid in uids) and uid not in unwanted
 
 
 # ---- src/forwarding/rules.py: Which destinations get a resource, and when a destination may be sent to: decisions, without Orthanc.
@@ -2934,6 +3487,19 @@ def check_patterns(values: Sequence[str]) -> str | None:
     if complaint := not_empty(values):
         return complaint
     return None if all(values) else "texts that are not empty (is the environment variable set?)"
+
+
+def check_alternates(alternates: Mapping[str, Any]) -> str | None:
+    """Refuse what names no other destination (a `check`)."""
+    for name, names in alternates.items():
+        if not (
+            isinstance(names, list)
+            and names
+            and all(isinstance(one, str) and one for one in names)
+            and name not in names
+        ):
+            return 'a list of other destinations for each, as {"PACS": ["PACS-B"]}'
+    return None
 
 
 def clock_time(text: str) -> datetime.time | None:
@@ -2995,6 +3561,21 @@ class Rule:
     origin: Origin = dataclasses.field(
         default=Origin(), metadata={"help": "Only what came from there (RemoteAET, CalledAET, RemoteIP, Method, User)."}
     )
+    sop_classes: tuple[str, ...] = dataclasses.field(
+        default=(),
+        metadata={
+            "key": "SOPClasses",
+            "check": check_names(SOP_CLASSES),
+            "help": "Only instances of these SOP classes (keywords or UIDs); with a `!`: only those of others.",
+        },
+    )
+    transfer_syntaxes: tuple[str, ...] = dataclasses.field(
+        default=(),
+        metadata={
+            "check": check_names(TRANSFER_SYNTAXES),
+            "help": "Only instances in these transfer syntaxes (keywords or UIDs); with a `!`: only those in others.",
+        },
+    )
     matcher: str = dataclasses.field(
         default="",
         metadata={
@@ -3004,6 +3585,19 @@ class Rule:
         },
     )
     priority: int = dataclasses.field(default=0, metadata={"help": "Higher is sent first."})
+
+
+@dataclasses.dataclass(frozen=True)
+class ForwardingRule(Rule):
+    """What is sent where by a forwarder."""
+
+    alternates: dict[str, list[str]] = dataclasses.field(
+        default_factory=dict,
+        metadata={
+            "check": check_alternates,
+            "help": "As `Alternates` of the section, and instead of them, for what it matches.",
+        },
+    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -3075,16 +3669,23 @@ def wrong_with(rule: Rule, extra_tags: Iterable[str] = ()) -> str | None:
     return None
 
 
-def has_origin(wanted: Origin, origin: Mapping[str, str]) -> bool:
+def has_origin(wanted: Origin, origin: Mapping[str, str], aets: AeTitles = ANY_CASE) -> bool:
     """Return whether one instance's origin (Orthanc's metadata by name) meets the conditions."""
-    pairs = (
-        (wanted.remote_aet, "RemoteAET"),
-        (wanted.called_aet, "CalledAET"),
-        (wanted.remote_ip, "RemoteIP"),
-        (wanted.method, "Origin"),
-        (wanted.user, "HttpUsername"),
+    conditions = (
+        (wanted.remote_aet, "RemoteAET", aets.matches_any),
+        (wanted.called_aet, "CalledAET", aets.matches_any),
+        (wanted.remote_ip, "RemoteIP", matches_any),
+        (wanted.method, "Origin", matches_any),
+        (wanted.user, "HttpUsername", matches_any),
     )
-    return all(matches_any(origin.get(name, ""), patterns) for patterns, name in pairs if patterns)
+    return all(matches(origin.get(name, ""), patterns) for patterns, name, matches in conditions if patterns)
+
+
+def has_kind(rule: Rule, origin: Mapping[str, str]) -> bool:
+    """Return whether one instance (Orthanc's metadata by name) has a SOP class and a transfer syntax that a rule takes."""
+    return is_wanted(origin.get("SopClassUid", ""), rule.sop_classes, SOP_CLASSES) and is_wanted(
+        origin.get("TransferSyntax", ""), rule.transfer_syntaxes, TRANSFER_SYNTAXES
+    )
 
 
 # ---- src/forwarding/settings.py: The settings of the forwarders, and what can be wrong with them beyond their types.
@@ -3130,7 +3731,7 @@ class ForwardingSettings:
     destinations: tuple[str, ...] | None = dataclasses.field(
         default=None, metadata={"help": "Names of destinations; null: all that Orthanc knows, also later; `[]`: none."}
     )
-    rules: tuple[Rule, ...] | None = dataclasses.field(
+    rules: tuple[ForwardingRule, ...] | None = dataclasses.field(
         default=None, metadata={"help": "What is sent where; null: all studies to all; `[]`: nothing by itself."}
     )
     rule_mode: str = dataclasses.field(
@@ -3156,19 +3757,43 @@ class ForwardingSettings:
     delete_after_forward: bool = dataclasses.field(
         default=False, metadata={"help": "Delete here what every destination has proved to have."}
     )
+    protect_undelivered: bool = dataclasses.field(
+        default=False,
+        metadata={
+            "help": "Protect patients against recycling (`MaximumStorageSize`, `MaximumPatientCount`) while something of "
+            "theirs waits or is sent."
+        },
+    )
     retry: Retry = dataclasses.field(default=Retry(), metadata={"help": "For how long what failed is sent again."})
     max_per_destination: int | None = dataclasses.field(
         default=None,
         metadata={
             "minimum": 1,
             "help": (
-                "Jobs at a time for one destination: fewer for a node that takes few at once. null: "
-                "`ConcurrentJobs`, one less where there are several destinations."
+                "Jobs at a time for one destination, and so associations: fewer for a node that takes few at once. null: "
+                "its share of `ConcurrentJobs`."
             ),
         },
     )
     destination_options: Mapping[str, SendOptions] = dataclasses.field(
         default_factory=dict, metadata={"help": "Settings of single destinations, by name (below)."}
+    )
+    alternates: dict[str, list[str]] = dataclasses.field(
+        default_factory=dict,
+        metadata={
+            "check": check_alternates,
+            "help": (
+                "Where what waits for a destination goes when that does not answer any more: the first of a list that "
+                'answers. `{"PACS": ["PACS-B", "ARCHIVE"]}`.'
+            ),
+        },
+    )
+    alternates_after_minutes: float = dataclasses.field(
+        default=15,
+        metadata={
+            "minimum": 0,
+            "help": "For how long a destination must have been silent until its `Alternates` are used.",
+        },
     )
     reconcile: bool = reconcile_field()
     durability: str = durability_field()
@@ -3263,6 +3888,8 @@ class Transport:
     """Raise MisconfiguredError if what answers there is something else."""
     has: Has | None = None
     """For the option Verify: return which instances it has."""
+    if_delayed: str = ""
+    """What is said of a destination whose answers TCP delays (`Pace`); empty: that is not looked at."""
     asks_after_failure: bool = False
     """A job that failed does not say what has arrived all the same: `has` does."""
     verb: str = "store"
@@ -3293,7 +3920,7 @@ class Context:
     transport: Transport
     settings: ForwardingSettings
     configuration: Mapping[str, Any]
-    rules: tuple[Rule, ...]
+    rules: tuple[ForwardingRule, ...]
     loopback: Loopback
     ledger: Ledger
     wake: threading.Event
@@ -3318,7 +3945,10 @@ WHERE queue='/delete' AND json_type(data, '$.Destinations')='array';
 
 def name_of(row: Mapping[str, Any]) -> str:
     """Return a row's level and resource, for the log."""
-    return f"{json.loads(row['data'])['Level'].lower()} {row['subject']}"
+    data = json.loads(row["data"])
+    if data["Level"] == "Instance" and len(data["Instances"] or ()) > 1:
+        return f"{len(data['Instances'])} instances of {data['OfLevel'].lower()} {data['Of']}"
+    return f"{data['Level'].lower()} {row['subject']}"
 
 
 # ---- src/forwarding/deletion.py: DeleteAfterForward: what was forwarded is deleted here, once every destination has proved to have every instance.
@@ -3334,13 +3964,24 @@ class Deleter:
 
     Only instances that were proved are deleted, one by one, never a study with what came meanwhile. Nothing is deleted while
     any of it still arrives, is routed, waits, is sent, or was given up for some destination, by a rule of any level.
+
+    Parameters
+    ----------
+    is_by_scripts : returns whether a forwarder protects a patient, not a person.
     """
 
     def __init__(
-        self, name: str, ledger: Ledger, loopback: Loopback, prove: Prove, retry: Retry, trouble: Trouble
+        self,
+        name: str,
+        ledger: Ledger,
+        loopback: Loopback,
+        prove: Prove,
+        retry: Retry,
+        trouble: Trouble,
+        is_by_scripts: Callable[[str], bool] = lambda _patient: False,
     ) -> None:
         self._name, self._ledger, self._work, self._loopback = name, ledger, Work(ledger), loopback
-        self._prove, self._retry, self._trouble = prove, retry, trouble
+        self._prove, self._retry, self._trouble, self._is_by_scripts = prove, retry, trouble, is_by_scripts
         self._wake, self._stopping = threading.Event(), threading.Event()
         self._thread = threading.Thread(target=self._run, name=f"{name} deletes", daemon=True)
         self._thread.start()
@@ -3348,14 +3989,25 @@ class Deleter:
     def note(self, level: str, resource: str, destinations: Iterable[str]) -> None:
         """Note that it is sent to these: inside the transaction that adds the rows for them."""
         kept = self._work.find(Which(task=DELETE, resource=resource, states=("waiting", "dead")))
-        names = sorted({*destinations, *(json.loads(kept[0]["data"])["Destinations"] if kept else ())})
+        before = json.loads(kept[0]["data"]) if kept else {}
+        names = sorted({*destinations, *before.get("Destinations", ())})
         data = {"Level": level, "Instances": None, "Destinations": names}
+        data |= {"Instead": before["Instead"]} if "Instead" in before else {}
         if not kept:
             self._ledger.add(NO_DESTINATION, resource, data, task=DELETE)
             return
         with self._ledger.transaction():
             self._work.change(kept[0]["id"], data=data)
             self._work.retry(Which(ids=[kept[0]["id"]]))
+
+    def note_instead(self, resource: str, destination: str, alternate: str) -> None:
+        """Note that some of it goes to an alternate: inside the transaction that moves its row. Either may prove to have it."""
+        for row in self._work.find(Which(task=DELETE, resource=resource, states=("waiting", "dead"))):
+            data = json.loads(row["data"])
+            instead = data.setdefault("Instead", {}).setdefault(destination, [])
+            if alternate not in instead:
+                instead.append(alternate)
+                self._work.change(row["id"], data=data)
 
     def delivered(self, resource: str) -> None:
         """Look at it now: a delivery of it has ended, or all that arrived of it has been routed."""
@@ -3400,7 +4052,10 @@ class Deleter:
             self._end(row, "gone")
         elif self._is_under_way(family := self._family(resource, instances), instances):
             self._later(row, data, BLOCKED_SECONDS)
-        elif any(self._is_protected(patient) for patient in self._content(resource, "Patient")):
+        elif protected := [patient for patient in self._content(resource, "Patient") if self._is_protected(patient)]:
+            if any(map(self._is_by_scripts, protected)):
+                self._later(row, data, BLOCKED_SECONDS)  # until something else of it is delivered
+                return
             self._end(row, "done")
             orthanc.LogWarning(f"{self._name}: {data['Level'].lower()} {resource} stays, its patient is protected")
         else:
@@ -3434,15 +4089,27 @@ class Deleter:
         return self._work.has(Which(resources=resources, not_task=DELETE, states=states))
 
     def _all_have(self, data: dict[str, Any], instances: Mapping[str, Mapping[str, Any]]) -> bool:
-        """Return whether each destination has proved to have each; False: it is not known yet."""
-        pending, asked = False, data.setdefault("Asked", {})
+        """Return whether each destination, or what it went to instead, has proved to have each; False: it is not known yet."""
+        pending = False
         for destination in data["Destinations"]:
-            proved = self._prove(destination, instances, asked)
-            if proved is None:
-                pending = True
-            elif missing := len(instances.keys() - proved):
-                raise ValueError(f"{destination} has not proved to have {missing} of {len(instances)} instances")
+            missing = self._missing_at(destination, data, instances)
+            pending = pending or missing is None
+            if missing:
+                raise ValueError(f"{destination} has not proved to have {len(missing)} of {len(instances)} instances")
         return not pending
+
+    def _missing_at(
+        self, destination: str, data: dict[str, Any], instances: Mapping[str, Mapping[str, Any]]
+    ) -> Mapping[str, Mapping[str, Any]] | None:
+        """Return the instances that neither a destination nor what it went to instead has proved to have; None: not known yet."""
+        missing, asked = instances, data.setdefault("Asked", {})
+        for name in (*data.get("Instead", {}).get(destination, ()), destination):
+            if missing:
+                proved = self._prove(name, missing, asked)
+                if proved is None:
+                    return None
+                missing = {key: one for key, one in missing.items() if key not in proved}
+        return missing
 
     def _delete(self, row: Mapping[str, Any], data: Mapping[str, Any], instances: list[str], family: list[str]) -> None:
         for start in range(0, len(instances), INSTANCES_PER_DELETION):
@@ -3610,6 +4277,7 @@ class Misconfigured:
 # ---- src/forwarding/destinations.py: The destinations there are, and whether one can be sent to now: paused, outside its hours, away and probed, or well.
 
 
+WIDER_AGAIN_SECONDS = 3600  # after which a node that took one association at a time is sent to by more again
 ASK_AGAIN_SECONDS = 10.0  # between two questions for the destinations, where no event says that they have changed
 PROBE_LONGEST_SECONDS = 60.0  # between two probes of a destination that does not answer
 # Jobs that fail one after the other although probes are answered, until only trials are sent: to bisect a study takes some.
@@ -3636,6 +4304,8 @@ class Destination:
         self.identity = Identity(name, check, wake)
         self.answered = False  # since the last failure
         self.was_silent = False  # a probe since then had no answer
+        self._silent_since: float | None = None  # monotonic; None: it answers, as far as is known
+        self.seconds_of_job = math.inf  # how long its last job took; inf: that failed, or there was none yet
         self._takes_nothing = False  # it answers probes, and many jobs in a row have failed
         self._failures = 0  # jobs that have failed since the last one that succeeded, or since it was silent
         self._probe, self._wake = probe, wake
@@ -3651,12 +4321,14 @@ class Destination:
             self._next_probe, self._next_trial = 0.0, time.monotonic() + self._trial_pauses.next()
             self.was_silent = False
         self.away, self.error, self.answered = True, error, False
+        self.seconds_of_job = math.inf
         self._failures += 1
         self.identity.doubt()
 
     def succeeded(self) -> None:
         """Hold nothing back: a job to it has succeeded."""
         self.away, self.error, self._failures, self._takes_nothing = False, "", 0, False
+        self._silent_since = None
 
     def probe_answered(self) -> None:
         """Hold nothing back, unless many jobs in a row have failed although it answers probes: then it is tried rarely."""
@@ -3666,6 +4338,11 @@ class Destination:
         self._takes_nothing = self._failures >= FAILURES_UNTIL_TRIALS
         if not self._takes_nothing:
             self.away, self.error = False, ""
+
+    @property
+    def is_doubtful(self) -> bool:
+        """Return whether the last job has failed, although it answers probes, or it does not answer them."""
+        return self.away or self._failures > 0
 
     def may_send(self) -> bool:
         """Return whether a job may be submitted; where it is away, one as a trial when it is time for it."""
@@ -3691,10 +4368,22 @@ class Destination:
             self._probe(self.name)
         except Exception as error:  # noqa: BLE001 - whatever it is, it is no answer
             self.error, self.was_silent = one_line(error), True
+            if self._silent_since is None:
+                self._silent_since = time.monotonic()
         else:
-            self.answered = True
+            self.answered, self._silent_since = True, None
         self._next_probe = time.monotonic() + self._probe_pauses.next()
         self._wake.set()
+
+    def silent_seconds(self) -> float:
+        """Return for how long it has not answered, a probe or a job; -1 where it answers, as far as is known."""
+        since = self._silent_since
+        return -1.0 if since is None else time.monotonic() - since
+
+    def settings_changed(self) -> None:
+        """Probe it at once, and try a job: it is another one, or Orthanc knows it again."""
+        self._probe_pauses.reset()
+        self._next_probe = self._next_trial = 0.0
 
     def shown(self) -> dict[str, Any]:
         """Return its health, for a person."""
@@ -3715,11 +4404,14 @@ class Destinations:
         self._rules, self._loopback = context.rules, context.loopback
         self._ledger, self._wake = context.ledger, context.wake
         self._known: dict[str, Mapping[str, Any]] = {}
+        self._last: dict[str, Mapping[str, Any]] = {}  # also of those that Orthanc knows no more
         self._changed, self._asking = changed, threading.Lock()
         self._changed.set()
+        self.missing: list[str] = []
+        """The destinations that the configuration names and Orthanc does not know."""
         self._next_ask = 0.0  # monotonic
         self.unknown = ""
-        """The line of the log about destinations that the configuration names and Orthanc does not know."""
+        """The line of the log about them."""
         self._health: dict[str, Destination] = {}
         self._held: set[str] = set()  # those that no rule names any more, for which something waits since one did
 
@@ -3730,6 +4422,7 @@ class Destinations:
             if self._changed.is_set() or (polled and time.monotonic() >= self._next_ask):
                 is_changed = self._changed.is_set()
                 self._changed.clear()  # first: what changes during the question is asked again
+                before = self._known
                 try:
                     self._known = self._loopback.get(f"/{self._transport.route}?expand")
                 except LoopbackError as error:
@@ -3737,23 +4430,45 @@ class Destinations:
                         self._changed.set()
                         raise
                     self._known = {}  # the route is of a plugin that is not loaded
+                self._last |= self._known
                 self._next_ask = time.monotonic() + ASK_AGAIN_SECONDS
                 if self._known == before and not is_changed:
                     return self._known
                 for health in self.all_health():
                     health.identity.doubt()
+                    if self._known.get(health.name) != before.get(health.name):
+                        health.settings_changed()
                 self._log_unknown()
             return self._known
+
+    def last_entry(self, name: str) -> Mapping[str, Any] | None:
+        """Return the settings of a destination, the last ones if Orthanc does not know it now; None: it never did."""
+        self.known()
+        return self._last.get(name)
+
+    def must_know(self, name: str) -> None:
+        """Raise ValueError if Orthanc does not know a destination now."""
+        if name not in (known := self.known()):
+            raise ValueError(f"Orthanc does not know {name} now; known are: {', '.join(known) or 'none'}")
 
     def listed(self) -> list[str]:
         """Return those of a rule without a list: those of the section's list that Orthanc knows; without one, all."""
         known, listed = self.known(), self._settings.destinations
         return list(known) if listed is None else [name for name in listed if name in known]
 
+    def may_get(self) -> set[str]:
+        """Return the destinations that rules may send to; a `Matcher` may choose others."""
+        return {*self.listed(), *(name for rule in self._rules for name in rule.destinations or ())}
+
     def wanted(self) -> list[str]:
-        """Return the same, with those that Orthanc does not know: what is to be deleted waits for them too."""
+        """Return the same, with those that Orthanc does not know: what arrives waits for them."""
         listed = self._settings.destinations
         return list(self.known()) if listed is None else list(listed)
+
+    def is_any_wanted(self) -> bool:
+        """Return whether what arrives may be sent anywhere."""
+        wanted = [self.wanted() if rule.destinations is None else rule.destinations for rule in self._rules]
+        return any(wanted) or any(rule.matcher for rule in self._rules)
 
     def health_of(self, name: str) -> Destination:
         """Return the health of a destination."""
@@ -3761,11 +4476,17 @@ class Destinations:
             retry = self._settings.retry
 
             def probe(name: str) -> None:
+                self.must_know(name)
                 self._transport.probe(self._loopback, name)
 
             check = self._transport.check
             self._health[name] = Destination(name, probe, self._wake, retry.first, retry.longest, check)
         return self._health[name]
+
+    def shown(self, name: str) -> dict[str, Any]:
+        """Return the health of a destination, for a person."""
+        found = self.health_of(name).shown()
+        return found if name in self.known() else {**found, "Away": True, "Error": f"Orthanc does not know {name} now"}
 
     def all_health(self) -> list[Destination]:
         """Return the health of all that were looked at once."""
@@ -3781,6 +4502,21 @@ class Destinations:
         if not paused:
             self._held.discard(name)
 
+    def narrow(self, name: str) -> None:
+        """Send to a destination by one job at a time, for an hour from now: it has rejected a second association."""
+        if not self.narrow_until(name):
+            log = orthanc.LogInfo if self._ledger.get_value(f"narrow {name}") else orthanc.LogWarning
+            log(
+                f"{self._name}: {name} rejected an association while it had another one: it gets one at a time from now on "
+                f"(more are tried again in {WIDER_AGAIN_SECONDS // 60} minutes)"
+            )
+        self._ledger.set_value(f"narrow {name}", int(time.time()))
+
+    def narrow_until(self, name: str) -> float | None:
+        """Return until when a destination gets one job at a time, as Unix time; None: it gets as many as are configured."""
+        since = self._ledger.get_value(f"narrow {name}")
+        return since + WIDER_AGAIN_SECONDS if since - 1 < time.time() < since + WIDER_AGAIN_SECONDS else None
+
     def hold_unnamed(self) -> None:
         """Hold what waits for destinations that no rule names any more: nothing is sent there, and nothing is dropped.
 
@@ -3791,7 +4527,7 @@ class Destinations:
             return  # any destination may be meant
         named = {
             name for rule in self._rules for name in (listed if rule.destinations is None else rule.destinations) or ()
-        }
+        } | self._alternates()
         for name, number in WorkView(self._ledger).unfinished_listing("Instances").items():
             if name in named:
                 continue
@@ -3806,16 +4542,25 @@ class Destinations:
         options = self._settings.destination_options.get(name)
         return options is None or is_open(options.windows, datetime.datetime.now())  # noqa: DTZ005 - local, as written
 
+    def _alternates(self) -> set[str]:
+        several = (self._settings.alternates, *(rule.alternates for rule in self._rules))
+        return {name for alternates in several for names in alternates.values() for name in names}
+
     def _log_unknown(self) -> None:
         of_rules = (name for rule in self._rules for name in rule.destinations or ())
         wanted = {*(self._settings.destinations or ()), *of_rules}
-        self.unknown = ""
-        if unknown := sorted(wanted - self._known.keys()):
+        self.unknown, self.missing = "", sorted(wanted - self._known.keys())
+        if self.missing:
             self.unknown = (
-                f"Destinations names {', '.join(unknown)}, which Orthanc does not know; "
-                f"known are: {', '.join(self._known) or 'none'}. The others are served."
+                f"Destinations names {', '.join(self.missing)}, which Orthanc does not know; "
+                f"known are: {', '.join(self._known) or 'none'}. The others are served, and what arrives for it waits."
             )
             orthanc.LogError(f"{self._name}: {self.unknown}")
+        if unknown := sorted(self._alternates() - self._known.keys() - wanted):
+            orthanc.LogWarning(
+                f"{self._name}: Alternates names {one_line(', '.join(unknown))}, which Orthanc does not know (yet); "
+                f"known are: {', '.join(self._known) or 'none'}. Nothing goes there."
+            )
         if unknown := sorted(self._settings.destination_options.keys() - self._known.keys() - wanted):
             orthanc.LogWarning(
                 f"{self._name}: DestinationOptions names {one_line(', '.join(unknown))}, which Orthanc does not know (yet); "
@@ -3823,169 +4568,49 @@ class Destinations:
             )
 
 
-# ---- src/forwarding/routing.py: Rules applied to what arrived: which instances go to which destination, and why.
+# ---- src/forwarding/gone.py: What was deleted here before it was delivered: a WARNING each time, and a count.
 
 
-Matcher = Callable[[dict[str, Any]], Any]
+COUNT = "instances gone"  # in the table `state`
 
 
-@dataclasses.dataclass(frozen=True)
-class Batch:
-    """What is to be routed: instances of one resource, `None` for all of it, each with its origin."""
+class Gone:
+    """Counts the instances that were deleted here before a destination got them, over restarts too."""
 
-    level: str
-    resource: str
-    uid: str
-    instances: tuple[str, ...] | None
-    origins: Mapping[str, Mapping[str, str]]
+    def __init__(self, name: str, ledger: Ledger) -> None:
+        self._name, self._ledger = name, ledger
 
+    @property
+    def instances(self) -> int:
+        """Return how many it were since the ledger began; an instance counts for each destination that did not get it."""
+        return self._ledger.get_value(COUNT)
 
-@dataclasses.dataclass
-class Verdict:
-    """What a rule makes of a batch: the instances that meet its conditions, where they go, or why not."""
-
-    rule: Rule
-    destinations: tuple[str, ...] = ()
-    instances: tuple[str, ...] | None = ()
-    why: str = ""
-    matched: bool = False
-    unknown: tuple[str, ...] = ()
+    def note(self, number: int, text: str) -> None:
+        """Count instances, in the transaction that writes down what they were of, and say so."""
+        with self._ledger.transaction():
+            self._ledger.set_value(COUNT, self.instances + number)
+        orthanc.LogWarning(f"{self._name}: {text}")
 
 
-def _without(batch: Batch, taken: Sequence[str] | None) -> Batch:
-    """Return what is left of a batch; None stands for all of it."""
-    gone = set(taken or ())
-    left = () if taken is None else tuple(one for one in batch.instances or batch.origins if one not in gone)
-    origins = {one: batch.origins[one] for one in left if one in batch.origins}
-    return dataclasses.replace(batch, instances=left, origins=origins)
+def recycling_of(configuration: Mapping[str, Any]) -> str:
+    """Return the limits by which Orthanc deletes the oldest patients, or "" where it never does."""
+    if configuration.get("MaximumStorageMode") == "Reject" and orthanc.CheckVersionAdvanced(1, 11, 2):
+        return ""  # older ones ignore it without a word
+    limits = {key: configuration.get(key) for key in ("MaximumStorageSize", "MaximumPatientCount")}
+    return " and ".join(f"{key} {limit}" for key, limit in limits.items() if limit)
 
 
-def load_matcher(spec: str, folder: Path) -> Matcher:
-    """Return the function of `module.py:function`, the path relative to the script's folder, or to the configuration's.
-
-    The latter is `/tmp` in images that generate their configuration.
-
-    Raises
-    ------
-    ValueError : it can't be loaded, with the reason.
-    """
-    text, _, name = spec.rpartition(":")
-    own = Path(__file__).absolute().parent / text
-    path = own if own.exists() else folder / text
-    if path == own and (folder / text).exists() and not own.samefile(folder / text):
-        raise ValueError(f"there are {own} and {folder / text}: give the whole path of the one that is meant")
-    try:
-        found = importlib.util.spec_from_file_location(f"matcher_{path.stem}", path)
-        assert found and found.loader  # noqa: PT018 - the name ends with .py
-        module = importlib.util.module_from_spec(found)
-        found.loader.exec_module(module)
-        matcher: Matcher = getattr(module, name)
-    except Exception as error:
-        raise ValueError(f"{path} can't be loaded: {error!r}") from error
-    return matcher
-
-
-class Router:
-    """Applies rules in order. Questions go to Orthanc over loopback, `Query` to `/tools/find` itself."""
-
-    def __init__(
-        self, loopback: Loopback, rules: Sequence[Rule], first_only: bool, matchers: Mapping[str, Matcher]
-    ) -> None:
-        self._loopback, self._rules, self._first_only, self._matchers = loopback, rules, first_only, matchers
-
-    def check(self) -> str | None:
-        """Ask Orthanc whether it can answer each tag of each `Query`; return what it refuses, by its key.
-
-        Raises
-        ------
-        LoopbackError : it can't answer anything now (its database is away), which is nothing against a rule.
-        """
-        for number, rule in enumerate(self._rules):
-            for tag, wanted in rule.query.items():
-                of_none = {UID_TAG_OF[rule.level]: "0"}
-                plain: dict[str, Any] = {"Level": rule.level, "Query": of_none, "Limit": 1}
-                try:
-                    self._loopback.post("/tools/find", {**plain, "Query": {**of_none, tag: wanted}})
-                except LoopbackError as error:
-                    if error.status == 0:
-                        raise
-                    self._loopback.post("/tools/find", plain)
-                    near = difflib.get_close_matches(tag, set().union(*ANSWERED.values()), 1)
-                    meant = f" (did you mean {near[0]}?)" if near else ""
-                    return f"Rules[{number}].Query.{one_line(tag)} (rule {rule.name!r}) is refused by Orthanc{meant}: {error}"
-        return None
-
-    def verdicts(self, batch: Batch, known: Sequence[str], every: Sequence[str]) -> list[Verdict]:
-        """Return what each rule says, where only the first counts up to that.
-
-        A rule that wants an origin takes only the instances that have it. The next rules are asked for the others, as they are
-        where those arrive alone.
-
-        `known` are the destinations there are, `every` those of a rule without a list of them.
-
-        Raises
-        ------
-        LoopbackError : Orthanc can't answer now. What a matcher raises is raised as it is.
-        """
-        found = []
-        for rule in self._rules:
-            found.append(self._verdict(rule, batch, known, every))
-            if found[-1].matched and self._first_only:  # also if its destinations are unknown: no other rule gets it
-                batch = _without(batch, found[-1].instances)
-                if not batch.instances:
-                    break
-        return found
-
-    def _verdict(self, rule: Rule, batch: Batch, known: Sequence[str], every: Sequence[str]) -> Verdict:
-        if rule.level != batch.level:
-            return Verdict(rule, why=f"is for a {rule.level}, this is a {batch.level}")
-        instances = batch.instances
-        if dataclasses.asdict(rule.origin) != dataclasses.asdict(type(rule.origin)()):
-            instances = tuple(one for one in batch.origins if has_origin(rule.origin, batch.origins[one]))
-            if not instances:
-                return Verdict(rule, why="no instance has this Origin")
-        if rule.query and not self._answers(rule, batch):
-            return Verdict(rule, why="Query does not match")
-        names: Sequence[str] = every if rule.destinations is None else rule.destinations
-        if rule.matcher:
-            chosen = self._ask_matcher(rule.matcher, batch)
-            names = [chosen] if chosen and isinstance(chosen, str) else list(chosen or ())
-            if not names:
-                return Verdict(rule, why="Matcher chose no destination")
-        if unknown := [name for name in names if name not in known]:
-            names = [name for name in names if name in known]
-            why = f"unknown destinations are left out: {', '.join(unknown)}"
-            return Verdict(rule, tuple(names), instances, why, True, tuple(unknown))
-        return Verdict(rule, tuple(names), instances, "matches" if names else "there is no destination", True)
-
-    def _ask_matcher(self, name: str, batch: Batch) -> Any:
-        described = self._describe(batch)
-        try:
-            return self._matchers[name](described)
-        except Exception:
-            raise
-        except BaseException as error:  # its exit is not that of the thread that serves all
-            raise RuntimeError(f"it ended with {type(error).__name__}") from error
-
-    def _answers(self, rule: Rule, batch: Batch) -> bool:
-        tag = UID_TAG_OF[batch.level]
-        if (wanted := rule.query.get(tag)) and not matches_any(batch.uid.strip(), wanted.split("\\")):
-            return False
-        # One StudyInstanceUID may belong to two patients: two studies of Orthanc.
-        find = {"Level": batch.level, "Query": {**rule.query, tag: batch.uid}}
-        return batch.resource in self._loopback.post("/tools/find", find)
-
-    def _describe(self, batch: Batch) -> dict[str, Any]:
-        content = self._loopback.get(f"/{PLURAL[batch.level]}/{batch.resource}")
-        tags = {**content.get("PatientMainDicomTags", {}), **content["MainDicomTags"]}
-        origins = [dict(origin) for origin in batch.origins.values()]
-        return {
-            "Level": batch.level,
-            "ID": batch.resource,
-            "Tags": tags,
-            "Instances": None if batch.instances is None else len(batch.instances),
-            "Origins": [origin for number, origin in enumerate(origins) if origin not in origins[:number]],
-        }
+def about_recycling(limits: str, settings: ForwardingSettings) -> str:
+    """Return what recycling means for what is not delivered."""
+    if settings.protect_undelivered:
+        return (
+            f"Orthanc recycles the oldest patients ({limits}), except those of whom something is not delivered "
+            "(ProtectUndelivered); if all are protected, it takes no more images"
+        )
+    return (
+        f"Orthanc recycles the oldest patients ({limits}), also those of whom something is not delivered; "
+        '"ProtectUndelivered": true protects them until it is'
+    )
 
 
 # ---- src/forwarding/metrics.py: What a forwarder adds to Orthanc's metrics (`/tools/metrics-prometheus`).
@@ -4021,6 +4646,7 @@ class Metrics:
 # ---- src/forwarding/rows.py: The rows that say what is sent where: how they are added, and how they end.
 
 
+LONGEST_WAIT_SECONDS = 86400.0  # between two attempts: of what a destination can't take
 HISTORY = 10  # failed attempts that a row remembers
 
 
@@ -4031,24 +4657,46 @@ class Rows:
         self._name, self._retry = context.name, context.settings.retry
         self._ledger, self._work, self._trouble = context.ledger, Work(context.ledger), context.trouble
         self._destinations, self._metrics, self._deleter = destinations, metrics, deleter
+        self.gone = Gone(context.name, context.ledger)
 
     def add(
-        self, level: str, resource: str, destination: str, instances: Sequence[str] | None, priority: int = 0
+        self,
+        level: str,
+        resource: str,
+        destination: str,
+        instances: Sequence[str] | None,
+        priority: int = 0,
+        parents: Mapping[str, str] = types.MappingProxyType({}),
+        alternates: Sequence[str] = (),
     ) -> int:
         """Add a row for a destination, or join one that waits for the same; return its id.
 
-        `None` means all instances that the resource holds when it is sent.
+        `None` means all instances that the resource holds when it is sent. `parents` are those that are known, by level,
+        `alternates` those of the rule, if it has some.
         """
         same = Which(task=SEND, resource=resource, queue=destination, states=("waiting",), data={"Level": level})
         waiting = [row for row in self._work.find(same) if row["priority"] == priority]
         if not waiting:
-            data = {"Level": level, "Instances": None if instances is None else sorted(instances)}
+            place = place_of(level, resource, parents)
+            data = {"Level": level, **place, "Instances": None if instances is None else sorted(instances)}
+            data |= {"Alternates": [*alternates]} if alternates else {}
             return self._ledger.add(destination, resource, data, priority)
         data = json.loads(waiting[-1]["data"])
         data.pop("Sent", None)  # not all of it was
         both = None if data["Instances"] is None or instances is None else sorted({*data["Instances"], *instances})
         self._work.change(waiting[-1]["id"], data={**data, "Instances": both})
         return int(waiting[-1]["id"])
+
+    def divide(self, row: Mapping[str, Any], *parts: Sequence[str]) -> list[dict[str, Any]]:
+        """Leave the first of these instances in a row, give each of the others a row of its own; return all these rows."""
+        data = json.loads(row["data"])
+        with self._ledger.transaction():
+            self._work.change(row["id"], data={**data, "Instances": [*parts[0]]})
+            others = [
+                self._ledger.add(row["queue"], row["subject"], {**data, "Instances": [*part]}, row["priority"])
+                for part in parts[1:]
+            ]
+        return self._work.find(Which(ids=[row["id"], *others]))
 
     def end_delivered(self, row: Mapping[str, Any]) -> None:
         """End a row whose destination has it."""
@@ -4060,9 +4708,28 @@ class Rows:
             self._deleter.delivered(json.loads(row["data"]).get("Of", row["subject"]))
 
     def end_gone(self, row: Mapping[str, Any]) -> None:
-        """End a row that was deleted before it could be sent."""
-        self._ledger.end(row["id"], "gone")
-        orthanc.LogInfo(f"{self._name}: {name_of(row)} was deleted before {row['queue']} got it")
+        """End a row that was deleted before it could be sent; one of a whole resource counts as one instance."""
+        data = json.loads((self._work.get(row["id"]) or row)["data"])
+        with self._ledger.transaction():
+            self._ledger.end(row["id"], "gone")
+            self.note_gone(row, len(data["Instances"] or (row["subject"],)) - data.get("Gone", 0))
+
+    def leave_out_deleted(self, row: Mapping[str, Any], here: int) -> None:
+        """Say that an attempt is without what was deleted: only so many instances of the row are here.
+
+        The row keeps all of them: one that is being overwritten is away for a moment.
+        """
+        data = json.loads(row["data"])
+        gone = len(data["Instances"] or ()) - here
+        if (number := gone - data.get("Gone", 0)) <= 0:
+            return  # it was said already
+        with self._ledger.transaction():
+            self._work.change(row["id"], data={**data, "Gone": gone})
+            self.note_gone(row, number)
+
+    def note_gone(self, row: Mapping[str, Any], number: int) -> None:
+        """Count instances of a row that were deleted before they could be sent, and say so."""
+        self.gone.note(number, f"{number} instances of {name_of(row)} were deleted here before {row['queue']} got them")
 
     def fail(self, row: Mapping[str, Any], error: str) -> None:
         """Let a row whose attempt has failed wait for the next one, or give it up."""
@@ -4085,6 +4752,148 @@ class Rows:
         else:
             orthanc.LogInfo(text)
 
+    def fail_rarely(self, row: Mapping[str, Any], instances: Sequence[str], error: str) -> None:
+        """Let a row wait for a day whose destination can't take any of its instances; what comes after it does not wait."""
+        data = json.loads(row["data"])
+        whole = {"Of": data.get("Of", row["subject"]), "OfLevel": data.get("OfLevel", data["Level"])}
+        alone = {**data, **whole, "Refused": True, "Level": "Instance", "Instances": [*instances]}
+        with self._ledger.transaction():
+            self._work.change(row["id"], subject=instances[0])
+            self.fail({**row, "subject": instances[0], "data": json.dumps(alone)}, error)
+            self._work.change(row["id"], next_attempt=time.time() + LONGEST_WAIT_SECONDS)
+
+
+# ---- src/forwarding/alternates.py: Another way when a destination is down: what waits for it goes to the first of its alternates that answers.
+
+
+ALTERNATES_LOOK_SECONDS = 10.0  # between two looks at what could be moved, and between two probes of an alternate
+ANSWER_COUNTS_SECONDS = 30.0  # after which an answer of an alternate says nothing any more
+
+
+class AlternateProbe:
+    """Whether an alternate answers now. It is asked in a thread of its own, which wakes the worker."""
+
+    def __init__(self, name: str, probe: Callable[[str], None], wake: threading.Event) -> None:
+        self._name, self._probe, self._wake = name, probe, wake
+        self._thread = threading.Thread()
+        self._asked = self._answered = float("-inf")  # monotonic
+
+    def has_answered(self) -> bool:
+        """Return whether it has answered of late; ask it if that is due."""
+        now = time.monotonic()
+        if not self._thread.is_alive() and now - self._asked >= ALTERNATES_LOOK_SECONDS:
+            self._asked = now
+            self._thread = threading.Thread(target=self._ask, name=f"probes {self._name}", daemon=True)
+            self._thread.start()
+        return now - self._answered < ANSWER_COUNTS_SECONDS
+
+    def _ask(self) -> None:
+        begun = time.monotonic()
+        try:
+            self._probe(self._name)
+        except Exception:  # noqa: BLE001 - whatever it is, it is no answer
+            self._answered = float("-inf")
+        else:
+            self._answered = begun
+            self._wake.set()
+
+
+class Alternates:
+    """Moves rows from a destination that has not answered for long to another one, each row as a whole and to one only.
+
+    A row that is being sent stays, and so does one that the destination took and could only not be asked about.
+    """
+
+    def __init__(self, context: Context, destinations: Destinations, deleter: Deleter | None) -> None:
+        self._name, self._ledger, self._work = context.name, context.ledger, Work(context.ledger)
+        self._destinations, self._deleter, self._wake = destinations, deleter, context.wake
+        self._of_section = context.settings.alternates
+        self._after_seconds = context.settings.alternates_after_minutes * 60
+        self._names = alternates_by_name(self._of_section, *(rule.alternates for rule in context.rules))
+        self._transport, self._loopback = context.transport, context.loopback
+        self._probes: dict[str, AlternateProbe] = {}
+        self._next_look = 0.0  # monotonic
+
+    def look(self) -> None:
+        """Move what waits for destinations that have been silent for too long, if an alternate answers."""
+        for name, alternates in self._names.items():
+            health = self._destinations.health_of(name)
+            if health.silent_seconds() < self._after_seconds or not self._may_be_sent_to(name):
+                continue
+            answering = {alternate for alternate in alternates if self._answers(alternate)}
+            if answering and time.monotonic() >= self._next_look and self._ledger.queues("waiting").get(name):
+                self._next_look = time.monotonic() + ALTERNATES_LOOK_SECONDS
+                self._move(name, answering)
+
+    def _may_be_sent_to(self, name: str) -> bool:
+        """Return whether neither a person nor its hours hold back what waits for it."""
+        return not self._destinations.is_paused(name) and self._destinations.is_open(name)
+
+    def _answers(self, name: str) -> bool:
+        if name not in self._destinations.known() or not self._may_be_sent_to(name):
+            return False
+        if name not in self._probes:
+
+            def probe(name: str) -> None:
+                self._transport.probe(self._loopback, name)
+
+            self._probes[name] = AlternateProbe(name, probe, self._wake)
+        health = self._destinations.health_of(name)
+        answered, is_right = self._probes[name].has_answered(), health.identity.is_right()  # each starts what is due
+        return answered and is_right and not health.away
+
+    def _move(self, name: str, answering: set[str]) -> None:
+        moved: dict[str, int] = {}
+        since = 0
+        while rows := self._work.page(Which(task=SEND, queue=name, states=("waiting",)), since, PAGE):
+            since = rows[-1]["id"]
+            with self._ledger.transaction():
+                for row in rows:
+                    if (to := target_of(row, self._of_section, answering)) and self._move_one(row["id"], to):
+                        moved[to] = moved.get(to, 0) + 1
+        for to, number in moved.items():
+            orthanc.LogWarning(f"{self._name}: {self._reason(name)}: {number} deliveries go to {to} instead")
+
+    def _move_one(self, number: int, to: str) -> bool:
+        row = self._work.get(number)
+        if row is None or row["state"] != "waiting":
+            return False  # a person has just dropped it
+        data = json.loads(row["data"])
+        data.pop("Suspect", None)  # what the other refused, this one may take
+        entry = {"At": utc(), "Error": f"{self._reason(row['queue'])}: it goes to {to} instead"}
+        data["MovedFrom"] = [*data.get("MovedFrom", []), row["queue"]]
+        data["History"] = [*data.get("History", []), entry][-HISTORY:]
+        self._work.change(number, queue=to, data=data, attempts=0, next_attempt=0, created=time.time())
+        if self._deleter:
+            self._deleter.note_instead(data.get("Of", row["subject"]), row["queue"], to)
+        return True
+
+    def _reason(self, name: str) -> str:
+        return f"{name} has not answered for {self._destinations.health_of(name).silent_seconds() / 60:.0f} minutes"
+
+
+def alternates_by_name(*several: Mapping[str, Iterable[str]]) -> dict[str, list[str]]:
+    """Return all alternates of each destination, of the section and of rules."""
+    found: dict[str, list[str]] = {}
+    for alternates in several:
+        for name, names in alternates.items():
+            found[name] = list(dict.fromkeys([*found.get(name, ()), *names]))
+    return found
+
+
+def target_of(
+    row: Mapping[str, Any], of_section: Mapping[str, Iterable[str]], answering: Collection[str]
+) -> str | None:
+    """Return the alternate to which a row that waits goes, those of its rule before those of the section; None: it stays.
+
+    What the destination took and could only not be asked about stays: it is there, as far as is known.
+    """
+    data = json.loads(row["data"])
+    if data.get("Sent"):
+        return None
+    wanted = data.get("Alternates") or of_section.get(row["queue"], ())
+    return next((name for name in wanted if name in answering), None)
+
 
 # ---- src/forwarding/archive.py: What this Orthanc has, asked over loopback.
 
@@ -4098,15 +4907,489 @@ def still_here(loopback: Loopback, resources: Sequence[str]) -> list[str]:
     return [resource for resource in resources if resource in here]
 
 
+def metadata_of(loopback: Loopback, instances: Sequence[str]) -> dict[str, Mapping[str, str]]:
+    """Return the metadata of those of these instances that were not deleted."""
+    return {
+        found["ID"]: found.get("Metadata", {})
+        for start in range(0, len(instances), PAGE)
+        for found in loopback.post(
+            "/tools/bulk-content", {"Resources": instances[start : start + PAGE], "Metadata": True}
+        )
+    }
+
+
+def family_of(loopback: Loopback, resource: str) -> set[str]:
+    """Return the patients, studies and series that a resource is, belongs to, or holds."""
+    found = {resource}
+    for level in LEVELS:
+        body = {"Resources": [resource], "Level": level, "Short": True, "Metadata": False}
+        found |= {each["ID"] for each in loopback.post("/tools/bulk-content", body)}
+    return found
+
+
+# ---- src/common/arrivals.py: What OnStoredInstance reports of an instance, kept in memory: reading it later gets slower with the archive.
+
+
+REMEMBERED = 50_000  # instances; what is forgotten, or lost by a restart, is read from Orthanc
+UID_TAGS = ("0010,0020", "0020,000d", "0020,000e")  # PatientID, StudyInstanceUID, SeriesInstanceUID
+LONGEST_VALUE = 1024  # characters of a value
+ORIGIN = (
+    *("Origin", "RemoteAET", "CalledAET", "RemoteIP", "HttpUsername", "ModifiedFrom", "AnonymizedFrom"),
+    *("SopClassUid", "TransferSyntax"),
+)
+
+
+class Arrival(NamedTuple):
+    """One instance: Orthanc identifiers and UIDs (PatientID for the patient) by level, origin (metadata), digest of its file."""
+
+    parents: Mapping[str, str]
+    uids: Mapping[str, str]
+    origin: Mapping[str, str]
+    digest: str
+
+
+class Arrivals:
+    """The last instances that were stored. `stored` is Orthanc's callback; it takes about 0.1 ms.
+
+    `digests` also remembers the content (BLAKE2), where the same instance may come again (OverwriteInstances).
+    """
+
+    def __init__(self, digests: bool) -> None:
+        self._digests, self._known = digests, dict[str, Arrival]()
+        self._changing = threading.Lock()  # several instances are stored at a time; held for microseconds
+        self._shared: dict[tuple[Any, ...], tuple[Mapping[str, str], Mapping[str, str], Mapping[str, str]]] = {}
+
+    def stored(self, dicom: Any, instance: str) -> None:
+        # Half the time of GetInstanceSimplifiedJson.
+        short, plain = orthanc.DicomToJsonFormat.SHORT, orthanc.DicomToJsonFlags.NONE
+        tags = json.loads(dicom.GetInstanceAdvancedJson(short, plain, LONGEST_VALUE))
+        # As they are here, with leading spaces: Orthanc's identifiers are made of that.
+        uids = tuple(str(tags.get(tag) or "") for tag in UID_TAGS)
+        values = (dicom.GetInstanceMetadata(name) if dicom.HasInstanceMetadata(name) else None for name in ORIGIN)
+        origin = tuple((name, value) for name, value in zip(ORIGIN, values, strict=True) if value)
+        key = (uids, origin)
+        shared = self._shared.get(key)
+        if shared is None:
+            if len(self._shared) > REMEMBERED // 10:
+                self._shared.clear()
+            names = dict(zip(("Patient", "Study", "Series"), uids, strict=True))
+            shared = self._shared[key] = (_parents(uids), names, dict(origin))
+        digest = hashlib.blake2b(dicom.GetInstanceData(), digest_size=16).hexdigest() if self._digests else ""
+        with self._changing:
+            self._known.pop(instance, None)
+            self._known[instance] = Arrival(*shared, digest)
+            while len(self._known) > REMEMBERED:
+                self._known.pop(next(iter(self._known)))
+
+    def parents(self, instance: str) -> Mapping[str, str] | None:
+        """Return the Orthanc identifiers of its patient, study and series, by level; None if they are not known."""
+        arrival = self._known.get(instance)
+        return arrival.parents if arrival and arrival.parents else None
+
+    def get(self, instance: str) -> Arrival | None:
+        return self._known.get(instance)
+
+    def forget(self, instance: str) -> None:
+        with self._changing:
+            self._known.pop(instance, None)
+
+
+def _parents(uids: tuple[str, ...]) -> Mapping[str, str]:
+    """Return identifiers by Orthanc's own rule, checked for plain ASCII; of other values we know nothing."""
+    if not all(uid.isascii() for uid in uids):
+        return {}
+    found = {}
+    for count, level in enumerate(("Patient", "Study", "Series"), start=1):
+        digest = hashlib.sha1("|".join(uids[:count]).encode()).hexdigest()
+        found[level] = sys.intern("-".join(digest[start : start + 8] for start in range(0, 40, 8)))
+    return found
+
+
+# ---- src/forwarding/addresses.py: The addresses of hosts: looked up in threads of their own, since DNS may take long, and remembered for a while.
+
+
+ADDRESSES_COUNT_SECONDS = 300.0  # until a host is looked up again
+LOOK_UP_AGAIN_SECONDS = 60.0  # after a look-up that found nothing
+ADDRESS_LOOK_SECONDS = 0.1  # between looks whether it has ended
+
+
+class Host:
+    """The addresses of one host. If it can't be looked up any more, the last ones count.
+
+    Parameters
+    ----------
+    stopping : nobody waits for a look-up any more.
+    """
+
+    def __init__(self, name: str, stopping: threading.Event) -> None:
+        self.name, self._stopping = name, stopping
+        self._addresses: frozenset[str] = frozenset()
+        self._starting, self._thread, self._next = threading.Lock(), threading.Thread(), 0.0
+
+    def addresses(self, wait: float) -> frozenset[str]:
+        """Return its addresses, after at most so many seconds; none: they are not known."""
+        with self._starting:
+            if not self._thread.is_alive() and time.monotonic() >= self._next:
+                self._thread = threading.Thread(target=self._look_up, name=f"looks up {self.name}", daemon=True)
+                self._thread.start()
+            looking_up = self._thread
+        for _ in range(round(wait / ADDRESS_LOOK_SECONDS)):
+            if not looking_up.is_alive() or self._stopping.is_set():
+                break
+            looking_up.join(ADDRESS_LOOK_SECONDS)
+        return self._addresses
+
+    def _look_up(self) -> None:
+        try:
+            found = socket.getaddrinfo(self.name, None)
+        except (OSError, UnicodeError):  # UnicodeError: it can't be the name of a host
+            self._next = time.monotonic() + LOOK_UP_AGAIN_SECONDS
+            return
+        self._addresses = frozenset(plain_address(str(each[4][0])) for each in found)
+        self._next = time.monotonic() + ADDRESSES_COUNT_SECONDS
+
+
+def plain_address(address: str) -> str:
+    """Return an address in the form in which it is compared: of IPv4 where it is one, without the name of an interface."""
+    return address.lower().removeprefix("::ffff:").partition("%")[0]
+
+
+# ---- src/forwarding/loops.py: What came from a destination itself: it is not sent back there.
+
+
+LOOK_UP_SECONDS = 10.0  # for which the forwarder's thread waits for DNS, before the sender's AE title alone decides
+LOOK_UP_IN_ROUTE_SECONDS = 1.0
+NOT_SENT_BACK = "not sent back to "  # in the ledger's numbers, before the name of a destination
+
+
+class Loops:
+    """Finds what came from a destination itself: its sender had the destination's AE title, and an address of its host.
+
+    The AE title alone says little: many Orthancs are called ORTHANC. It decides where no address is known.
+    """
+
+    def __init__(self, context: Context, destinations: Destinations) -> None:
+        self._name, self._ledger, self._transport = context.name, context.ledger, context.transport
+        self._options, self._destinations = context.settings.destination_options, destinations
+        self._stopping = context.stopping
+        self._hosts: dict[str, Host] = {}
+        self._warned = set[tuple[str, str]]()
+
+    def came_from(self, name: str, origins: Mapping[str, Mapping[str, str]], wait: float) -> set[str]:
+        """Return which of these instances came from a destination; waits so many seconds for the addresses of its host."""
+        entry = self._destinations.last_entry(name)
+        if entry is None:
+            return set()
+        titled = {
+            instance: plain_address(origin.get("RemoteIP", ""))
+            for instance, origin in origins.items()
+            if self._transport.came_from(origin, entry)
+        }
+        addresses = self._addresses(name, entry, wait) if any(titled.values()) else frozenset[str]()
+        own = {instance for instance, ip in titled.items() if not ip or not addresses or ip in addresses}
+        if others := sorted({ip for instance, ip in titled.items() if instance not in own}):
+            host = f"{one_line(str(entry['Host']))} ({', '.join(sorted(addresses))})"
+            text = f"what has the AE title of {name}, but comes from {others[0]} and not from {host}, is sent to {name}"
+            self._warn_once(name, "elsewhere", text)
+        return own
+
+    def count(self, instances: Mapping[str, Collection[str]]) -> None:
+        """Count what is not sent back, by destination: inside the transaction in which that is decided."""
+        for name, number in ((name, len(some)) for name, some in instances.items() if some):
+            key = f"{NOT_SENT_BACK}{name}"
+            self._ledger.set_value(key, self._ledger.get_value(key) + number)
+            text = f"what came from {name} itself is not sent back to it; the status counts it (NotSentBack)"
+            self._warn_once(name, "itself", text)
+
+    def totals(self) -> dict[str, int]:
+        """Return how many instances were not sent back, by destination."""
+        rows = self._ledger.rows("SELECT name, value FROM state WHERE name LIKE ? ORDER BY name", f"{NOT_SENT_BACK}%")
+        return {row["name"].removeprefix(NOT_SENT_BACK): row["value"] for row in rows}
+
+    def _addresses(self, name: str, entry: Mapping[str, Any], wait: float) -> frozenset[str]:
+        """Return the addresses of a destination; an option may send to another host than its entry names."""
+        options = self._options.get(name)
+        hosts = sorted({str(entry["Host"]), str((options.options if options else {}).get("Host", entry["Host"]))})
+        known = [self._hosts.setdefault(host, Host(host, self._stopping)).addresses(wait) for host in hosts]
+        found = frozenset[str]().union(*known)
+        if not found:
+            text = f"no address of {one_line(', '.join(hosts))} is known: what has the AE title of {name} counts as from there"
+            self._warn_once(name, "unknown", text)
+        return found
+
+    def _warn_once(self, name: str, what: str, text: str) -> None:
+        if (name, what) not in self._warned and not self._stopping.is_set():
+            self._warned.add((name, what))
+            orthanc.LogWarning(f"{self._name}: {text}")
+
+
+# ---- src/forwarding/passed_over.py: Which destinations did not get all of what came before, since no rule chose them: one may do so when more of it comes.
+
+
+PASSED_OVER_TABLE = """
+CREATE TABLE IF NOT EXISTS passed_over(resource TEXT PRIMARY KEY, destinations TEXT NOT NULL) WITHOUT ROWID;
+"""
+
+
+def changing_levels(rules: Iterable[Rule]) -> set[str]:
+    """Return the levels at which what a rule says of a resource may be another when more of it has come."""
+    return {rule.level for rule in rules if rule.query or rule.matcher}
+
+
+class PassedOver:
+    """The destinations that were passed over, by resource: as long as it is here."""
+
+    def __init__(self, ledger: Ledger) -> None:
+        self._ledger = ledger
+
+    def of(self, resource: str) -> set[str]:
+        """Return the destinations that have not been given all of a resource."""
+        rows = self._ledger.rows("SELECT destinations FROM passed_over WHERE resource=?", resource)
+        return set(json.loads(rows[0]["destinations"])) if rows else set()
+
+    def note(self, resource: str, destinations: Collection[str]) -> None:
+        """Write down which they are now."""
+        if destinations:
+            names = json.dumps(sorted(destinations))
+            self._ledger.run("INSERT OR REPLACE INTO passed_over VALUES(?,?)", resource, names)
+        else:
+            self._ledger.run("DELETE FROM passed_over WHERE resource=?", resource)
+
+    def forget_deleted(self, resources: Iterable[str]) -> None:
+        """Forget resources that were deleted."""
+        with self._ledger.transaction() as db:
+            db.executemany("DELETE FROM passed_over WHERE resource=?", [(each,) for each in resources])
+
+
+# ---- src/forwarding/routing.py: Rules applied to what arrived: which instances go to which destination, and why.
+
+
+Matcher = Callable[[dict[str, Any]], Any]
+
+
+@dataclasses.dataclass(frozen=True)
+class Batch:
+    """What is to be routed: instances of one resource, `None` for all of it, each with its origin."""
+
+    level: str
+    resource: str
+    uid: str
+    instances: tuple[str, ...] | None
+    origins: Mapping[str, Mapping[str, str]]
+
+
+@dataclasses.dataclass
+class Verdict:
+    """What a rule makes of a batch: the instances that meet its conditions, where they go, or why not.
+
+    A destination that is listed counts, known or not: it may be known again in a moment. `unknown` are those that a matcher chose
+    and nobody has listed.
+    """
+
+    rule: Rule
+    destinations: tuple[str, ...] = ()
+    instances: tuple[str, ...] | None = ()
+    why: str = ""
+    matched: bool = False
+    unknown: tuple[str, ...] = ()
+
+
+def _of_kind(rule: Rule, batch: Batch, instances: tuple[str, ...] | None) -> tuple[str, ...] | None:
+    """Return which of these instances of a batch (None: all) have a SOP class and a transfer syntax that a rule takes."""
+    if not (rule.sop_classes or rule.transfer_syntaxes):
+        return instances
+    taken = batch.origins if instances is None else instances
+    return tuple(one for one in taken if has_kind(rule, batch.origins.get(one, {})))
+
+
+def _without(batch: Batch, taken: Sequence[str] | None) -> Batch:
+    """Return what is left of a batch; None stands for all of it."""
+    gone = set(taken or ())
+    left = () if taken is None else tuple(one for one in batch.instances or batch.origins if one not in gone)
+    origins = {one: batch.origins[one] for one in left if one in batch.origins}
+    return dataclasses.replace(batch, instances=left, origins=origins)
+
+
+def _is_wanted(value: str, wanted: str) -> bool:
+    """Return whether a PatientID or UID is one of those that a `Query` names: as Orthanc does, without regard to case.
+
+    Spaces in front, which Orthanc keeps and DICOM lets pass, may be named or not.
+    """
+    value, wanted = value.lower(), wanted.lower()
+    return any(matches_any(each, (*wanted.split("\\"), wanted)) for each in (value, value.strip()))
+
+
+def load_matcher(spec: str, folder: Path) -> Matcher:
+    """Return the function of `module.py:function`, the path relative to the script's folder, or to the configuration's.
+
+    The latter is `/tmp` in images that generate their configuration.
+
+    Raises
+    ------
+    ValueError : it can't be loaded, with the reason.
+    """
+    text, _, name = spec.rpartition(":")
+    own = Path(__file__).absolute().parent / text
+    path = own if own.exists() else folder / text
+    if path == own and (folder / text).exists() and not own.samefile(folder / text):
+        raise ValueError(f"there are {own} and {folder / text}: give the whole path of the one that is meant")
+    try:
+        found = importlib.util.spec_from_file_location(f"matcher_{path.stem}", path)
+        assert found and found.loader  # noqa: PT018 - the name ends with .py
+        module = importlib.util.module_from_spec(found)
+        found.loader.exec_module(module)
+        matcher: Matcher = getattr(module, name)
+    except Exception as error:
+        raise ValueError(f"{path} can't be loaded: {error!r}") from error
+    return matcher
+
+
+class Router:
+    """Applies rules in order. Questions go to Orthanc over loopback, `Query` to `/tools/find` itself."""
+
+    def __init__(
+        self,
+        loopback: Loopback,
+        rules: Sequence[Rule],
+        first_only: bool,
+        matchers: Mapping[str, Matcher],
+        aets: AeTitles = ANY_CASE,
+    ) -> None:
+        self._loopback, self._rules, self._first_only, self._matchers = loopback, rules, first_only, matchers
+        self._aets = aets
+
+    def check(self) -> str | None:
+        """Ask Orthanc whether it can answer each tag of each `Query`; return what it refuses, by its key.
+
+        Raises
+        ------
+        LoopbackError : it can't answer anything now (its database is away), which is nothing against a rule.
+        """
+        for number, rule in enumerate(self._rules):
+            for tag, wanted in rule.query.items():
+                of_none = {UID_TAG_OF[rule.level]: "0"}
+                plain: dict[str, Any] = {"Level": rule.level, "Query": of_none, "Limit": 1}
+                try:
+                    self._loopback.post("/tools/find", {**plain, "Query": {**of_none, tag: wanted}})
+                except LoopbackError as error:
+                    if error.status == 0:
+                        raise
+                    self._loopback.post("/tools/find", plain)
+                    near = difflib.get_close_matches(tag, set().union(*ANSWERED.values()), 1)
+                    meant = f" (did you mean {near[0]}?)" if near else ""
+                    return f"Rules[{number}].Query.{one_line(tag)} (rule {rule.name!r}) is refused by Orthanc{meant}: {error}"
+        return None
+
+    def verdicts(self, batch: Batch, known: Sequence[str], every: Sequence[str]) -> list[Verdict]:
+        """Return what each rule says, where only the first counts up to that.
+
+        A rule that wants an origin takes only the instances that have it. The next rules are asked for the others, as they are
+        where those arrive alone.
+
+        `known` are the destinations there are, `every` those of a rule without a list of them, known or not.
+
+        Raises
+        ------
+        LoopbackError : Orthanc can't answer now. What a matcher raises is raised as it is.
+        """
+        found = []
+        for rule in self._rules:
+            found.append(self._verdict(rule, batch, known, every))
+            if found[-1].matched and self._first_only:  # also if its destinations are unknown: no other rule gets it
+                batch = _without(batch, found[-1].instances)
+                if not batch.instances:
+                    break
+        return found
+
+    def possible(self, batch: Batch, known: Sequence[str], every: Sequence[str]) -> dict[str, set[str]]:
+        """Return which instances each destination may get of a batch, now or when more has come that makes a rule match."""
+        found: dict[str, set[str]] = {}
+        for rule in self._rules:
+            if rule.level == batch.level:
+                names = known if rule.matcher else every if rule.destinations is None else rule.destinations
+                for name in names:
+                    found.setdefault(name, set()).update(_of_kind(rule, batch, self._from_origin(rule, batch)) or ())
+        return found
+
+    def _verdict(self, rule: Rule, batch: Batch, known: Sequence[str], every: Sequence[str]) -> Verdict:
+        if rule.level != batch.level:
+            return Verdict(rule, why=f"is for a {rule.level}, this is a {batch.level}")
+        instances = self._from_origin(rule, batch)
+        if any(vars(rule.origin).values()) and not instances:
+            return Verdict(rule, why="no instance has this Origin")
+        instances = _of_kind(rule, batch, instances)
+        if (rule.sop_classes or rule.transfer_syntaxes) and not instances:
+            return Verdict(rule, why="no instance has these SOPClasses and TransferSyntaxes")
+        if rule.query and not self._answers(rule, batch):
+            return Verdict(rule, why="Query does not match")
+        names: Sequence[str] = every if rule.destinations is None else rule.destinations
+        if rule.matcher:
+            chosen = self._ask_matcher(rule.matcher, batch)
+            names = [chosen] if chosen and isinstance(chosen, str) else list(chosen or ())
+            if not names:
+                return Verdict(rule, why="Matcher chose no destination")
+        missing = [name for name in names if name not in known]
+        unknown = [name for name in missing if name not in every and name not in (rule.destinations or ())]
+        why = "matches" if names else "there is no destination"
+        if unknown:
+            why = f"unknown destinations are left out: {', '.join(unknown)}"
+        elif missing:
+            why = f"matches; what is for {', '.join(missing)} waits until Orthanc knows it"
+        names = [name for name in names if name not in unknown]
+        return Verdict(rule, tuple(names), instances, why, True, tuple(unknown))
+
+    def _from_origin(self, rule: Rule, batch: Batch) -> tuple[str, ...] | None:
+        """Return the instances of a batch with the origin that a rule wants."""
+        if not any(vars(rule.origin).values()):
+            return batch.instances
+        return tuple(one for one in batch.origins if has_origin(rule.origin, batch.origins[one], self._aets))
+
+    def _ask_matcher(self, name: str, batch: Batch) -> Any:
+        described = self._describe(batch)
+        try:
+            return self._matchers[name](described)
+        except Exception:
+            raise
+        except BaseException as error:  # its exit is not that of the thread that serves all
+            raise RuntimeError(f"it ended with {type(error).__name__}") from error
+
+    def _answers(self, rule: Rule, batch: Batch) -> bool:
+        tag = UID_TAG_OF[batch.level]
+        if (wanted := rule.query.get(tag)) and not _is_wanted(batch.uid, wanted):
+            return False
+        # To Orthanc a backslash would mean several. What else it finds by this does not matter: one StudyInstanceUID, too,
+        # may belong to two patients, which are two studies of Orthanc.
+        find = {"Level": batch.level, "Query": {**rule.query, tag: batch.uid.replace("\\", "?")}}
+        return batch.resource in self._loopback.post("/tools/find", find)
+
+    def _describe(self, batch: Batch) -> dict[str, Any]:
+        content = self._loopback.get(f"/{PLURAL[batch.level]}/{batch.resource}")
+        tags = {**content.get("PatientMainDicomTags", {}), **content["MainDicomTags"]}
+        origins = [dict(origin) for origin in batch.origins.values()]
+        return {
+            "Level": batch.level,
+            "ID": batch.resource,
+            "Tags": tags,
+            "Instances": None if batch.instances is None else len(batch.instances),
+            "Origins": [origin for number, origin in enumerate(origins) if origin not in origins[:number]],
+        }
+
+
 # ---- src/forwarding/sent_instances.py: Which instance was given to which destination already, so that nothing is sent twice for nothing.
 
 
-# Which instance, at which Seq and with which content, was given to a destination: while its study is not stable yet
-# (trigger Stored), and as long as it is here where the same instance can come again (OverwriteInstances).
+# Which instance, at which Seq and with which content, was given to a destination: until it is routed for the last time at
+# every level (trigger Stored, rules of several levels), and as long as it is here where the same instance can come again
+# (OverwriteInstances).
 GIVEN_TABLE = """
 CREATE TABLE IF NOT EXISTS given(
     destination TEXT NOT NULL, instance TEXT NOT NULL, seq INTEGER NOT NULL, digest TEXT NOT NULL,
     PRIMARY KEY(instance, destination)) WITHOUT ROWID;
+"""
+FORGET_ROUTED = f"""
+DELETE FROM given WHERE NOT EXISTS (
+    SELECT 1 FROM arrived WHERE level IN ('Patient','Study','Series') AND arrived.instance=given.instance)
+AND instance NOT IN (SELECT key FROM work, json_each(work.data, '$.Instances') WHERE task='{ROUTE}')
 """
 
 
@@ -4117,52 +5400,68 @@ class SentInstances:
     ----------
     remembers : something may come to a destination twice; else nothing is written down.
     overwrites : the same instance can come again with another content: it is remembered as long as it is here.
-    deleted : identifiers of instances that were deleted, as callbacks report them.
     """
 
-    def __init__(
-        self, ledger: Ledger, loopback: Loopback, *, remembers: bool, overwrites: bool, deleted: deque[str]
-    ) -> None:
-        self._ledger, self._loopback, self._deleted = ledger, loopback, deleted
-        self._remembers, self._overwrites = remembers, overwrites
+    def __init__(self, ledger: Ledger, *, remembers: bool, overwrites: bool) -> None:
+        self._ledger, self._remembers, self._overwrites = ledger, remembers, overwrites
 
     def add(self, destination: str, instance: str, seq: int, digest: str) -> bool:
-        """Note that a destination gets an instance; return False if it was given the same already."""
+        """Note that a destination gets an instance; return False if it was given the same already.
+
+        Numbers of the log of changes rise. A negative one is of one arrival (Reconcile is false), 0 says nothing.
+        """
         if not self._remembers:
             return True
         sql = "SELECT * FROM given WHERE instance=? AND destination=?"
-        given = self._ledger.rows(sql, instance, destination)
-        if given and (given[0]["seq"] >= seq > 0 or (digest and given[0]["digest"] == digest)):
-            return False
+        for given in self._ledger.rows(sql, instance, destination):
+            if given["seq"] >= seq > 0 or given["seq"] == seq < 0 or (digest and given["digest"] == digest):
+                return False
         self._ledger.run("INSERT OR REPLACE INTO given VALUES(?,?,?,?)", destination, instance, seq, digest)
         return True
 
-    def forget_stable(self, instances: Iterable[str]) -> None:
-        """Forget what has been routed for the last time, unless the same instance can come again."""
-        if not self._overwrites:
-            self._forget(instances)
+    def given(self, destination: str, resources: Collection[str], instances: Collection[str]) -> set[str]:
+        """Return which of these instances, of these resources, a destination was given, as far as that is remembered.
 
-    def forget_deleted(self) -> None:
-        """Forget what was deleted; to overwrite an instance, Orthanc deletes it for a moment."""
-        deleted = list(self._deleted)
-        here = set(still_here(self._loopback, deleted))
-        self._forget(each for each in deleted if each not in here)
-        for _ in deleted:
-            self._deleted.popleft()
+        A delivery that has ended is remembered for `KeepDoneDays`.
+        """
+        states = ("waiting", "sending", "done", "dead")
+        rows = WorkView(self._ledger).find(Which(task=SEND, resources=[*resources, *instances], states=states))
+        # What went to an alternate instead does not go to the destination too.
+        about = [(row["queue"], json.loads(row["data"])) for row in rows]
+        mine = [data for queue, data in about if destination in (queue, *data.get("MovedFrom", ()))]
+        found = {one for data in mine for one in data["Instances"] or ()}
+        sql = "SELECT instance FROM given WHERE destination=? AND instance IN (SELECT value FROM json_each(?))"
+        found |= {row["instance"] for row in self._ledger.rows(sql, destination, json.dumps([*instances]))}
+        return found.intersection(instances)
+
+    def forget_routed(self) -> None:
+        """Forget what no level has still to route, unless the same instance can come again."""
+        if self._remembers and not self._overwrites:
+            self._ledger.run(FORGET_ROUTED)
+
+    def forget_deleted(self, instances: Iterable[str]) -> None:
+        """Forget instances that were deleted."""
+        with self._ledger.transaction() as db:
+            db.executemany("DELETE FROM given WHERE instance=?", [(each,) for each in instances])
 
     def forget_numbers(self, place: int) -> None:
         """Forget the numbers beyond a place in the log of changes, which what comes from now on gets again."""
         self._ledger.run("UPDATE given SET seq=? WHERE seq>?", place, place)
-
-    def _forget(self, instances: Iterable[str]) -> None:
-        with self._ledger.transaction() as db:
-            db.executemany("DELETE FROM given WHERE instance=?", [(each,) for each in instances])
 
 
 # ---- src/forwarding/assignment.py: The rules applied to what arrived: a row for each destination that gets something of it.
 
 
 ROUTE_AGAIN_SECONDS = 30.0  # after a failure, which is this server's or a matcher's own: nobody outside is bothered
+
+
+class Share(NamedTuple):
+    """What goes to a destination by a rule, and what does not, since it came from there."""
+
+    destination: str
+    rule: ForwardingRule
+    instances: set[str]
+    own: set[str]
 
 
 class Assignment:
@@ -4175,14 +5474,18 @@ class Assignment:
         rows: Rows,
         destinations: Destinations,
         sent: SentInstances,
+        passed_over: PassedOver,
         arrivals: Arrivals,
         deleter: Deleter | None,
     ) -> None:
         self._ledger, self._work, self._loopback = context.ledger, Work(context.ledger), context.loopback
-        self._settings, self._transport, self._stopping = context.settings, context.transport, context.stopping
+        self._settings, self._stopping = context.settings, context.stopping
         self._router, self._rows, self._destinations = router, rows, destinations
-        self._sent, self._arrivals, self._deleter = sent, arrivals, deleter
+        self._sent, self._passed_over, self._arrivals, self._deleter = sent, passed_over, arrivals, deleter
+        self.loops = Loops(context, destinations)
+        self._changing_levels = changing_levels(context.rules)
         self._has_queries = any(rule.query for rule in context.rules)
+        self._has_kinds = any(rule.sop_classes or rule.transfer_syntaxes for rule in context.rules)
 
     def route(self) -> None:
         """Route all that is due.
@@ -4216,33 +5519,77 @@ class Assignment:
         data = json.loads(row["data"])
         try:
             batch = self.batch_of(data, row["subject"])
-            verdicts = self._router.verdicts(batch, list(self._destinations.known()), self._destinations.wanted())
+            verdicts = self.verdicts(batch)
+            shares = self._shares(batch, verdicts)
+            earlier, passed_over = self._earlier(batch, verdicts) if data["Last"] else ({}, None)
         except LoopbackError as error:
             if error.status != 404:
                 raise
-            self._work.remove(row["id"])  # deleted before a rule was applied
+            self._end_gone(row, len(data["Instances"]))
             return
         with self._ledger.transaction():
-            if not self._work.remove(row["id"]):
-                return  # a person has just dropped it
-            sent_to: set[str] = set()
-            for verdict in verdicts:
-                for destination in verdict.destinations:
-                    wanted = verdict.instances if verdict.instances is not None else tuple(batch.instances or ())
-                    new = self._new_for(destination, wanted, data["Instances"], batch.origins)
-                    if new:
-                        self._rows.add(batch.level, batch.resource, destination, new, verdict.rule.priority)
-                        sent_to.add(destination)
+            if self._stopping.is_set() or not self._work.remove(row["id"]):
+                return  # nobody waited for DNS; or a person has just dropped it
+            sent_to = self._add_rows(batch, shares, data["Instances"], earlier, _parents_in(data))
+            if passed_over is not None:
+                self._passed_over.note(batch.resource, passed_over)
             if self._deleter and sent_to:
                 left_out = {name for verdict in verdicts for name in verdict.unknown}
                 self._deleter.note(batch.level, batch.resource, sent_to | left_out)
             if data["Last"]:
-                self._sent.forget_stable(data["Instances"])
+                self._count_own(shares)
         if data["Last"]:
             for instance in data["Instances"]:
                 self._arrivals.forget(instance)
             if self._deleter:
                 self._deleter.delivered(batch.resource)
+
+    def _shares(self, batch: Batch, verdicts: Iterable[Verdict]) -> list[Share]:
+        """Return what goes where: each instance once to a destination, by the rule with the highest priority."""
+        had: dict[str, set[str]] = {}
+        found = []
+        for verdict in sorted(verdicts, key=lambda each: -each.rule.priority):
+            rule = typing.cast("ForwardingRule", verdict.rule)  # the router gives back those it was given
+            for name in verdict.destinations:
+                own = self.own_of(name, verdict.instances or (), batch.origins)
+                some = self.may_go(verdict, own, batch.origins)
+                found.append(Share(name, rule, some - had.setdefault(name, set()), own))
+                had[name] |= some
+        return found
+
+    def _add_rows(
+        self,
+        batch: Batch,
+        shares: Iterable[Share],
+        about: Mapping[str, Sequence[Any]],
+        earlier: Mapping[str, set[str]],
+        parents: Mapping[str, str],
+    ) -> set[str]:
+        """Add the rows of what is sent; return the destinations that get some of it, or were given it already."""
+        sent_to: set[str] = set()
+        for name, rule, instances, _ in shares:
+            new = {one for one in instances if self._sent.add(name, one, about[one][0], about[one][2])}
+            if name not in sent_to:
+                new |= earlier.get(name, set())
+            if new:
+                alternates = rule.alternates.get(name, ())
+                self._rows.add(batch.level, batch.resource, name, sorted(new), rule.priority, parents, alternates)
+            if new or instances:
+                sent_to.add(name)
+        return sent_to
+
+    def _count_own(self, shares: Iterable[Share]) -> None:
+        own: dict[str, set[str]] = {}
+        for share in shares:
+            own.setdefault(share.destination, set()).update(share.own)
+        self.loops.count(own)
+
+    def _end_gone(self, row: Mapping[str, Any], number: int) -> None:
+        """Remove a row of what was deleted before a rule was applied to it."""
+        with self._ledger.transaction():
+            if self._work.remove(row["id"]):
+                text = f"{number} instances of {name_of(row)} were deleted here before a rule was applied to them"
+                self._rows.gone.note(number, text)
 
     def batch_of(self, data: Mapping[str, Any], resource: str) -> Batch:
         """Return what is to be routed, as rules see it; what a restart made us forget is read from Orthanc."""
@@ -4252,32 +5599,76 @@ class Assignment:
             content = self._loopback.get(f"/{PLURAL[level]}/{resource}")
             uid = content["MainDicomTags"].get(UID_TAG_OF[level], "")
         origins = {one: data["Origins"][number] for one, (_, number, _) in data["Instances"].items() if number >= 0}
-        unknown = [one for one in instances if one not in origins]
-        for start in range(0, len(unknown), PAGE):
-            body = {"Resources": unknown[start : start + PAGE], "Metadata": True}
-            origins |= {
-                found["ID"]: found.get("Metadata", {}) for found in self._loopback.post("/tools/bulk-content", body)
-            }
+        unknown = [
+            one for one in instances if one not in origins or (self._has_kinds and "SopClassUid" not in origins[one])
+        ]
+        origins |= metadata_of(self._loopback, unknown)
         return Batch(level, resource, uid, instances, origins)
 
-    def _new_for(
+    def verdicts(self, batch: Batch) -> list[Verdict]:
+        """Return what each rule says of a batch."""
+        return self._router.verdicts(batch, list(self._destinations.known()), self._destinations.wanted())
+
+    def own_of(
         self,
         destination: str,
-        wanted: Iterable[str],
-        about: Mapping[str, Sequence[Any]],
+        instances: Iterable[str],
         origins: Mapping[str, Mapping[str, str]],
-    ) -> list[str]:
-        """Return what this destination shall get, and note it: not what came from it, nor what it was given already."""
-        settings, found = self._destinations.known()[destination], []
-        for instance in wanted:
-            origin = origins.get(instance, {})
-            copy = "ModifiedFrom" in origin or "AnonymizedFrom" in origin
-            if self._transport.came_from(origin, settings) or (copy and self._settings.skip_modified):
-                continue
-            seq, _, digest = about[instance]
-            if self._sent.add(destination, instance, seq, digest):
-                found.append(instance)
-        return found
+        wait: float = LOOK_UP_SECONDS,
+    ) -> set[str]:
+        """Return which of these instances came from a destination; waits so many seconds for the addresses of its host."""
+        return self.loops.came_from(destination, origins, wait).intersection(instances)
+
+    def may_go(self, verdict: Verdict, own: Collection[str], origins: Mapping[str, Mapping[str, str]]) -> set[str]:
+        """Return what a rule sends to a destination, from which `own` came: with SkipModified no copies."""
+        instances = set(verdict.instances or ()).difference(own)
+        if not self._settings.skip_modified:
+            return instances
+        return {one for one in instances if not {"ModifiedFrom", "AnonymizedFrom"} & origins.get(one, {}).keys()}
+
+    def _earlier(self, batch: Batch, verdicts: list[Verdict]) -> tuple[dict[str, set[str]], set[str] | None]:
+        """Return what came before a batch for destinations that are chosen now and were passed over then; and who is now.
+
+        None: nobody can be, as the rules of this level always say the same of a resource.
+        """
+        if batch.level not in self._changing_levels:
+            return {}, None
+        before, left_out = self._passed_over.of(batch.resource), self._left_out(batch, verdicts)
+        again = before.intersection(name for verdict in verdicts for name in verdict.destinations)
+        here = set(instances_of(self._loopback, batch.level, batch.resource)) if again else set[str]()
+        old = here and here - self._to_come(batch, here)
+        if not old:
+            return {}, before | left_out
+        data = {"Level": batch.level, "UID": batch.uid, "Origins": [], "Instances": {one: [0, -1, ""] for one in here}}
+        whole = self.batch_of(data, batch.resource)
+        verdicts, family = self.verdicts(whole), family_of(self._loopback, batch.resource)
+        found: dict[str, set[str]] = {name: set() for name in again}
+        for verdict in verdicts:
+            for name in again.intersection(verdict.destinations):
+                own = self.own_of(name, verdict.instances or (), whole.origins)
+                found[name] |= old & self.may_go(verdict, own, whole.origins)
+        found = {name: some - self._sent.given(name, family, some) for name, some in found.items()}
+        return found, (before | left_out) - again | (self._left_out(whole, verdicts) & again)
+
+    def _to_come(self, batch: Batch, instances: Iterable[str]) -> set[str]:
+        """Return what is still to be routed of a resource, this batch too: it comes by itself."""
+        rows = self._work.find(Which(task=ROUTE, resource=batch.resource))
+        waiting = {one for row in rows for one in json.loads(row["data"])["Instances"]}
+        return waiting | not_handed_over(self._ledger, batch.level, instances)
+
+    def _left_out(self, batch: Batch, verdicts: list[Verdict]) -> set[str]:
+        """Return the destinations that don't get all that they may want of a batch when more of the resource has come."""
+        got: dict[str, set[str]] = {}
+        for verdict in verdicts:
+            for name in (*verdict.destinations, *verdict.unknown):
+                got.setdefault(name, set()).update(verdict.instances or ())
+        possible = self._router.possible(batch, list(self._destinations.known()), self._destinations.wanted())
+        return {name for name, instances in possible.items() if not instances <= got.get(name, set())}
+
+
+def _parents_in(data: Mapping[str, Any]) -> dict[str, str]:
+    """Return the study and the patient of what is to be routed, as far as they are known."""
+    return {level: data[level] for level in ("Study", "Patient") if level in data}
 
 
 # ---- src/forwarding/bisection.py: A failed job does not name the instances that were refused: it is bisected until those are in rows of their own.
@@ -4426,68 +5817,66 @@ class JobEnds:
             return {job: self._ended[job] for job in jobs if job in self._ended}
 
 
-# ---- src/forwarding/portions.py: Rows that hold more than fits into one request are cut: each part is sent, and sent again, alone.
+# ---- src/forwarding/failures.py: What a failed job of Orthanc says of what it has sent, and of why it failed.
 
 
-class Portions:
-    """Cuts rows by the size of their files.
+# "Duplicate SOP Instance" (PS3.7 C.5.7). 1.12.7 and later count it as success themselves.
+DUPLICATE = "DIMSE status 0x0111"
+REJECTED = "Association Rejected"
+NOT_SUPPORTED = "DIMSE status 0x0122"  # "SOP class not supported" (PS3.7 C.5.6)
+# What Orthanc says where a node accepts no presentation context for an image: 1.10.1 says "to one of [ ]" of a SOP class, too.
+NOT_ACCEPTED = re.compile(
+    rf"Cannot transcode .*to one of \[(.*?)\]|has not accepted any TransferSyntax|{NOT_SUPPORTED}"
+)
+TOLD_EXACTLY = 100  # instances of a job up to which its progress, in whole per cent, says which one failed
 
-    Parameters
-    ----------
-    largest : bytes that one request may have; a larger instance is sent alone.
+
+def was_out_of_reach(why: str) -> bool:
+    """Return whether a job failed before anything was sent: then the destination has nothing against the content.
+
+    DCMTK says "Peer aborted Association (or never connected)" of a peer that breaks off in the middle, too. Of a password that
+    is wrong Orthanc says "Bad credentials".
     """
+    return any(word in why.lower().replace("(or never connected)", "") for word in ("connect", "bad credentials"))
 
-    def __init__(self, ledger: Ledger, loopback: Loopback, largest: int) -> None:
-        self._ledger, self._work, self._loopback, self._largest = ledger, Work(ledger), loopback, largest
 
-    def cut(self, row: Mapping[str, Any]) -> Mapping[str, Any]:
-        """Return a row that is `sending` with no more than fits; the rest waits in a row of its own until this one has ended.
+def is_duplicate(why: str) -> bool:
+    """Return whether a node refused an instance because it has it already."""
+    return DUPLICATE in why
 
-        Raises
-        ------
-        LoopbackError : Orthanc does not say how large it is.
-        """
-        data = json.loads(row["data"])
-        if self._fits_whole(data, row["subject"]):
-            return row
-        instances = data["Instances"]
-        if instances is None:
-            instances = instances_of(self._loopback, data["Level"], row["subject"])
-        number = self._number_that_fit(instances)
-        if number >= len(instances):
-            return row
-        first, rest = ({**data, "Instances": some} for some in (instances[:number], instances[number:]))
-        with self._ledger.transaction():
-            self._work.change(row["id"], data=first)
-            self._ledger.add(row["queue"], row["subject"], rest, row["priority"])
-        return {**row, "data": json.dumps(first)}
 
-    def _fits_whole(self, data: Mapping[str, Any], resource: str) -> bool:
-        """Return whether all of a resource fits: one question, whatever it holds, and most do."""
-        if data["Level"] == "Instance":  # with what was sent and was not there, several instances are under one
-            return len(data["Instances"] or (resource,)) == 1
-        try:
-            found = self._loopback.get(f"/{PLURAL[data['Level']]}/{resource}/statistics")
-        except LoopbackError as error:
-            if error.status != 404:
-                raise
-            return True  # it was deleted, which the job finds out
-        return int(found["UncompressedSize"]) <= self._largest
+def is_rejected(why: str) -> bool:
+    """Return whether a node rejected the association of a job (A-ASSOCIATE-RJ; Orthanc does not say for which reason)."""
+    return REJECTED in why
 
-    def _number_that_fit(self, instances: Sequence[str]) -> int:
-        """Return how many of them, one at least, fit into one request."""
-        size = 0
-        for start in range(0, len(instances), PAGE):
-            some = instances[start : start + PAGE]
-            body = {"Resources": some, "Metadata": False}
-            sizes: dict[str, int] = {
-                one["ID"]: int(one["FileSize"]) for one in self._loopback.post("/tools/bulk-content", body)
-            }
-            for number, instance in enumerate(some, start):
-                size += sizes.get(instance, 0)
-                if size > self._largest and number:
-                    return number
-        return len(instances)
+
+def is_not_accepted(why: str) -> bool:
+    """Return whether a node can't take an image: it accepts neither its SOP class nor a transfer syntax that Orthanc can make."""
+    return NOT_ACCEPTED.search(why) is not None
+
+
+def explain_not_accepted(name: str, sop_class: str, syntax: str, why: str) -> str:
+    """Return what a node can't take, in DICOM's words, from what was asked for and what Orthanc says."""
+    asked = f"{shown_uid(sop_class)} in {shown_uid(syntax) or 'an unknown transfer syntax'}"
+    if NOT_SUPPORTED in why:
+        return f"{name} does not support the SOP class of {asked} (0x0122)"
+    found = NOT_ACCEPTED.search(why)
+    if found and (accepted := (found[1] or "").split()):
+        only = ", ".join(map(shown_uid, accepted))
+        return f"{name} accepts no presentation context for {asked}, only for {only}, which Orthanc can't make of it"
+    return f"{name} accepts no presentation context for the SOP class of {asked}"
+
+
+def sent_before_failure(job: Mapping[str, Any] | None, number: int) -> tuple[int, int]:
+    """Return how many instances a failed job has sent well, at least and at most, of `number`, in the order it was given.
+
+    Orthanc rounds its progress to the nearest per cent. Nothing is known of a job that Orthanc has forgotten, nor of one that
+    was not given all (some were deleted).
+    """
+    if job is None or job.get("Content", {}).get("InstancesCount") != number:
+        return 0, number
+    twice = 2 * int(job.get("Progress", 0))
+    return max(0, -(-number * (twice - 1) // 200)), min(number - 1, number * (twice + 1) // 200)
 
 
 # ---- src/forwarding/verification.py: Whether what a destination took is there: asked of it, beside the work of sending.
@@ -4692,10 +6081,14 @@ class Verification:
 
     def _send_missing(self, row: Mapping[str, Any], answer: Verified) -> None:
         """Send what the destination took and does not have again, in a row of its own, for which the rest does not wait."""
-        data = {key: value for key, value in json.loads(row["data"]).items() if key != "Sent"}
+        found = json.loads(row["data"])
+        data = {key: value for key, value in found.items() if key not in ("Sent", "Gone")}
         here = still_here(self._loopback, answer.missing)
         why = f"{row['queue']} took {len(answer.asked)} instances and does not have {len(answer.missing)} of them (Verify)"
         with self._ledger.transaction():
+            gone = len(answer.missing) - len(here) - found.get("Gone", 0)
+            if gone > 0 and (here or len(answer.missing) < len(answer.asked)):
+                self._rows.note_gone(row, gone)
             if len(answer.missing) < len(answer.asked):
                 arrived = {**data, "Instances": sorted({*answer.asked} - {*answer.missing})}
                 self._work.change(row["id"], data=arrived)
@@ -4705,13 +6098,319 @@ class Verification:
                 row = {**row, "id": self._ledger.add(row["queue"], here[0], data, row["priority"])}
                 self._work.change(row["id"], attempts=row["attempts"])
             elif not here:
-                self._ledger.end(row["id"], "gone")
+                self._rows.end_gone(row)
                 return
             whole = {"Of": data.get("Of", row["subject"]), "OfLevel": data.get("OfLevel", data["Level"])}
             alone = {**data, **whole, "Refused": True, "Level": "Instance", "Instances": here}
             self._work.change(row["id"], subject=here[0])
             self._rows.fail({**row, "subject": here[0], "data": json.dumps(alone)}, why)
             self._destinations.health_of(row["queue"]).succeeded()
+
+
+# ---- src/forwarding/outcomes.py: What becomes of a row whose job has ended: all of it was delivered, a part of it, or nothing.
+
+
+class Outcomes:
+    """Settles rows by how their jobs have ended."""
+
+    def __init__(self, context: Context, destinations: Destinations, rows: Rows, verification: Verification) -> None:
+        self._work, self._loopback = Work(context.ledger), context.loopback
+        self._destinations, self._rows, self._verification = destinations, rows, verification
+
+    def settle_delivered(self, row: Mapping[str, Any]) -> None:
+        """Settle a row whose destination took all of it."""
+        health = self._destinations.health_of(row["queue"])
+        health.identity.used()
+        if health.identity.wrong:
+            self._work.take_back(row["id"])
+        elif not self._verification.begin(row):
+            self._rows.end_delivered(row)
+
+    def settle_failed(self, row: Mapping[str, Any]) -> bool:
+        """Settle a row whose job has failed; return whether what waits in Orthanc for the destination is to be called back."""
+        job = get_job(self._loopback, row["job"])
+        _, why = ending_of(job, reported=False)
+        if is_rejected(why) and self._is_another_under_way(row):
+            self._destinations.narrow(row["queue"])
+            self._work.take_back(row["id"])
+            return True
+        left, has_advanced = self._settle_part(row, job, why)
+        if left is None:
+            return False
+        if is_not_accepted(why):
+            self._settle_not_accepted(left, why)
+            return False
+        if has_advanced and is_duplicate(why):  # nothing is wrong there, and what comes behind it was not tried yet
+            self._work.take_back(left["id"])
+            self._destinations.health_of(row["queue"]).succeeded()
+            return False
+        if has_advanced:  # whatever stopped it, each attempt leaves less: it need not wait ever longer
+            self._work.change(left["id"], attempts=1)
+        self.fail(left, why, has_advanced=has_advanced)
+        return True
+
+    def is_asked_for(self, row: Mapping[str, Any]) -> bool:
+        """Ask the destination of a row whose job has failed what has arrived all the same; return whether it can be asked."""
+        _, why = ending_of(get_job(self._loopback, row["job"]), reported=False)
+        return self._verification.begin(row, failed=why)
+
+    def fail(self, row: Mapping[str, Any], why: str, *, has_advanced: bool = False) -> None:
+        """Let a row fail whose job has failed, and hold back what else is to be sent there until the destination answers."""
+        data = {**json.loads(row["data"]), "Suspect": not (has_advanced or was_out_of_reach(why))}
+        self._rows.fail({**row, "data": json.dumps(data)}, why)
+        self._destinations.health_of(row["queue"]).failed(one_line(why))
+
+    def _settle_not_accepted(self, row: Mapping[str, Any], why: str) -> None:
+        """Try what a node can't take rarely, apart from what it can: by SOP class and transfer syntax."""
+        data, kinds = json.loads(row["data"]), dict[tuple[str, str], list[str]]()
+        instances = data["Instances"] or instances_of(self._loopback, data["Level"], row["subject"])
+        for instance, about in metadata_of(self._loopback, instances).items():
+            kinds.setdefault((about.get("SopClassUid", ""), about.get("TransferSyntax", "")), []).append(instance)
+        self._destinations.health_of(row["queue"]).succeeded()  # it is there
+        if not kinds:
+            self._rows.end_gone(row)
+        elif len(kinds) > 1:  # which of them it is, each of them shows when it is sent alone
+            self._rows.divide(row, *kinds.values())
+            self._work.take_back(row["id"])
+        else:
+            [(kind, same)] = kinds.items()
+            self._rows.fail_rarely(row, same, explain_not_accepted(row["queue"], *kind, why))
+
+    def _is_another_under_way(self, row: Mapping[str, Any]) -> bool:
+        """Return whether another job to the same destination runs, or has just ended well: then the node is there, and busy."""
+        for other in self._work.find(Which(task=SEND, queue=row["queue"], states=("sending",))):
+            if other["id"] != row["id"] and other["job"]:
+                job = get_job(self._loopback, other["job"])
+                if job and job["State"] in ("Running", "Success"):
+                    return True
+        return False
+
+    def _settle_part(
+        self, row: Mapping[str, Any], job: Mapping[str, Any] | None, why: str
+    ) -> tuple[Mapping[str, Any] | None, bool]:
+        """Settle the part of a row that its failed job has delivered; return the row with what is left, if anything is.
+
+        The second value says whether that is less than before, or named instance by instance for the first time: the job of a
+        whole resource does not say which instances it has sent.
+        """
+        data, duplicate = json.loads(row["data"]), is_duplicate(why)
+        if not duplicate and not (job and job.get("Progress")):
+            return row, False
+        instances = data["Instances"] or instances_of(self._loopback, data["Level"], row["subject"])
+        named = set((job or {}).get("Content", {}).get("ParentResources", ()))
+        is_told = named == {*instances} or len(instances) == 1
+        least, most = sent_before_failure(job, len(instances)) if is_told else (0, len(instances))
+        number = min(len(instances), least + 1 if duplicate and least == most else least)
+        left = instances[number:]
+        if number and not left:
+            self.settle_delivered(row)
+            return None, True
+        if number:
+            row, part = self._rows.divide(row, left, instances[:number])
+            self._work.claim(part["id"], row["job"])
+            self.settle_delivered(part)
+        if duplicate and least < most and len(left) > TOLD_EXACTLY:
+            return self._rows.divide(row, left[:TOLD_EXACTLY], left[TOLD_EXACTLY:])[0], True
+        if left and not is_told and not named <= {*instances}:
+            return self._rows.divide(row, left)[0], True
+        return row, number > 0
+
+
+# ---- src/forwarding/whole_series.py: What a job names: whole series instead of each of their instances, where a row holds all that they have.
+
+
+# A row with fewer instances names them. From 1.12.11 on, Orthanc reads its whole index for each instance that a job names (1.6 ms
+# with 3,000 studies, so 315 ms for 200 instances instead of 9); to ask and to name series costs it twice. Before, a job is
+# only written down after each image with all that it names: 6 µs for each, 15 ms for 50 images.
+INSTANCES_UNTIL_SERIES = 50
+INSTANCES_UNTIL_SERIES_1_12_11 = 10
+# Of a rule: these say the same of all instances of a series. What else a rule has may leave out some.
+SAME_FOR_A_SERIES = {"name", "level", "destinations", "query", "priority"}
+
+
+class WholeSeries:
+    """Finds the series that a row holds wholly.
+
+    A job that names a series sends what is there when it is submitted, also what came a moment ago. So nothing is named wholly
+    where single instances may be left out, and a job that has got more than its row is not let run.
+    """
+
+    def __init__(self, loopback: Loopback, settings: ForwardingSettings) -> None:
+        self._loopback = loopback
+        self._leaves_out = settings.skip_modified or not all(map(_takes_whole_series, settings.rules or ()))
+        is_slow = orthanc.CheckVersionAdvanced(1, 12, 11)
+        self._fewest = INSTANCES_UNTIL_SERIES_1_12_11 if is_slow else INSTANCES_UNTIL_SERIES
+
+    def is_worth_it(self, instances: Collection[str]) -> bool:
+        """Return whether series may be named, and so many instances are worth the question which."""
+        return not self._leaves_out and len(instances) >= self._fewest
+
+    def name_for(self, resource: str, instances: Collection[str]) -> list[str]:
+        """Return what a job has to name to send these instances of a resource: series that they are all of, and the others."""
+        if not self.is_worth_it(instances):
+            return [*instances]
+        left, whole = dict.fromkeys(instances), list[str]()
+        body = {"Resources": [resource], "Level": "Series", "Short": True, "Metadata": False}
+        for series in self._loopback.post("/tools/bulk-content", body):
+            if left.keys() >= {*series["Instances"]}:
+                whole.append(series["ID"])
+                for instance in series["Instances"]:
+                    del left[instance]
+        return [*whole, *left]
+
+    def has_more(self, job: str, instances: Collection[str]) -> bool:
+        """Return whether a job sends more than these instances: some came since its series were looked at."""
+        found = get_job(self._loopback, job)
+        return found is not None and count_of(found) > len(instances)
+
+
+def count_of(job: Mapping[str, Any]) -> int:
+    """Return how many instances a job sends."""
+    return int(job.get("Content", {}).get("InstancesCount", 0))
+
+
+def _takes_whole_series(rule: Rule) -> bool:
+    default = Rule()
+    names = {field.name for field in dataclasses.fields(Rule)} - SAME_FOR_A_SERIES
+    return all(getattr(rule, name) == getattr(default, name) for name in names)
+
+
+# ---- src/forwarding/pace.py: Notices a destination whose answers come 40 ms late, each one: TCP's delayed acknowledgement, which a setting ends.
+
+
+DELAYED_ECHO_SECONDS = (0.038, 0.050)  # measured: 0.044; with TCP_NODELAY 0.002
+# Measured: 0.044, and up to 0.14 for the job that has waited for others (Orthanc counts that); then a C-ECHO decides.
+DELAYED_IMAGE_SECONDS = (0.038, 0.200)
+FEWEST_IMAGES = 10  # of a job that says something: its association takes time too
+JOBS_UNTIL_ECHO = 3  # with that pace, and none that was quicker
+ECHOES = 10  # the fastest counts: a busy node answers one of them soon, a delayed acknowledgement none
+
+
+class Pace:
+    """The pace of one destination's jobs. `slow` says what is wrong with it, as long as it is."""
+
+    def __init__(self, context: Context, name: str) -> None:
+        self.slow: str | None = None
+        self._context, self._name = context, name
+        self._number, self._needed, self._is_said = 0, JOBS_UNTIL_ECHO, False
+        self._thread = threading.Thread()
+
+    def note_job(self, job: str, seconds: float) -> None:
+        """Take a job that has succeeded so long after it was submitted; it may have waited for others first."""
+        is_quick = seconds < FEWEST_IMAGES * DELAYED_IMAGE_SECONDS[0]
+        if is_quick and not self._number and not self.slow:
+            return  # without a question to Orthanc
+        found = get_job(self._context.loopback, job)
+        if found is None or count_of(found) < FEWEST_IMAGES:
+            return
+        for_each = float(found.get("EffectiveRuntime", 0)) / count_of(found)
+        if for_each < DELAYED_IMAGE_SECONDS[0]:
+            self._number, self.slow = 0, None
+        elif for_each <= DELAYED_IMAGE_SECONDS[1]:
+            self._number += 1
+        if self._number >= self._needed and not self.slow and not self._thread.is_alive():
+            self._thread = threading.Thread(target=self._ask, name=f"times {self._name}", daemon=True)
+            self._thread.start()
+
+    def _ask(self) -> None:
+        self._number, self._needed = 0, 2 * self._needed  # if it is not that, it is asked ever more rarely
+        try:
+            fastest = min(self._time_echo() for _ in range(ECHOES))
+        except Exception:  # noqa: BLE001 - it knows no C-ECHO, or is away: then nothing is said
+            return
+        if DELAYED_ECHO_SECONDS[0] <= fastest <= DELAYED_ECHO_SECONDS[1]:
+            self.slow = (
+                f"{self._name} answers each image 40 ms late, and a C-ECHO too: {self._context.transport.if_delayed}"
+            )
+            if not self._is_said:
+                self._is_said = True
+                orthanc.LogWarning(f"{self._context.name}: {self.slow}")
+
+    def _time_echo(self) -> float:
+        begin = time.perf_counter()
+        self._context.transport.probe(self._context.loopback, self._name)
+        return time.perf_counter() - begin
+
+
+class Paces:
+    """The paces of all destinations."""
+
+    def __init__(self, context: Context) -> None:
+        self._context, self._by_name = context, dict[str, Pace]()
+
+    def note_job(self, destination: str, job: str, seconds: float) -> None:
+        """Take a job that has succeeded so long after it was submitted."""
+        if self._context.transport.if_delayed:
+            self._by_name.setdefault(destination, Pace(self._context, destination)).note_job(job, seconds)
+
+    def slow_of(self, destination: str) -> str | None:
+        """Return what is wrong with the pace of a destination, and what to do; None: nothing."""
+        pace = self._by_name.get(destination)
+        return pace.slow if pace else None
+
+
+# ---- src/forwarding/portions.py: Rows that hold more than fits into one request are cut: each part is sent, and sent again, alone.
+
+
+class Portions:
+    """Cuts rows by the size of their files.
+
+    Parameters
+    ----------
+    largest : bytes that one request may have; a larger instance is sent alone.
+    """
+
+    def __init__(self, ledger: Ledger, loopback: Loopback, largest: int) -> None:
+        self._ledger, self._work, self._loopback, self._largest = ledger, Work(ledger), loopback, largest
+
+    def cut(self, row: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Return a row that is `sending` with no more than fits; the rest waits in a row of its own until this one has ended.
+
+        Raises
+        ------
+        LoopbackError : Orthanc does not say how large it is.
+        """
+        data = json.loads(row["data"])
+        if self._fits_whole(data, row["subject"]):
+            return row
+        instances = data["Instances"]
+        if instances is None:
+            instances = instances_of(self._loopback, data["Level"], row["subject"])
+        number = self._number_that_fit(instances)
+        if number >= len(instances):
+            return row
+        first, rest = ({**data, "Instances": some} for some in (instances[:number], instances[number:]))
+        with self._ledger.transaction():
+            self._work.change(row["id"], data=first)
+            self._ledger.add(row["queue"], row["subject"], rest, row["priority"])
+        return {**row, "data": json.dumps(first)}
+
+    def _fits_whole(self, data: Mapping[str, Any], resource: str) -> bool:
+        """Return whether all of a resource fits: one question, whatever it holds, and most do."""
+        if data["Level"] == "Instance":  # with what was sent and was not there, several instances are under one
+            return len(data["Instances"] or (resource,)) == 1
+        try:
+            found = self._loopback.get(f"/{PLURAL[data['Level']]}/{resource}/statistics")
+        except LoopbackError as error:
+            if error.status != 404:
+                raise
+            return True  # it was deleted, which the job finds out
+        return int(found["UncompressedSize"]) <= self._largest
+
+    def _number_that_fit(self, instances: Sequence[str]) -> int:
+        """Return how many of them, one at least, fit into one request."""
+        size = 0
+        for start in range(0, len(instances), PAGE):
+            some = instances[start : start + PAGE]
+            body = {"Resources": some, "Metadata": False}
+            sizes: dict[str, int] = {
+                one["ID"]: int(one["FileSize"]) for one in self._loopback.post("/tools/bulk-content", body)
+            }
+            for number, instance in enumerate(some, start):
+                size += sizes.get(instance, 0)
+                if size > self._largest and number:
+                    return number
+        return len(instances)
 
 
 # ---- src/forwarding/jobs.py: The jobs of Orthanc that carry out deliveries: submitted, tracked, cancelled, and found again after a restart.
@@ -4725,15 +6424,6 @@ CREATE TRIGGER IF NOT EXISTS jobs_go_with_their_row AFTER DELETE ON work BEGIN
     DELETE FROM jobs WHERE delivery=old.id;
 END;
 """
-
-
-def was_out_of_reach(why: str) -> bool:
-    """Return whether a job failed before anything was taken: then the destination has nothing against the content.
-
-    DCMTK says "Peer aborted Association (or never connected)" of a peer that breaks off in the middle, too. Of a password that
-    is wrong Orthanc says "Bad credentials".
-    """
-    return any(word in why.lower().replace("(or never connected)", "") for word in ("connect", "bad credentials"))
 
 
 class Jobs:
@@ -4753,10 +6443,12 @@ class Jobs:
         ended: deque[tuple[str, bool]],
     ) -> None:
         self._ledger, self._work, self._loopback = context.ledger, Work(context.ledger), context.loopback
-        self._transport = context.transport
+        self._transport, self._whole_series = context.transport, WholeSeries(context.loopback, context.settings)
         largest = context.transport.largest_request
         self._portions = Portions(context.ledger, context.loopback, largest) if largest else None
         self._destinations, self._rows, self._verification, self._ended = destinations, rows, verification, ended
+        self._outcomes = Outcomes(context, destinations, rows, verification)
+        self.paces = Paces(context)
         self.is_one_in_doubt = False
         """Orthanc did not answer when a job was submitted: `reconcile` finds out whether there is one."""
 
@@ -4774,8 +6466,7 @@ class Jobs:
         try:
             if self._portions:
                 row = self._portions.cut(row)
-            instances = json.loads(row["data"])["Instances"]
-            job = self._post(row, [row["subject"]] if instances is None else instances, options)
+            job = self._post_row(row, options)
         except LoopbackError as error:
             if error.status == 0:
                 self.is_one_in_doubt = True
@@ -4792,6 +6483,25 @@ class Jobs:
             self._work.change(row, job=job)
             self._ledger.run("INSERT OR IGNORE INTO jobs VALUES(?,?)", job, row)
 
+    def _post_row(self, row: Mapping[str, Any], options: Mapping[str, Any]) -> str | None:
+        """Submit the job of a row, as `_post`: never one that sends what the row does not hold."""
+        resources, instances = self._named(row)
+        job = self._post(row, resources, options)
+        if job and instances and resources != instances and self._whole_series.has_more(job, instances):
+            self._loopback.post(f"/jobs/{job}/cancel", b"")
+            job = self._post(row, instances, options)
+        return job
+
+    def _named(self, row: Mapping[str, Any]) -> tuple[list[str], list[str] | None]:
+        """Return what the job of a row names, and the instances that the row holds; None: whatever is there when it is sent."""
+        data = json.loads(row["data"])
+        instances: list[str] | None = data["Instances"]
+        if instances is None:
+            return [row["subject"]], None
+        if data.get("NameEach") or self._portions:
+            return instances, instances
+        return self._whole_series.name_for(row["subject"], instances), instances
+
     def _post(self, row: Mapping[str, Any], resources: list[str], options: Mapping[str, Any]) -> str | None:
         """Submit the job and return its identifier; without what was deleted meanwhile, and None if that was all."""
         body = {**options, "Resources": resources, "Synchronous": False}
@@ -4804,7 +6514,10 @@ class Jobs:
             here = still_here(self._loopback, resources)
             if len(here) == len(resources):
                 raise  # then it is not the resources that were not found
-        return self._post(row, here, options) if here else None
+        if not here:
+            return None
+        self._rows.leave_out_deleted(row, len(here))
+        return self._post(row, here, options)
 
     def settle_ended(self) -> None:
         """Settle the rows whose job has ended, well or not; jobs without a row are others'.
@@ -4815,28 +6528,36 @@ class Jobs:
         while self._ended:
             job, success = self._ended[0]
             for row in self._work.find(Which(job=job, states=("sending",))):
+                if success:
+                    self._note_pace(row)
                 self._settle(row, success)
             self._ended.popleft()
 
+    def _note_pace(self, row: Mapping[str, Any]) -> None:
+        seconds = time.time() - row["updated"]
+        self._destinations.health_of(row["queue"]).seconds_of_job = seconds
+        self.paces.note_job(row["queue"], row["job"], seconds)
+
     def _settle(self, row: Mapping[str, Any], success: bool) -> None:
         if success:
-            health = self._destinations.health_of(row["queue"])
-            health.identity.used()
-            if health.identity.wrong:
-                self._work.take_back(row["id"])
-            elif not self._verification.begin(row):
-                self._rows.end_delivered(row)
+            self._outcomes.settle_delivered(row)
             return
-        _, why = ending_of(get_job(self._loopback, row["job"]), reported=False)
-        if not self._verification.begin(row, failed=why):
-            self.fail(row, why)
+        row = self._name_each_from_now_on(row)
+        if not self._outcomes.is_asked_for(row) and self._outcomes.settle_failed(row):
+            self.cancel_pending(row["queue"])
 
     def fail(self, row: Mapping[str, Any], why: str) -> None:
-        """Let a row fail whose job has failed, and hold back what else is to be sent there until the destination answers."""
-        data = {**json.loads(row["data"]), "Suspect": not was_out_of_reach(why)}
-        self._rows.fail({**row, "data": json.dumps(data)}, why)
-        self._destinations.health_of(row["queue"]).failed(one_line(why))
+        """Let a row fail whose job has failed, and call back what else waits in Orthanc for its destination."""
+        self._outcomes.fail(row, why)
         self.cancel_pending(row["queue"])
+
+    def _name_each_from_now_on(self, row: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Let the next jobs of a row name its instances: the job of a series does not tell which of them it has sent."""
+        data = json.loads(row["data"])
+        if not data["Instances"] or not self._whole_series.is_worth_it(data["Instances"]):
+            return row
+        self._work.change(row["id"], data={**data, "NameEach": True})
+        return {**row, "data": json.dumps({**data, "NameEach": True})}
 
     def cancel_pending(self, destination: str) -> None:
         """Cancel what waits in Orthanc for a destination that has failed: each might hold a job slot until its timeout."""
@@ -4878,22 +6599,63 @@ class Jobs:
     def _job_of(self, row: Mapping[str, Any], jobs: list[Mapping[str, Any]]) -> Mapping[str, Any] | None:
         """Return the unfinished job that sends what is in a row to its destination, or None."""
         destination = self._destinations.known().get(row["queue"])
-        instances = json.loads(row["data"])["Instances"]
-        resources = {row["subject"]} if instances is None else set(instances)
+        resources, instances = self._named(row)
+        possible = [set(resources), set(instances or resources)]
         for job in jobs:
             content = job.get("Content", {})
             same = (
                 destination and job["Type"] == self._transport.job_type and self._transport.is_for(content, destination)
             )
-            if same and job["State"] in UNFINISHED_JOBS and set(content.get("ParentResources", ())) == resources:
+            if (
+                not same
+                or job["State"] not in UNFINISHED_JOBS
+                or set(content.get("ParentResources", ())) not in possible
+            ):
+                continue
+            if instances is None or count_of(job) <= len(instances):
                 return job
         return None
 
 
+# ---- src/forwarding/slots.py: How many jobs a destination may have in Orthanc: no more than its bound lets run, and a slot is left for the others.
+
+
+# Jobs more than run at a time, for all destinations together: no slot is empty until the end of a short job is known here.
+# Orthanc starts all that `ConcurrentJobs` lets run, whatever their destination.
+JOBS_SUBMITTED_AHEAD = 3
+SHORT_JOB_SECONDS = 1.0  # up to which a destination gets jobs ahead; after a longer job an empty slot is no loss
+LONG_JOB_SECONDS = 10.0  # from which on a destination may not have all slots: what comes for another would wait so long
+
+
+@dataclasses.dataclass(frozen=True)
+class Slots:
+    """Orthanc's job slots.
+
+    Attributes
+    ----------
+    concurrent : how many there are (`ConcurrentJobs`).
+    sharing : the number of destinations for which something is sent, or could be.
+    is_shared : there is more than one destination, also if only one has work now.
+    """
+
+    concurrent: int
+    sharing: int
+    is_shared: bool
+
+    def jobs_of(self, health: Destination, bound: int | None) -> int:
+        """Return how many jobs a destination may have in Orthanc at a time, at most `bound` (`MaxJobs`, `MaxPerDestination`)."""
+        if health.is_doubtful:
+            return 1  # it may hold its slot until a timeout, again and again
+        if self.is_shared and health.seconds_of_job >= LONG_JOB_SECONDS:
+            jobs = max(1, min(self.concurrent // self.sharing, self.concurrent - 1))
+        else:
+            is_short = not self.is_shared or health.seconds_of_job < SHORT_JOB_SECONDS
+            ahead = JOBS_SUBMITTED_AHEAD if is_short else 0
+            jobs = -(-(self.concurrent + ahead) // self.sharing)  # rounded up
+        return jobs if bound is None or bound >= self.concurrent else min(bound, jobs)
+
+
 # ---- src/forwarding/dispatcher.py: What is sent when: to destinations that are well, in their hours, a few jobs at a time.
-
-
-JOBS_SUBMITTED_AHEAD = 3  # for one destination: they wait in Orthanc
 
 
 class Dispatcher:
@@ -4939,11 +6701,11 @@ class Dispatcher:
 
     def submit(self) -> None:
         """Submit what is due to each destination that may be sent to now."""
-        shared = self._concurrent if len(self._destinations.listed()) <= 1 else max(1, self._concurrent - 1)
-        busy = self._ledger.queues("sending")
-        for name in self._ledger.queues("waiting"):
+        busy, waiting = self._ledger.queues("sending"), self._ledger.queues("waiting")
+        slots = self._slots_for(busy, waiting)
+        for name in waiting:
             health = self._destinations.health_of(name)
-            if self._destinations.is_paused(name) or not self._destinations.is_open(name):
+            if self._is_held_back(name):
                 self._closed.add(name)
                 continue
             if name in self._closed:  # what waited for that was not tried in vain
@@ -4955,15 +6717,29 @@ class Dispatcher:
                 self._fail_silent(health)
                 continue
             options = self._settings.destination_options.get(name)
-            bound = (options and options.max_jobs) or self._settings.max_per_destination or shared
-            # More than run at a time wait for a destination that is well, so that no slot is empty.
+            bound = (options and options.max_jobs) or self._settings.max_per_destination
             sending = busy.get(name, 0) - self._verification.number(name)
-            free = 1 if health.away else bound + JOBS_SUBMITTED_AHEAD - sending
-            for row in self._ledger.due(name, max(0, free), self._settings.retry.longest):
+            free = slots.jobs_of(health, bound) - sending
+            if self._destinations.narrow_until(name):
+                free = min(free, 1 - sending)
+            for row in self._ledger.due(name, max(0, free), LONGEST_WAIT_SECONDS):
                 if self._stopping.is_set():
                     return
+                if not health.may_send():
+                    break  # Orthanc does not know it
                 health.sent()
                 self._attempt(row, options.options if options else {})
+
+    def _slots_for(self, busy: Collection[str], waiting: Collection[str]) -> Slots:
+        """Return Orthanc's job slots, and how many destinations share them now."""
+        sharing = {
+            name for name in waiting if not self._is_held_back(name) and not self._destinations.health_of(name).away
+        }
+        others = {*self._destinations.may_get(), *busy, *waiting}
+        return Slots(self._concurrent, len(sharing.union(busy)), is_shared=len(others) > 1)
+
+    def _is_held_back(self, name: str) -> bool:
+        return self._destinations.is_paused(name) or not self._destinations.is_open(name)
 
     def _fail_silent(self, health: Destination) -> None:
         """Count an attempt that has failed, without a job, where it could not be asked who it is."""
@@ -4971,7 +6747,7 @@ class Dispatcher:
         if health.identity.wrong or not silent:
             return  # it waits until that is corrected, or is being asked
         health.sent()
-        for due in self._ledger.due(health.name, 1, self._settings.retry.longest):
+        for due in self._ledger.due(health.name, 1, LONGEST_WAIT_SECONDS):
             if row := self._begin(due["id"]):
                 self._rows.fail(row, f"{health.name} can't be asked who it is: {silent}")
         health.failed(silent)
@@ -4988,9 +6764,11 @@ class Dispatcher:
         row = self._begin(due["id"])
         if row is None:
             return
-        if row["queue"] not in self._destinations.known():
-            known = ", ".join(self._destinations.known()) or "none"
-            self._rows.fail(row, f"Orthanc does not know {row['queue']} any more; known are: {known}")
+        try:
+            self._destinations.must_know(row["queue"])
+        except ValueError as error:
+            self._rows.fail(row, str(error))
+            self._destinations.health_of(row["queue"]).failed(str(error))
             return
         if json.loads(row["data"]).get("Sent") and self._verification.begin(row):
             return  # it was sent, and could only not be asked
@@ -5059,6 +6837,40 @@ class Inbox(Generic[Report]):
         return len(self._waiting)
 
 
+# ---- src/common/unread.py: Instances that Orthanc has reported as new, and that were not read in its log of changes yet.
+
+
+class Unread:
+    """What arrived since the log of changes was read last: a deletion takes an instance out of the log before it is read."""
+
+    def __init__(self) -> None:
+        self._new, self._before = set[str](), set[str]()
+
+    def add(self, instance: str) -> None:
+        """Note a new instance, in a callback."""
+        self._new.add(instance)
+
+    def begin_reading(self) -> None:
+        """Say that the log is read from now on, up to its end."""
+        new, self._new = self._new, set()
+        self._before |= new
+
+    def on_change_entry(self, change: Mapping[str, Any]) -> None:
+        """Take an entry of the log of changes."""
+        if change["ChangeType"] == "NewInstance":
+            self._before.discard(change["ID"])
+            self._new.discard(change["ID"])
+
+    def never_read(self) -> set[str]:
+        """Return what is not in the log that was read to its end, and forget it; or its event came after its entry."""
+        before, self._before = self._before, set()
+        return before
+
+    def now(self) -> list[str]:
+        """Return what arrived and was not read yet."""
+        return [*self._before, *self._new]
+
+
 # ---- src/forwarding/intake.py: What arrived and is to be routed: rows of the ledger, from the feed and, with trigger Stored, before it is stable.
 
 
@@ -5071,18 +6883,31 @@ class Reports:
     Parameters
     ----------
     overwrites : the same instance can come again with another content.
-    at_once : what arrives is read at once (trigger Stored), not when it is stable.
+    at_once : what arrives is read at once (trigger Stored, ProtectUndelivered), not when it is stable.
+    reconcile : it is read in the log of changes.
+    remembered : the levels of what is remembered until it is deleted.
     """
 
-    def __init__(self, wake: threading.Event, *, overwrites: bool, at_once: bool) -> None:
+    def __init__(
+        self,
+        wake: threading.Event,
+        *,
+        overwrites: bool,
+        at_once: bool,
+        reconcile: bool,
+        remembered: Collection[str] = (),
+    ) -> None:
         self.arrivals = Arrivals(digests=overwrites)
         self.has_changes = threading.Event()
         """Something is to be read in the log of changes."""
+        self.unread = Unread()
         self.ended_jobs: deque[tuple[str, bool]] = deque()
-        self.deleted_instances: deque[str] = deque()
+        self.deleted: deque[str] = deque()
         self.inbox: Inbox[tuple[str, str]] = Inbox(lambda report: self._write(*report))
         self._write: Callable[[str, str], None] = lambda _change, _resource: None
-        self._wake, self._overwrites, self._at_once = wake, overwrites, at_once
+        self._wake, self._at_once, self._reconcile = wake, at_once, reconcile
+        levels = {*remembered, "Instance"} if overwrites else remembered
+        self._remembered = {int(getattr(orthanc.ResourceType, level.upper())) for level in levels}
 
     def open(self, write: Callable[[str, str], None]) -> None:
         """Write what is reported of instances and stable resources, from now on."""
@@ -5095,9 +6920,11 @@ class Reports:
             self.ended_jobs.append((resource, event == "JOB_SUCCESS"))
             self._wake.set()
         elif event == "DELETED":
-            if self._overwrites and level == orthanc.ResourceType.INSTANCE:
-                self.deleted_instances.append(resource)
+            if level in self._remembered:
+                self.deleted.append(resource)
         elif event == "NEW_INSTANCE":
+            if self._reconcile:
+                self.unread.add(resource)
             self.inbox.add(("NewInstance", resource))
             if self._at_once:
                 self._read_soon()
@@ -5113,25 +6940,73 @@ class Reports:
 class Intake:
     """Adds a row, which says what is to be routed, for each resource of which something has arrived."""
 
-    def __init__(self, context: Context, arrivals: Arrivals, sent: SentInstances) -> None:
+    def __init__(self, context: Context, reports: Reports, sent: SentInstances, gone: Gone) -> None:
         self._ledger, self._work, self._stopping = context.ledger, Work(context.ledger), context.stopping
+        self._loopback, self._gone = context.loopback, gone
+        arrivals, self._unread = reports.arrivals, reports.unread
         self._arrivals, self._sent = arrivals, sent
+        self.patients: set[str] = set()
+        """Of whom something has arrived, for ProtectUndelivered."""
+        self._protects, self._reconcile = context.settings.protect_undelivered, context.settings.reconcile
+        self.has_read = False
+        """Whether it has read what arrived before Orthanc started."""
+        self._deleted_early = 0  # instances, since the last time that this was said
         self._at_once = context.settings.trigger == "Stored"
-        levels = [level for level in LEVELS if any(rule.level == level for rule in context.rules)]
+        self._levels = [level for level in LEVELS if any(rule.level == level for rule in context.rules)]
         stable_age = float(context.configuration.get("StableAge", 60))
         self.feed = Feed(
-            *(context.ledger, context.loopback, self._on_stable, levels, stable_age, context.settings.reconcile),
-            arrivals.parents,
-            set_back=self._forget_numbers,
+            *(context.ledger, context.loopback, self._on_stable, self._levels, stable_age, context.settings.reconcile),
+            *(arrivals.parents, self._on_change_entry, self._forget_numbers, self._count_deleted),
         )
 
     def read(self) -> None:
         """Add the rows for what has come since the last time."""
-        if self._at_once:
+        if self._at_once or self._protects:
             self._stopping.wait(GATHER_SECONDS)
+        self._unread.begin_reading()
         self.feed.poll()
+        self._count_never_read()
         if self._at_once:
             self._add_unstable()
+        self.has_read = True
+
+    def arriving(self) -> set[str]:
+        """Return the studies, and patients as a whole, of which something has arrived and is not routed yet."""
+        unread = self._unread.now() if self._levels else ()
+        return arriving(self._ledger, self._loopback, self._arrivals.parents, unread)
+
+    def _on_change_entry(self, change: Mapping[str, Any]) -> None:
+        self._unread.on_change_entry(change)
+        self._note_patient(change["ChangeType"], change["ID"])
+
+    def on_event(self, change: str, resource: str) -> None:
+        """Take what OnChange reports, also where the log of changes is not read."""
+        self.feed.on_event(change, resource)
+        if not self._reconcile:
+            self._note_patient(change, resource)
+
+    def _note_patient(self, change: str, instance: str) -> None:
+        if self._protects and change == "NewInstance" and (found := self._arrivals.parents(instance)):
+            self.patients.add(found["Patient"])
+
+    def _count_deleted(self, _instance: str, seq: int) -> None:
+        """Count, in the feed's transaction, what was deleted before it was stable, unless it was routed before that."""
+        if not (self._at_once and 0 < seq <= self._ledger.get_value("taken")):
+            self._deleted_early += 1
+
+    def _count_never_read(self) -> None:
+        """Count what was deleted before the log of changes was read: it is not there any more."""
+        left = self._unread.never_read()
+        if left and self._levels:
+            known = "SELECT instance FROM arrived WHERE level=? AND instance IN (SELECT value FROM json_each(?))"
+            found = self._ledger.rows(known, self._levels[0], json.dumps([*left]))
+            left -= {row["instance"] for row in found}  # the event came after its entry was read
+            self._deleted_early += len(left.difference(still_here(self._loopback, [*left])))
+        if number := self._deleted_early:
+            self._gone.note(
+                number, f"{number} instances were deleted here before they were stable: no rule was applied to them"
+            )
+            self._deleted_early = 0
 
     def _on_stable(self, level: str, resource: str, instances: Mapping[str, int]) -> None:
         """Add a row in the feed's transaction."""
@@ -5152,7 +7027,9 @@ class Intake:
 
     def _add_to_route(self, level: str, resource: str, instances: Mapping[str, int], last: bool) -> None:
         origins: list[Mapping[str, str]] = []
-        data: dict[str, Any] = {"Level": level, "UID": "", "Last": last, "Instances": {}}
+        parents = next(filter(None, map(self._arrivals.parents, instances)), {})
+        place = place_of(level, resource, parents)
+        data: dict[str, Any] = {"Level": level, **place, "UID": "", "Last": last, "Instances": {}}
         for instance, seq in instances.items():
             arrival = self._arrivals.get(instance)
             number = -1
@@ -5178,12 +7055,148 @@ class Intake:
             self._work.change(row["id"], data={**data, "Instances": about})
 
 
+# ---- src/forwarding/protection.py: ProtectUndelivered: patients are protected against recycling while something of theirs is not delivered.
+
+
+FORWARDERS = ("auto-forward-modality", "auto-forward-peer", "auto-forward-dicomweb")
+ROUTING_SECONDS = 6.0  # beyond StableAge, in which what arrived gets its rows
+PATIENTS_AT_ONCE = 100  # in one turn, so that others need not wait
+# A patient is `planned` before it is protected, then `ours`; one that was protected already is `theirs`: a person's.
+PROTECTED_TABLE = """
+CREATE TABLE IF NOT EXISTS protected(patient TEXT PRIMARY KEY, state TEXT NOT NULL, until REAL NOT NULL) WITHOUT ROWID;
+"""
+WAITS = """
+EXISTS (SELECT 1 FROM owed JOIN work ON work.id=owed.row
+        WHERE owed.patient=protected.patient AND work.state IN ('waiting','sending'))
+"""
+NEW = """
+SELECT DISTINCT owed.patient FROM owed JOIN work ON work.id=owed.row WHERE work.state IN ('waiting','sending')
+AND owed.patient<>'' AND owed.patient NOT IN (SELECT patient FROM protected) LIMIT ?
+"""
+
+
+class Protection:
+    """Protects patients, by Orthanc's own flag, and gives back the state that they had, also after a kill.
+
+    A patient whom a person has protected is left so. One whom a person unprotects meanwhile is not protected again.
+    Without the setting, what is still protected is given back.
+    """
+
+    def __init__(self, context: Context, owing: Owing) -> None:
+        self._name, self._ledger, self._loopback = context.name, context.ledger, context.loopback
+        self._owing, self._is_on = owing, context.settings.protect_undelivered
+        self._quiet = float(context.configuration.get("StableAge", 60)) + GRACE + ROUTING_SECONDS
+        self._others = tuple(name for name in FORWARDERS if name != context.name)
+
+    def held(self, patients: Collection[str]) -> set[str]:
+        """Return which of these patients this script protects."""
+        sql = "SELECT patient FROM protected WHERE state<>'theirs' AND patient IN (SELECT value FROM json_each(?))"
+        return {row["patient"] for row in self._ledger.rows(sql, json.dumps([*patients]))}
+
+    def is_by_scripts(self, patient: str) -> bool:
+        """Return whether this script, or another forwarder, protects a patient. Raises `LoopbackError`: one can't say."""
+        return bool(self.held([patient]) or self._held_by_others(patient))
+
+    def protect(self, arrived: Iterable[str]) -> None:
+        """Protect the patients of whom something has arrived: it gets its rows soon."""
+        if not self._is_on:
+            return
+        until = time.time() + self._quiet
+        for patient in arrived:
+            if not self._ledger.run("UPDATE protected SET until=? WHERE patient=?", until, patient):
+                self._begin(patient, until)
+
+    def look(self) -> bool:
+        """Protect the patients of rows that are not protected yet, and give back those for whom nothing waits any more.
+
+        Return whether there may be more of them.
+        """
+        unknown, new = False, list[dict[str, str]]()
+        if self._is_on:
+            unknown = self._owing.find_out(patients=True, at_once=True)
+            new = self._ledger.rows(NEW, PATIENTS_AT_ONCE)
+            for row in new:
+                self._begin(row["patient"], 0.0)
+            for row in self._ledger.rows("SELECT patient FROM protected WHERE state='planned'"):
+                self._set(row["patient"])  # a kill, or an error, came in between
+        now = time.time()
+        # Not by rows of which it is not known whose they are.
+        waits = f"(? OR until BETWEEN ? AND ? OR {WAITS})" if self._is_on else "(0 AND ? AND ? AND ?)"
+        sql = f"SELECT patient, state FROM protected WHERE NOT {waits} LIMIT ?"
+        over = self._ledger.rows(sql, unknown, now, now + self._quiet, PATIENTS_AT_ONCE)
+        for row in over:
+            if row["state"] == "theirs" or self._give_back(row["patient"]):
+                self._ledger.run("DELETE FROM protected WHERE patient=?", row["patient"])
+        return unknown or PATIENTS_AT_ONCE in (len(new), len(over))
+
+    def _begin(self, patient: str, until: float) -> None:
+        try:
+            is_protected = self._is_protected(patient)
+            state = "theirs" if is_protected and not self._held_by_others(patient) else "planned"
+        except LoopbackError as error:
+            if error.status == 0:
+                raise
+            return  # another forwarder can't say now; it is protected meanwhile
+        if is_protected is None:
+            return  # deleted
+        # Before it is done: a kill in between leaves no patient protected.
+        self._ledger.run("INSERT OR REPLACE INTO protected VALUES(?,?,?)", patient, state, until)
+        if state == "planned":
+            self._set(patient)
+
+    def _set(self, patient: str) -> None:
+        self._put(patient, is_protected=True)
+        self._ledger.run("UPDATE protected SET state='ours' WHERE patient=?", patient)
+
+    def _give_back(self, patient: str) -> bool:
+        """Unprotect a patient, unless a person has done that, or another forwarder needs it; return whether that is done."""
+        try:
+            if self._held_by_others(patient):
+                return True  # it gives it back
+            if self._is_protected(patient):
+                self._put(patient, is_protected=False)
+                if self._held_by_others(patient):  # since a moment ago
+                    self._put(patient, is_protected=True)
+        except LoopbackError as error:
+            if error.status == 0:
+                raise
+            return False  # another forwarder can't say now
+        return True
+
+    def _held_by_others(self, patient: str) -> bool:
+        for name in self._others:
+            try:
+                if self._loopback.post(f"/{name}/protected", {"Patients": [patient]})["Protected"]:
+                    return True
+            except LoopbackError as error:
+                if error.status != http.HTTPStatus.NOT_FOUND:
+                    raise
+                self._others = tuple(each for each in self._others if each != name)  # it is not there
+        return False
+
+    def _is_protected(self, patient: str) -> bool | None:
+        """Return whether a patient is protected; None: it was deleted."""
+        try:
+            return bool(int(self._loopback.get(f"/patients/{patient}/protected")))
+        except LoopbackError as error:
+            if error.status == 0:
+                raise
+            return None
+
+    def _put(self, patient: str, *, is_protected: bool) -> None:
+        try:
+            self._loopback.request("PUT", f"/patients/{patient}/protected", str(int(is_protected)).encode())
+        except LoopbackError as error:
+            if error.status == 0:
+                raise  # else it was deleted
+
+
 # ---- src/forwarding/engine.py: The parts of a forwarder put together on an open ledger, and the order in which its thread uses them.
 
 
 IDLE_SECONDS = 5.0  # between looks at changes and jobs when no event wakes the thread
 BUSY_LOOK_SECONDS = 1.0  # between looks while something waits for its time
-ENGINE_TABLES = FEED_TABLES + GIVEN_TABLE + JOBS_TABLE
+ENGINE_TABLES = FEED_TABLES + GIVEN_TABLE + PASSED_OVER_TABLE + JOBS_TABLE + owed_tables(but=DELETE) + PROTECTED_TABLE
 
 
 class Engine:
@@ -5206,23 +7219,29 @@ class Engine:
         missing = context.transport.missing
         self._name, self._missing = name, missing and functools.partial(missing, loopback)
         self.ledger, self.work, self._settings, self._reports = ledger, Work(ledger), settings, reports
-        self.router = Router(loopback, context.rules, settings.rule_mode == "first", matchers)
+        self._loopback, aets = loopback, AeTitles(context.configuration)
+        self.router = Router(loopback, context.rules, settings.rule_mode == "first", matchers, aets)
         overwrites = may_overwrite(context.configuration)
-        remembers = overwrites or settings.trigger == "Stored"
-        self._sent = SentInstances(
-            ledger, loopback, remembers=remembers, overwrites=overwrites, deleted=reports.deleted_instances
-        )
-        self._intake = Intake(context, reports.arrivals, self._sent)
+        several_levels = len({rule.level for rule in context.rules}) > 1
+        remembers = overwrites or settings.trigger == "Stored" or several_levels
+        self._sent = SentInstances(ledger, remembers=remembers, overwrites=overwrites)
+        self._passed_over = PassedOver(ledger)
         self.destinations = Destinations(context, destinations_changed)
+        self._owing = Owing(ledger, loopback)
+        self.protection = Protection(context, self._owing)
         self._misconfigured, self._metrics = Misconfigured(ledger), Metrics(name, ledger)
         self._deleter: Deleter | None = None
         if settings.delete_after_forward:
             prove = functools.partial(context.transport.prove, loopback)
-            self._deleter = Deleter(name, ledger, loopback, prove, settings.retry, context.trouble)
+            is_ours = self.protection.is_by_scripts
+            self._deleter = Deleter(name, ledger, loopback, prove, settings.retry, context.trouble, is_ours)
         self.rows = Rows(context, self.destinations, self._metrics, self._deleter)
+        self._intake = Intake(context, reports, self._sent, self.rows.gone)
         self.assignment = Assignment(
-            *(context, self.router, self.rows, self.destinations, self._sent, reports.arrivals, self._deleter)
+            *(context, self.router, self.rows, self.destinations, self._sent, self._passed_over),
+            *(reports.arrivals, self._deleter),
         )
+        self._alternates = Alternates(context, self.destinations, self._deleter)
         has = context.transport.has
         verifier = Verifier(has, loopback, context.wake) if has else None
         self._verification = Verification(context, self.destinations, self.rows, verifier)
@@ -5233,7 +7252,7 @@ class Engine:
         )
         self._keep_done_days = max(settings.keep_done_days, KEPT_UNTIL_CHECKED_DAYS if context.transport.check else 0.0)
         self._next_read = self._next_look = 0.0  # monotonic
-        reports.open(self._intake.feed.on_event)
+        reports.open(self._intake.on_event)
 
     def begin(self) -> str | None:
         """Take the place in the log of changes; return why nothing can be sent, as what Orthanc refuses of the rules, or None."""
@@ -5247,6 +7266,13 @@ class Engine:
         self.destinations.hold_unnamed()
         return refused
 
+    def owed(self, resources: set[str]) -> set[str]:
+        """Return which studies, of these or any, and patients as a whole, are not delivered."""
+        if not self._intake.has_read:
+            raise Refused(503, f"{self._name} has not read yet what arrived before Orthanc started")
+        arriving = self._intake.arriving() if self.destinations.is_any_wanted() else set[str]()
+        return self._owing.of(resources) | arriving
+
     def turn(self) -> float:
         """Do what there is to do, and return the seconds until the next turn."""
         try:
@@ -5256,11 +7282,13 @@ class Engine:
             if self._reports.has_changes.is_set() or time.monotonic() >= self._next_read:
                 self._reports.has_changes.clear()
                 self._intake.read()
+                self._protect_arrived()
                 self.assignment.route()
                 self._next_read = time.monotonic() + BUSY_LOOK_SECONDS
             self.jobs.settle_ended()
             self._verification.settle(self.jobs.fail)
             self._dispatcher.look_at_destinations()
+            self._alternates.look()
             self._dispatcher.submit()
             self._look_around()
         except BaseException:
@@ -5277,15 +7305,33 @@ class Engine:
                 f"what arrived then is not sent by itself (POST /{self._name}/backfill sends it)"
             )
 
+    def _protect_arrived(self) -> None:
+        if patients := [*self._intake.patients]:
+            if self.destinations.is_any_wanted():
+                self.protection.protect(patients)
+            self._intake.patients.difference_update(patients)
+
     def _look_around(self) -> None:
         """Find what no event reported, and tidy up."""
         if time.monotonic() < self._next_look and not self.jobs.is_one_in_doubt:
             return
         self.jobs.reconcile()
         self.ledger.forget_finished(self._keep_done_days)
-        self._sent.forget_deleted()
+        self._sent.forget_routed()
+        self._forget_deleted()
         self._metrics.report()
-        self._next_look = time.monotonic() + IDLE_SECONDS
+        has_more = self.protection.look()
+        self._next_look = time.monotonic() + (0.0 if has_more else IDLE_SECONDS)
+
+    def _forget_deleted(self) -> None:
+        """Forget what was deleted; to overwrite an instance, Orthanc deletes it for a moment."""
+        deleted = list(self._reports.deleted)
+        here = set(still_here(self._loopback, deleted))
+        gone = [each for each in deleted if each not in here]
+        self._sent.forget_deleted(gone)
+        self._passed_over.forget_deleted(gone)
+        for _ in deleted:
+            self._reports.deleted.popleft()
 
     def stop_deleting(self, seconds: float) -> None:
         """End the thread that deletes, and wait for it so long."""
@@ -5377,11 +7423,20 @@ class Forwarder:
     ) -> None:
         self.name, self.transport, self.settings, self._configuration = name, transport, settings, configuration
         self.loopback, self.turns = Loopback(configuration), HttpTurns(configuration)
-        self.rules: tuple[Rule, ...] = (Rule(name="all"),) if settings.rules is None else settings.rules
+        self.rules: tuple[ForwardingRule, ...] = (
+            (ForwardingRule(name="all"),) if settings.rules is None else settings.rules
+        )
         self.worker = Worker(name, self._open, self._turn)
         self.wake = self.worker.wake
         at_once, overwrites = settings.trigger == "Stored", may_overwrite(configuration)
-        self._reports = Reports(self.wake, overwrites=overwrites, at_once=at_once)
+        soon = at_once or settings.protect_undelivered
+        self._reports = Reports(
+            self.wake,
+            overwrites=overwrites,
+            at_once=soon,
+            reconcile=settings.reconcile,
+            remembered=changing_levels(self.rules),
+        )
         self._destinations_changed = threading.Event()
         self._has_begun = False
         stable = {f"STABLE_{rule.level.upper()}" for rule in self.rules}
@@ -5390,6 +7445,8 @@ class Forwarder:
 
     def register(self) -> None:
         """Register what Orthanc calls."""
+        if limits := recycling_of(self._configuration):
+            orthanc.LogWarning(f"{self.name}: {about_recycling(limits, self.settings)}")
         KEPT_ALIVE.extend((self.on_change, self._reports.arrivals.stored))
         orthanc.RegisterOnChangeCallback(KEPT_ALIVE[-2])
         orthanc.RegisterOnStoredInstanceCallback(KEPT_ALIVE[-1])
@@ -5479,7 +7536,7 @@ def register_routes(forwarder: Forwarder, refusal: str | None, *, is_unused: boo
     def look() -> Condition:
         found = unused(refusal) if refusal and is_unused else condition_of(worker, refusal)
         if found.state == RUNNING and found.reason is None and (unknown := forwarder.engine.destinations.unknown):
-            found = dataclasses.replace(found, reason=unknown)  # nothing is sent there, and nothing waits for it
+            found = dataclasses.replace(found, reason=unknown)  # nothing is sent there
         return found
 
     register_status(name, look, rows.status, unavailable)
@@ -5498,6 +7555,20 @@ def register_routes(forwarder: Forwarder, refusal: str | None, *, is_unused: boo
     }
     for path, handlers in routes.items():
         register_route(f"/{forwarder.name}/{path}", handlers, unavailable)
+
+    def owed(resources: set[str]) -> set[str]:
+        with forwarder.turns.turn():  # it may ask Orthanc
+            return forwarder.engine.owed(resources)
+
+    @takes({"Patients": Texts()})
+    def protected(request: Request) -> dict[str, list[str]]:
+        """Return which of these patients it protects (`ProtectUndelivered`): `{"Patients": […]}`."""
+        patients = request.parameters.get("Patients", [])
+        return {"Protected": [] if refusal else sorted(forwarder.engine.protection.held(patients))}
+
+    idle = bool(refusal) and is_unused
+    register_route(f"/{forwarder.name}/protected", {"POST": protected}, (lambda: None) if idle else unavailable)
+    register_owed(forwarder.name, owed, unavailable, is_unused=idle)
 
 
 class Named:
@@ -5542,8 +7613,10 @@ class DeliveryRoutes:
         self._forwarder, self._named = forwarder, named
 
     def status(self, _request: Request) -> dict[str, Any]:
-        """Return whether it runs, the number of rows in each state, the last error."""
-        return {"Totals": self._forwarder.engine.ledger.totals()}
+        """Return whether it runs, the rows in each state, what was not sent back to whom, and what was deleted undelivered."""
+        engine = self._forwarder.engine
+        gone, own = engine.rows.gone.instances, engine.assignment.loops.totals()
+        return {"Totals": engine.ledger.totals(), "NotSentBack": own, "InstancesGone": gone}
 
     @takes({**PAGE_PARAMETERS, **dict.fromkeys(FILTERS, Text()), "state": OneOf(choices=STATES)})
     def page(self, request: Request) -> dict[str, Any]:
@@ -5642,17 +7715,19 @@ class DestinationRoutes:
         self._forwarder, self._named = forwarder, named
 
     def destinations(self, _request: Request) -> dict[str, Any]:
-        """Return the destinations that rules may name, whether each is away, paused, outside its hours, and what waits for it."""
+        """Return the destinations that rules may name, whether each is away, paused, closed, slow, and what waits for it."""
         engine = self._forwarder.engine
         destinations, totals = engine.destinations, engine.work.totals_by_queue()
         return {
             name: {
-                **destinations.health_of(name).shown(),
+                **destinations.shown(name),
                 "Paused": destinations.is_paused(name),
                 "Open": destinations.is_open(name),
+                "OneAtATimeUntil": utc_or_none(destinations.narrow_until(name)),
+                "Slow": engine.jobs.paces.slow_of(name),
                 "Totals": totals.get(name) or dict.fromkeys(STATES, 0),
             }
-            for name in destinations.known()
+            for name in [*destinations.known(), *destinations.missing]
         }
 
     def pause(self, request: Request) -> dict[str, Any]:
@@ -5677,29 +7752,31 @@ class DestinationRoutes:
         found = instances_of(self._forwarder.loopback, level, resource)
         data = {"Level": level, "UID": "", "Instances": {one: [0, -1, ""] for one in found}, "Origins": []}
         batch = engine.assignment.batch_of(data, resource)
-        known, wanted = list(engine.destinations.known()), engine.destinations.wanted()
         try:
             # A matcher is a user's code, and may need any stack.
-            verdicts = in_a_thread(functools.partial(engine.router.verdicts, batch, known, wanted), "rules/test")
+            verdicts = in_a_thread(functools.partial(engine.assignment.verdicts, batch), "rules/test")
         except LoopbackError:
             raise
         except Exception as error:
             raise Refused(422, f"A Matcher failed: {repr_of(error)}") from error
-        rules = [
-            {
-                "Name": verdict.rule.name,
-                "Destinations": {name: self._count(name, verdict.instances, batch) for name in verdict.destinations},
-                "Why": verdict.why,
-            }
-            for verdict in verdicts
-        ]
+        rules = [self._tested(verdict, batch) for verdict in verdicts]
         return {"Level": level, "Resource": resource, "Instances": len(found), "Rules": rules}
 
-    def _count(self, name: str, instances: tuple[str, ...] | None, batch: Batch) -> int:
-        """Return how many would be sent there: not what came from it."""
-        settings = self._forwarder.engine.destinations.known()[name]
-        came_from = self._forwarder.transport.came_from
-        return sum(not came_from(batch.origins.get(one, {}), settings) for one in instances or ())
+    def _tested(self, verdict: Verdict, batch: Batch) -> dict[str, Any]:
+        """Return how many instances a rule would send where: not those that came from there."""
+        assignment, wanted = self._forwarder.engine.assignment, verdict.instances or ()
+        own = {
+            name: assignment.own_of(name, wanted, batch.origins, LOOK_UP_IN_ROUTE_SECONDS)
+            for name in verdict.destinations
+        }
+        itself = [f"{len(found)} of {len(wanted)} came from {name} itself" for name, found in own.items() if found]
+        return {
+            "Name": verdict.rule.name,
+            "Destinations": {
+                name: len(assignment.may_go(verdict, found, batch.origins)) for name, found in own.items()
+            },
+            "Why": "; ".join([verdict.why, *itself]),
+        }
 
 
 def _shown_rule(rule: Rule) -> dict[str, Any]:
@@ -5709,6 +7786,8 @@ def _shown_rule(rule: Rule) -> dict[str, Any]:
         "Destinations": None if rule.destinations is None else [*rule.destinations],
         "Query": rule.query,
         "Origin": {key: [*value] for key, value in vars(rule.origin).items() if value},
+        "SOPClasses": [*rule.sop_classes],
+        "TransferSyntaxes": [*rule.transfer_syntaxes],
         "Matcher": rule.matcher,
         "Priority": rule.priority,
     }
@@ -5763,7 +7842,8 @@ def proved_by_patient(
         of_study: dict[str, str] = {"StudyInstanceUID": study["MainDicomTags"]["StudyInstanceUID"]}
         place = {**of_study, "SeriesInstanceUID": series["MainDicomTags"]["SeriesInstanceUID"]}
         answers = find("Instance", {"PatientID": "", **place, "SOPInstanceUID": ""})
-        if ours and any(ours in map(bare, str(answer.get("RetrieveAETitle") or "").split("\\")) for answer in answers):
+        retrieved_from = (bare(aet) for each in answers for aet in str(each.get("RetrieveAETitle") or "").split("\\"))
+        if ours and any(ANY_CASE.same(aet, ours) for aet in retrieved_from):
             raise ValueError(f"{name} says that what it has is to be retrieved from {ours}, as this server is called")
         at_study: list[dict[str, str]] | None = None
         for answer in answers:

@@ -858,7 +858,9 @@ def ending_of(job: Mapping[str, Any] | None, reported: bool | None = None) -> tu
         return (Ending.FORGOTTEN, "") if reported is None else (Ending.FAILURE, FORGOTTEN_REASON)
     if reported is None and job["State"] in UNFINISHED_JOBS:
         return Ending.RUNNING, ""
-    why = job.get("ErrorDetails") or job.get("ErrorDescription") or "the job failed"
+    content = job.get("Content") or {}  # where a job of the DICOMweb plugin says why
+    reasons = [each for key in ("Description", "Details") if (each := content.get(f"FunctionError{key}"))]
+    why = ": ".join(reasons) or job.get("ErrorDetails") or job.get("ErrorDescription") or "the job failed"
     return Ending.CANCELED if job.get("ErrorCode") == CANCELED_JOB else Ending.FAILURE, why
 
 
@@ -3942,7 +3944,7 @@ def _since(option: str) -> str:
     return f" (from Orthanc {'.'.join(map(str, version))})" if version else ""
 
 
-# ---- src/forwarding/transports.py: What differs between the ways to send: to DICOM nodes and to peers.
+# ---- src/forwarding/transports.py: What differs between the ways to send: to DICOM nodes, to peers, and to DICOMweb servers.
 
 
 # Of a destination, and instances as `/tools/bulk-content` gives them, by identifier: which of them it has now; None: not
@@ -3955,12 +3957,12 @@ Has = Callable[[str, Collection[str], Collection[str]], set[str]]
 
 @dataclasses.dataclass(frozen=True)
 class Transport:
-    """What differs between DICOM nodes and peers."""
+    """What differs between DICOM nodes, peers and DICOMweb servers."""
 
     route: str
-    """Orthanc's: "modalities" or "peers"."""
-    changed: str
-    """The name of the event that says that they changed."""
+    """Orthanc's: "modalities", "peers", or the one of the DICOMweb plugin."""
+    changed: str | None
+    """The name of the event that says that they changed; None: no event does, and they are asked for now and then."""
     job_type: str
     is_for: Callable[[Mapping[str, Any], Mapping[str, Any]], bool]
     """Return whether a job's content names this destination."""
@@ -3976,6 +3978,14 @@ class Transport:
     """For the option Verify: return which instances it has."""
     if_delayed: str = ""
     """What is said of a destination whose answers TCP delays (`Pace`); empty: that is not looked at."""
+    asks_after_failure: bool = False
+    """A job that failed does not say what has arrived all the same: `has` does."""
+    verb: str = "store"
+    """Of Orthanc's call that submits a job: `/{route}/{name}/{verb}`."""
+    largest_request: int | None = None
+    """Bytes of instances in one job, unless one alone has more; None: any number."""
+    missing: Callable[[Loopback], str | None] | None = None
+    """Return why nothing can be sent in this way from here at all, or None."""
 
 
 # ---- src/forwarding/context.py: What all parts of one forwarder share.
@@ -4356,6 +4366,7 @@ class Misconfigured:
 
 
 WIDER_AGAIN_SECONDS = 3600  # after which a node that took one association at a time is sent to by more again
+ASK_AGAIN_SECONDS = 10.0  # between two questions for the destinations, where no event says that they have changed
 PROBE_LONGEST_SECONDS = 60.0  # between two probes of a destination that does not answer
 # Jobs that fail one after the other although probes are answered, until only trials are sent: to bisect a study takes some.
 FAILURES_UNTIL_TRIALS = 40
@@ -4486,6 +4497,7 @@ class Destinations:
         self._changed.set()
         self.missing: list[str] = []
         """The destinations that the configuration names and Orthanc does not know."""
+        self._next_ask = 0.0  # monotonic
         self.unknown = ""
         """The line of the log about them."""
         self._health: dict[str, Destination] = {}
@@ -4494,15 +4506,22 @@ class Destinations:
     def known(self) -> dict[str, Mapping[str, Any]]:
         """Return the destinations that Orthanc knows now, with their settings."""
         with self._asking:  # who asks meanwhile waits: that none is known would mean that nothing is to be sent
-            if self._changed.is_set():
+            polled, before = self._transport.changed is None, self._known
+            if self._changed.is_set() or (polled and time.monotonic() >= self._next_ask):
+                is_changed = self._changed.is_set()
                 self._changed.clear()  # first: what changes during the question is asked again
                 before = self._known
                 try:
                     self._known = self._loopback.get(f"/{self._transport.route}?expand")
-                except LoopbackError:
-                    self._changed.set()
-                    raise
+                except LoopbackError as error:
+                    if error.status != 404:
+                        self._changed.set()
+                        raise
+                    self._known = {}  # the route is of a plugin that is not loaded
                 self._last |= self._known
+                self._next_ask = time.monotonic() + ASK_AGAIN_SECONDS
+                if self._known == before and not is_changed:
+                    return self._known
                 for health in self.all_health():
                     health.identity.doubt()
                     if self._known.get(health.name) != before.get(health.name):
@@ -5079,7 +5098,7 @@ def _parents(uids: tuple[str, ...]) -> Mapping[str, str]:
 
 ADDRESSES_COUNT_SECONDS = 300.0  # until a host is looked up again
 LOOK_UP_AGAIN_SECONDS = 60.0  # after a look-up that found nothing
-LOOK_SECONDS = 0.1  # between looks whether it has ended
+ADDRESS_LOOK_SECONDS = 0.1  # between looks whether it has ended
 
 
 class Host:
@@ -5102,10 +5121,10 @@ class Host:
                 self._thread = threading.Thread(target=self._look_up, name=f"looks up {self.name}", daemon=True)
                 self._thread.start()
             looking_up = self._thread
-        for _ in range(round(wait / LOOK_SECONDS)):
+        for _ in range(round(wait / ADDRESS_LOOK_SECONDS)):
             if not looking_up.is_alive() or self._stopping.is_set():
                 break
-            looking_up.join(LOOK_SECONDS)
+            looking_up.join(ADDRESS_LOOK_SECONDS)
         return self._addresses
 
     def _look_up(self) -> None:
@@ -5814,9 +5833,10 @@ TOLD_EXACTLY = 100  # instances of a job up to which its progress, in whole per 
 def was_out_of_reach(why: str) -> bool:
     """Return whether a job failed before anything was sent: then the destination has nothing against the content.
 
-    DCMTK says "Peer aborted Association (or never connected)" of a peer that breaks off in the middle, too.
+    DCMTK says "Peer aborted Association (or never connected)" of a peer that breaks off in the middle, too. Of a password that
+    is wrong Orthanc says "Bad credentials".
     """
-    return "connect" in why.lower().replace("(or never connected)", "")
+    return any(word in why.lower().replace("(or never connected)", "") for word in ("connect", "bad credentials"))
 
 
 def is_duplicate(why: str) -> bool:
@@ -5978,12 +5998,22 @@ class Verification:
     def __init__(self, context: Context, destinations: Destinations, rows: Rows, verifier: Verifier | None) -> None:
         self._ledger, self._work, self._loopback = context.ledger, Work(context.ledger), context.loopback
         self._settings, self._destinations, self._rows, self._verifier = context.settings, destinations, rows, verifier
+        self._asks_after_failure = context.transport.asks_after_failure
+        self._failed: dict[int, str] = {}  # why the jobs of rows failed that are being asked for
 
-    def begin(self, row: Mapping[str, Any]) -> bool:
-        """Ask the destination of a row, if that is wanted of it; return whether it is. The row stays `sending` meanwhile."""
+    def begin(self, row: Mapping[str, Any], failed: str = "") -> bool:
+        """Ask the destination of a row, if that is wanted of it; return whether it is. The row stays `sending` meanwhile.
+
+        Parameters
+        ----------
+        failed : why its job has failed, if it has: some of it may have arrived all the same.
+        """
         options = self._settings.destination_options.get(row["queue"])
-        if self._verifier is None or not options or not options.is_verified:
+        is_wanted = self._asks_after_failure if failed else options and options.is_verified
+        if self._verifier is None or not is_wanted:
             return False
+        if failed:
+            self._failed[row["id"]] = failed
         data = json.loads(row["data"])
         if data["Instances"] is not None:
             asked = Asked(tuple(data["Instances"]))
@@ -6002,13 +6032,22 @@ class Verification:
         """Return the number of rows of a destination that are being asked for."""
         return self._verifier.number(destination) if self._verifier else 0
 
-    def settle(self) -> None:
-        """Write down the answers that have come."""
+    def settle(self, fail: Callable[[Mapping[str, Any], str], None]) -> None:
+        """Write down the answers that have come.
+
+        Parameters
+        ----------
+        fail : lets a row fail whose job has failed, for a reason.
+        """
         while self._verifier and (answer := self._verifier.first()):
             row = self._work.get(answer.row)
             if row and row["state"] == "sending":  # else a person has dropped it
-                self._settle_one(row, answer)
+                if answer.row in self._failed:
+                    self._settle_failed(row, answer, fail)
+                else:
+                    self._settle_one(row, answer)
             self._verifier.take()
+            self._failed.pop(answer.row, None)
 
     def _settle_one(self, row: Mapping[str, Any], answer: Verified) -> None:
         if answer.error:
@@ -6019,6 +6058,25 @@ class Verification:
             self._send_missing(row, answer)
         else:
             self._rows.end_delivered(row)
+
+    def _settle_failed(
+        self, row: Mapping[str, Any], answer: Verified, fail: Callable[[Mapping[str, Any], str], None]
+    ) -> None:
+        """End what has arrived although the job has failed; let only the rest fail."""
+        arrived = sorted({*answer.asked} - {*answer.missing}) if not answer.error else []
+        if arrived and not answer.missing:
+            self._rows.end_delivered(row)
+            return
+        if arrived:
+            data = json.loads(row["data"])
+            delivered, rest = ({**data, "Instances": some} for some in (arrived, [*answer.missing]))
+            with self._ledger.transaction():
+                self._work.change(row["id"], data=delivered)
+                self._rows.end_delivered({**row, "data": json.dumps(delivered)})
+                row = {**row, "data": json.dumps(rest)}
+                row["id"] = self._ledger.add(row["queue"], row["subject"], rest, row["priority"])
+                self._work.change(row["id"], attempts=row["attempts"])
+        fail(row, self._failed[answer.row])
 
     def _send_missing(self, row: Mapping[str, Any], answer: Verified) -> None:
         """Send what the destination took and does not have again, in a row of its own, for which the rest does not wait."""
@@ -6087,10 +6145,19 @@ class Outcomes:
             return False
         if has_advanced:  # whatever stopped it, each attempt leaves less: it need not wait ever longer
             self._work.change(left["id"], attempts=1)
-        data = {**json.loads(left["data"]), "Suspect": not (has_advanced or was_out_of_reach(why))}
-        self._rows.fail({**left, "data": json.dumps(data)}, why)
-        self._destinations.health_of(row["queue"]).failed(one_line(why))
+        self.fail(left, why, has_advanced=has_advanced)
         return True
+
+    def is_asked_for(self, row: Mapping[str, Any]) -> bool:
+        """Ask the destination of a row whose job has failed what has arrived all the same; return whether it can be asked."""
+        _, why = ending_of(get_job(self._loopback, row["job"]), reported=False)
+        return self._verification.begin(row, failed=why)
+
+    def fail(self, row: Mapping[str, Any], why: str, *, has_advanced: bool = False) -> None:
+        """Let a row fail whose job has failed, and hold back what else is to be sent there until the destination answers."""
+        data = {**json.loads(row["data"]), "Suspect": not (has_advanced or was_out_of_reach(why))}
+        self._rows.fail({**row, "data": json.dumps(data)}, why)
+        self._destinations.health_of(row["queue"]).failed(one_line(why))
 
     def _settle_not_accepted(self, row: Mapping[str, Any], why: str) -> None:
         """Try what a node can't take rarely, apart from what it can: by SOP class and transfer syntax."""
@@ -6281,6 +6348,70 @@ class Paces:
         return pace.slow if pace else None
 
 
+# ---- src/forwarding/portions.py: Rows that hold more than fits into one request are cut: each part is sent, and sent again, alone.
+
+
+class Portions:
+    """Cuts rows by the size of their files.
+
+    Parameters
+    ----------
+    largest : bytes that one request may have; a larger instance is sent alone.
+    """
+
+    def __init__(self, ledger: Ledger, loopback: Loopback, largest: int) -> None:
+        self._ledger, self._work, self._loopback, self._largest = ledger, Work(ledger), loopback, largest
+
+    def cut(self, row: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Return a row that is `sending` with no more than fits; the rest waits in a row of its own until this one has ended.
+
+        Raises
+        ------
+        LoopbackError : Orthanc does not say how large it is.
+        """
+        data = json.loads(row["data"])
+        if self._fits_whole(data, row["subject"]):
+            return row
+        instances = data["Instances"]
+        if instances is None:
+            instances = instances_of(self._loopback, data["Level"], row["subject"])
+        number = self._number_that_fit(instances)
+        if number >= len(instances):
+            return row
+        first, rest = ({**data, "Instances": some} for some in (instances[:number], instances[number:]))
+        with self._ledger.transaction():
+            self._work.change(row["id"], data=first)
+            self._ledger.add(row["queue"], row["subject"], rest, row["priority"])
+        return {**row, "data": json.dumps(first)}
+
+    def _fits_whole(self, data: Mapping[str, Any], resource: str) -> bool:
+        """Return whether all of a resource fits: one question, whatever it holds, and most do."""
+        if data["Level"] == "Instance":  # with what was sent and was not there, several instances are under one
+            return len(data["Instances"] or (resource,)) == 1
+        try:
+            found = self._loopback.get(f"/{PLURAL[data['Level']]}/{resource}/statistics")
+        except LoopbackError as error:
+            if error.status != 404:
+                raise
+            return True  # it was deleted, which the job finds out
+        return int(found["UncompressedSize"]) <= self._largest
+
+    def _number_that_fit(self, instances: Sequence[str]) -> int:
+        """Return how many of them, one at least, fit into one request."""
+        size = 0
+        for start in range(0, len(instances), PAGE):
+            some = instances[start : start + PAGE]
+            body = {"Resources": some, "Metadata": False}
+            sizes: dict[str, int] = {
+                one["ID"]: int(one["FileSize"]) for one in self._loopback.post("/tools/bulk-content", body)
+            }
+            for number, instance in enumerate(some, start):
+                size += sizes.get(instance, 0)
+                if size > self._largest and number:
+                    return number
+        return len(instances)
+
+
 # ---- src/forwarding/jobs.py: The jobs of Orthanc that carry out deliveries: submitted, tracked, cancelled, and found again after a restart.
 
 
@@ -6312,6 +6443,8 @@ class Jobs:
     ) -> None:
         self._ledger, self._work, self._loopback = context.ledger, Work(context.ledger), context.loopback
         self._transport, self._whole_series = context.transport, WholeSeries(context.loopback, context.settings)
+        largest = context.transport.largest_request
+        self._portions = Portions(context.ledger, context.loopback, largest) if largest else None
         self._destinations, self._rows, self._verification, self._ended = destinations, rows, verification, ended
         self._outcomes = Outcomes(context, destinations, rows, verification)
         self.paces = Paces(context)
@@ -6330,6 +6463,8 @@ class Jobs:
         LoopbackError : whether there is a job now, only Orthanc knows.
         """
         try:
+            if self._portions:
+                row = self._portions.cut(row)
             job = self._post_row(row, options)
         except LoopbackError as error:
             if error.status == 0:
@@ -6362,15 +6497,16 @@ class Jobs:
         instances: list[str] | None = data["Instances"]
         if instances is None:
             return [row["subject"]], None
-        if data.get("NameEach"):
+        if data.get("NameEach") or self._portions:
             return instances, instances
         return self._whole_series.name_for(row["subject"], instances), instances
 
     def _post(self, row: Mapping[str, Any], resources: list[str], options: Mapping[str, Any]) -> str | None:
         """Submit the job and return its identifier; without what was deleted meanwhile, and None if that was all."""
         body = {**options, "Resources": resources, "Synchronous": False}
+        name = urllib.parse.quote(row["queue"], safe="")
         try:
-            return str(self._loopback.post(f"/{self._transport.route}/{row['queue']}/store", body)["ID"])
+            return str(self._loopback.post(f"/{self._transport.route}/{name}/{self._transport.verb}", body)["ID"])
         except LoopbackError as error:
             if error.status not in (404, 500):  # 1.13.0 answers 500 if it is the first of them that is gone
                 raise
@@ -6402,12 +6538,17 @@ class Jobs:
         self.paces.note_job(row["queue"], row["job"], seconds)
 
     def _settle(self, row: Mapping[str, Any], success: bool) -> None:
-        if not success:
-            row = self._name_each_from_now_on(row)
         if success:
             self._outcomes.settle_delivered(row)
-        elif self._outcomes.settle_failed(row):
+            return
+        row = self._name_each_from_now_on(row)
+        if not self._outcomes.is_asked_for(row) and self._outcomes.settle_failed(row):
             self.cancel_pending(row["queue"])
+
+    def fail(self, row: Mapping[str, Any], why: str) -> None:
+        """Let a row fail whose job has failed, and call back what else waits in Orthanc for its destination."""
+        self._outcomes.fail(row, why)
+        self.cancel_pending(row["queue"])
 
     def _name_each_from_now_on(self, row: Mapping[str, Any]) -> Mapping[str, Any]:
         """Let the next jobs of a row name its instances: the job of a series does not tell which of them it has sent."""
@@ -7074,7 +7215,8 @@ class Engine:
         destinations_changed: threading.Event,
     ) -> None:
         name, ledger, loopback, settings = context.name, context.ledger, context.loopback, context.settings
-        self._name = name
+        missing = context.transport.missing
+        self._name, self._missing = name, missing and functools.partial(missing, loopback)
         self.ledger, self.work, self._settings, self._reports = ledger, Work(ledger), settings, reports
         self._loopback, aets = loopback, AeTitles(context.configuration)
         self.router = Router(loopback, context.rules, settings.rule_mode == "first", matchers, aets)
@@ -7112,8 +7254,10 @@ class Engine:
         reports.open(self._intake.on_event)
 
     def begin(self) -> str | None:
-        """Take the place in the log of changes; return what Orthanc refuses of the rules, or None."""
+        """Take the place in the log of changes; return why nothing can be sent, as what Orthanc refuses of the rules, or None."""
         self._intake.feed.begin()
+        if self._missing and (why := self._missing()):
+            return why
         for name in self._misconfigured.names():
             if name in self.destinations.known():
                 self.destinations.health_of(name).identity.used()
@@ -7137,12 +7281,11 @@ class Engine:
             if self._reports.has_changes.is_set() or time.monotonic() >= self._next_read:
                 self._reports.has_changes.clear()
                 self._intake.read()
-                self.protection.protect(patients := [*self._intake.patients])
-                self._intake.patients.difference_update(patients)
+                self._protect_arrived()
                 self.assignment.route()
                 self._next_read = time.monotonic() + BUSY_LOOK_SECONDS
             self.jobs.settle_ended()
-            self._verification.settle()
+            self._verification.settle(self.jobs.fail)
             self._dispatcher.look_at_destinations()
             self._alternates.look()
             self._dispatcher.submit()
@@ -7160,6 +7303,12 @@ class Engine:
                 f"{self._name}: {lost} events came while the ledger could not be written, and there was no room for more: "
                 f"what arrived then is not sent by itself (POST /{self._name}/backfill sends it)"
             )
+
+    def _protect_arrived(self) -> None:
+        if patients := [*self._intake.patients]:
+            if self.destinations.is_any_wanted():
+                self.protection.protect(patients)
+            self._intake.patients.difference_update(patients)
 
     def _look_around(self) -> None:
         """Find what no event reported, and tidy up."""
@@ -7290,7 +7439,7 @@ class Forwarder:
         self._destinations_changed = threading.Event()
         self._has_begun = False
         stable = {f"STABLE_{rule.level.upper()}" for rule in self.rules}
-        names = {*EVENTS, transport.changed, *stable}
+        names = {*EVENTS, *stable, *((transport.changed,) if transport.changed else ())}
         self._events = {int(getattr(orthanc.ChangeType, event)): event for event in names}
 
     def register(self) -> None:

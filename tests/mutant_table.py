@@ -541,9 +541,11 @@ TABLE: dict[tuple[str, str], dict[str, str]] = {
         "if error.status not in (400, 404):": "if False:",
         "if len(answers) == before:": "if True:",
     },
-    ("src/forwarding/jobs.py", "tests/auto_forward_dicomweb/unit/test_dicomweb_servers.py"): {
+    ("src/forwarding/failures.py", "tests/auto_forward_dicomweb/unit/test_dicomweb_servers.py"): {
         '("connect", "bad credentials")': '("connect",)',
-        "if not self._verification.begin(row, failed=why):": "if True:",
+    },
+    ("src/forwarding/jobs.py", "tests/auto_forward_dicomweb/unit/test_dicomweb_servers.py"): {
+        "not self._outcomes.is_asked_for(row) and ": "",
     },
     ("src/forwarding/portions.py", "tests/auto_forward_dicomweb/unit/test_dicomweb_servers.py"): {
         "if size > self._largest and number:": "if size > self._largest:",
@@ -612,7 +614,7 @@ TABLE: dict[tuple[str, str], dict[str, str]] = {
     ("src/forwarding/jobs.py", "tests/forwarding/unit/test_whole_series.py"): {
         'self._loopback.post(f"/jobs/{job}/cancel", b"")\n            job': "job",
         "if instances is None or count_of(job) <= len(instances):": "if True:",
-        'if data.get("NameEach"):': "if False:",
+        'data.get("NameEach") or': "",
         "resources, instances = self._named(row)\n        possible": "resources = instances = json.loads(row['data'])['Instances']\n        possible",
     },
     ("src/forwarding/pace.py", "tests/forwarding/unit/test_pace.py"): {
@@ -640,7 +642,7 @@ TABLE: dict[tuple[str, str], dict[str, str]] = {
         "[0 if seq > place else seq, *more]": "[seq, *more]",
     },
     ("src/forwarding/jobs.py", "tests/forwarding/unit/test_failures.py"): {
-        'self.cancel_pending(row["queue"])': "pass",
+        'self._outcomes.settle_failed(row):\n            self.cancel_pending(row["queue"])': "self._outcomes.settle_failed(row):\n            pass",
     },
     ("src/forwarding/failures.py", "tests/forwarding/unit/test_sent_parts.py"): {
         'if job is None or job.get("Content", {}).get("InstancesCount") != number:': "if job is None:",

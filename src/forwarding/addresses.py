@@ -7,7 +7,7 @@ import time
 
 ADDRESSES_COUNT_SECONDS = 300.0  # until a host is looked up again
 LOOK_UP_AGAIN_SECONDS = 60.0  # after a look-up that found nothing
-LOOK_SECONDS = 0.1  # between looks whether it has ended
+ADDRESS_LOOK_SECONDS = 0.1  # between looks whether it has ended
 
 
 class Host:
@@ -30,10 +30,10 @@ class Host:
                 self._thread = threading.Thread(target=self._look_up, name=f"looks up {self.name}", daemon=True)
                 self._thread.start()
             looking_up = self._thread
-        for _ in range(round(wait / LOOK_SECONDS)):
+        for _ in range(round(wait / ADDRESS_LOOK_SECONDS)):
             if not looking_up.is_alive() or self._stopping.is_set():
                 break
-            looking_up.join(LOOK_SECONDS)
+            looking_up.join(ADDRESS_LOOK_SECONDS)
         return self._addresses
 
     def _look_up(self) -> None:
