@@ -4949,7 +4949,7 @@ class Sender:
                 if self._jobs.stopping.is_set():
                     raise MoveFailed("Orthanc is stopping")
                 self._look(move, part)
-            self._make_room(move)
+            self._make_room(move, seen)
             pause = min(2 * pause, JOB_LOOK_SECONDS)
 
     def _look(self, move: Move, part: Part) -> None:
@@ -4959,10 +4959,13 @@ class Sender:
         if part.ended is False and not part.sent and move.sent and part.refused < len(RESEND_DELAYS_SECONDS):
             part.job, part.ended, part.refused, move.one_by_one = "", None, part.refused + 1, True
 
-    def _make_room(self, move: Move) -> None:
-        """Let other jobs make room for those of a move that wait, but for the one more that `_submit_more` lets wait."""
+    def _make_room(self, move: Move, seen: Sequence[str]) -> None:
+        """Let other jobs make room for those of a move that wait, but for the one more that `_submit_more` lets wait.
+
+        Where one has just ended, `seen` are not those that waited before: they have its place.
+        """
         running = [part for part in move.parts if part.is_running]
-        waiting = [part for part in running if part.waits]
+        waiting = [part for part in running if part.waits and part.job in seen]
         for part in waiting[: max(0, self._associations - len(running) + len(waiting))]:
             self._slots.make_room(part.job)
 

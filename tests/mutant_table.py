@@ -125,7 +125,8 @@ TABLE: dict[tuple[str, str], dict[str, str]] = {
     },
     ("src/cmove_interceptor/sending.py", "tests/cmove_interceptor/unit/test_slots.py"): {
         "waiting[: max(0, self._associations - len(running) + len(waiting))]": "waiting",
-        "self._make_room(move)\n": "pass\n",
+        "self._make_room(move, seen)\n": "pass\n",
+        "part.waits and part.job in seen]": "part.waits]",
     },
     ("src/cmove_interceptor/fetcher.py", "tests/cmove_interceptor/unit/test_slots.py"): {
         "self._slots.make_room(job)": "pass",

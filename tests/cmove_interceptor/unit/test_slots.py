@@ -337,6 +337,29 @@ def test_room_is_made_for_so_many_associations_and_not_for_the_part_that_only_wa
     assert made == asked
 
 
+def test_what_waited_for_a_part_that_has_just_ended_needs_no_room(start: Callable[..., Script], source: Any) -> None:
+    start("cmove_interceptor")
+    found, made = source("cmove_interceptor.jobs").Look, list[str]()
+
+    class Ending(Waiting):
+        def wait(self, _jobs: list[str], _pause: float) -> list[str]:
+            return ["job 1"]
+
+        def look(self, _job: str) -> Any:
+            return found(100, True)
+
+    class Slots:
+        def make_room(self, job: str) -> None:
+            made.append(job)
+
+    sender = source("cmove_interceptor.sending").Sender(Ending(found, 2), Slots(), None, 2, lambda _: None)
+    move = source("cmove_interceptor.move").Move(1, "name", {"TargetAET": "PACS"}, "move")
+    move.parts = [source("cmove_interceptor.move").Part(["a"], 100, f"job {number}") for number in (1, 2, 3)]
+    move.parts[2].waits = True
+    sender.follow(move, 100)
+    assert made == []
+
+
 def test_room_is_made_for_a_job_that_fetches(start: Callable[..., Script], source: Any) -> None:
     start("cmove_interceptor")
     found = source("cmove_interceptor.jobs").Look
