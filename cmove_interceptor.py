@@ -4375,7 +4375,7 @@ def fields_of(answer: Mapping[str, Any], fields: Fields, tag: str) -> Fields:
 # ---- src/cmove_interceptor/modes.py: What is done with a request: the mode of the first rule that fits, else the script's.
 
 
-def mode_of(fields: Fields, settings: Settings, aets: AeTitles) -> str:
+def mode_of(fields: Fields, settings: Settings, aets: AeTitles = ANY_CASE) -> str:
     """Return what is done with a request."""
     return next((rule.mode for rule in settings.rules if _fits(rule, fields, aets)), settings.mode)
 

@@ -395,6 +395,9 @@ TABLE: dict[tuple[str, str], dict[str, str]] = {
     ("src/cmove_interceptor/fetcher.py", "tests/cmove_interceptor/unit/test_ae_titles.py"): {
         'self._aets.key(senders.get(each, "")) in aets': 'senders.get(each, "").upper() in {aet.upper() for aet in aets}',
     },
+    ("src/cmove_interceptor/interceptor.py", "tests/cmove_interceptor/unit/test_ae_titles.py"): {
+        "mode_of(fields, self._settings, self._aets)": "mode_of(fields, self._settings)",
+    },
     ("src/cmove_interceptor/modes.py", "tests/cmove_interceptor/unit/test_ae_titles.py"): {
         'aets.matches_any(fields["TargetAET"], rule.target_aets)': 'fields["TargetAET"] in rule.target_aets',
         'aets.matches_any(fields["OriginatorAET"], rule.originator_aets)': 'fields["OriginatorAET"] in rule.originator_aets',

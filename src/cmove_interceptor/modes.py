@@ -3,14 +3,14 @@
 
 from __future__ import annotations
 
-from common.aets import AeTitles
+from common.aets import ANY_CASE, AeTitles
 from common.wildcards import matches_pattern
 
 from .move_request import Fields
 from .settings import Rule, Settings
 
 
-def mode_of(fields: Fields, settings: Settings, aets: AeTitles) -> str:
+def mode_of(fields: Fields, settings: Settings, aets: AeTitles = ANY_CASE) -> str:
     """Return what is done with a request."""
     return next((rule.mode for rule in settings.rules if _fits(rule, fields, aets)), settings.mode)
 
