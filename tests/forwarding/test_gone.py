@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from pathlib import Path
 
@@ -24,6 +25,12 @@ def rows(server: OrthancServer, state: str) -> int:
 
 def gone(server: OrthancServer) -> int:
     return int(server.get(f"{ROUTE}/status")["InstancesGone"])
+
+
+def said(server: OrthancServer) -> int:
+    """How many instances were deleted early, as the log says: of those that had been read, and of the others, each once."""
+    text = r"(\d+) instances were deleted here before they were stable: no rule was applied to them"
+    return sum(map(int, re.findall(text, server.log)))
 
 
 def test_what_orthanc_recycles_before_it_is_delivered_is_a_warning_and_counted(start_briefly: StartOrthanc) -> None:
@@ -53,7 +60,7 @@ def test_what_is_recycled_before_it_is_stable_is_a_warning_and_counted(
     time.sleep(seconds)  # the log of changes is read each five
     server.store(make_study(patient_id="P2", instances=2))
     server.wait_until(lambda: gone(server) == 3, what="count what was recycled")
-    server.wait_for_log("3 instances were deleted here before they were stable: no rule was applied to them")
+    server.wait_until(lambda: said(server) == 3, what="say so")
     server.wait_until(lambda: rows(server, "waiting") == 1, what="route what is still there")
     assert gone(server) == 3
 
