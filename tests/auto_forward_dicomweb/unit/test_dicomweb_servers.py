@@ -181,7 +181,7 @@ def test_what_is_there_of_another_patient_has_not_arrived(cloud: Cloud) -> None:
 
 
 def test_a_password_that_is_wrong_says_nothing_against_the_images(source: Any) -> None:
-    was_out_of_reach = source("forwarding.jobs").was_out_of_reach
+    was_out_of_reach = source("forwarding.failures").was_out_of_reach
     assert was_out_of_reach("Bad credentials were provided to an HTTP request: Plugin error code 29")
     assert not was_out_of_reach("Error in the network protocol: 1 of 3 instances")
 
@@ -211,11 +211,13 @@ def test_servers_that_are_added_later_are_known_without_an_event_and_unknown_one
     cloud.turn()
     for _ in range(3):
         cloud.turn(15)
-    assert list(cloud.script.get(f"{NAME}/destinations")) == ["cloud"]
+    shown = cloud.script.get(f"{NAME}/destinations")
+    assert [(name, each["Away"]) for name, each in shown.items()] == [("cloud", False), ("later", True)]
     assert sum("Destinations names later" in text for _, text in cloud.standin.logs) == 1
     cloud.known = {**cloud.known, "later": {"Url": "http://later/"}}
     cloud.turn(15)
-    assert list(cloud.script.get(f"{NAME}/destinations")) == ["cloud", "later"]
+    shown = cloud.script.get(f"{NAME}/destinations")
+    assert [(name, each["Away"]) for name, each in shown.items()] == [("cloud", False), ("later", False)]
 
 
 def test_the_servers_are_waited_for_that_the_plugin_reads_at_its_start(cloud: Cloud) -> None:

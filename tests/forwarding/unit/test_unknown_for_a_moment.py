@@ -31,7 +31,9 @@ def test_what_arrives_waits_for_a_listed_destination_that_orthanc_does_not_know(
     forwarding.rest.receive("a1", "i1")
     forwarding.rest.become_stable("a1")
     forwarding.receive("b2", "i2")
-    assert (forwarding.sent("PACS"), forwarding.sent("VNA")) == ([["i1"], ["i2"]], [])
+    forwarding.end("PACS-1")  # until the first job has ended, PACS gets no second one
+    eventually(lambda: forwarding.sent("PACS") == [["i1"], ["i2"]])
+    assert forwarding.sent("VNA") == []
     waiting = forwarding.deliveries("?destination=VNA")
     assert [(row["State"], row["Resource"]) for row in waiting] == [("waiting", "a1"), ("waiting", "b2")]
     assert waiting[0]["Error"] == "Orthanc does not know VNA now; known are: PACS"
@@ -41,6 +43,7 @@ def test_what_arrives_waits_for_a_listed_destination_that_orthanc_does_not_know(
     assert shown["Totals"]["waiting"] == 2
     know(forwarding, "VNA")
     forwarding.turn()
+    forwarding.end(eventually(lambda: next((job for job in forwarding.rest.jobs if job.startswith("VNA")), "")))
     eventually(lambda: sorted(forwarding.sent("VNA")) == [["i1"], ["i2"]])
 
 
