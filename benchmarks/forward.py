@@ -3,8 +3,9 @@
 
 Everything in one run, in turn, on the same two Orthancs; ratios are medians over the rounds. Peers are sent to with Verify too.
 Then a receiver as people have them, without TCP_NODELAY: as it is, and with a route to it that has `quickack 1` (as root).
+Then what people use instead (benchmarks/contestants.py).
 Arguments: --rounds, --studies, --instances, --large (few studies of 500 instances of 512x512), --script (that one), --no-lag,
---only-untouched.
+--no-contestants, --only-untouched.
 """
 
 from __future__ import annotations
@@ -227,6 +228,7 @@ def main() -> None:
     parser.add_argument("--instances", type=int, default=20)
     parser.add_argument("--script", choices=KINDS, help="only this one")
     parser.add_argument("--no-lag", action="store_true", help="only the backlog")
+    parser.add_argument("--no-contestants", action="store_true", help="without what people use instead")
     parser.add_argument("--only-untouched", action="store_true", help="only the receiver without TCP_NODELAY")
     parser.add_argument("--large", action="store_true", help="2 studies of 500 instances of 512x512 instead")
     options = parser.parse_args()
@@ -246,6 +248,12 @@ def main() -> None:
     for script in [] if options.no_lag else scripts:
         for trigger in ("plain", "Stable", "Stored"):
             lag(script, trigger, made[:20], 0.003)
+    if not options.no_contestants:
+        from benchmarks import contestants  # which needs this module
+
+        contestants.tools()
+        for script in scripts:
+            contestants.compare(script, made, min(options.rounds, 3))
 
 
 if __name__ == "__main__":

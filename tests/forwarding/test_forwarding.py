@@ -435,7 +435,7 @@ def test_every_instance_arrives_although_sender_and_destination_are_killed_again
     (tmp_path / "counter.py").write_text(COUNTER)
     node = start_orthanc(tmp_path / "counter.py", COUNTS, aet="NODE")
     section = {"DicomModalities": {"NODE": node.as_modality()}}
-    found = kill_in_turn(start_orthanc(SCRIPT, section), node, rounds=6, studies=3, seed=7)
+    found = kill_in_turn(start_orthanc(SCRIPT, section), [node], rounds=6, studies=3, seed=7)
     assert found.stored == 6 * 3 * 5
     assert found.missing == 0
     assert found.states.keys() <= {"done", "gone"}
