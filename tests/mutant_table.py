@@ -583,6 +583,7 @@ TABLE: dict[tuple[str, str], dict[str, str]] = {
         'states = ("waiting", "sending", "dead")': 'states = ("waiting", "sending", "sending")',
         "if missing:\n                raise": "if False:\n                raise",
         "if self._is_protected(patient)]:": "if False]:",
+        "data = self._with_relatives(data, family)\n": "pass\n",
         '*before.get("Destinations", ())': "",
     },
     ("src/forwarding/peers.py", "tests/forwarding/test_identity.py"): {

@@ -128,6 +128,7 @@ class Deleter:
             self._end(row, "done")
             orthanc.LogWarning(f"{self._name}: {data['Level'].lower()} {resource} stays, its patient is protected")
         else:
+            data = self._with_relatives(data, family)
             try:
                 if self._all_have(data, instances):
                     self._delete(row, data, list(instances), family)
@@ -148,6 +149,16 @@ class Deleter:
     def _family(self, resource: str, instances: Iterable[str]) -> list[str]:
         """Return what any of it belongs to, of whatever level, with itself."""
         return sorted({resource, *instances, *(key for level in LEVELS for key in self._content(resource, level))})
+
+    def _with_relatives(self, data: Mapping[str, Any], family: list[str]) -> dict[str, Any]:
+        """Return the data of a row with the destinations of other levels, which have not proved yet what they got of it."""
+        rows = self._work.find(Which(task=DELETE, resources=family, states=("waiting", "dead")))
+        every = [data, *(json.loads(row["data"]) for row in rows)]
+        instead: dict[str, list[str]] = {}
+        for destination, names in (pair for each in every for pair in each.get("Instead", {}).items()):
+            instead[destination] = sorted({*instead.get(destination, ()), *names})
+        destinations = sorted({name for each in every for name in each["Destinations"]})
+        return {**data, "Destinations": destinations, **({"Instead": instead} if instead else {})}
 
     def _is_under_way(self, family: list[str], instances: Iterable[str]) -> bool:
         """Return whether a rule, or a person, has still to do with any of it."""

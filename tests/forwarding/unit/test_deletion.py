@@ -74,6 +74,21 @@ def test_what_one_destination_has_not_proved_stays(deletion: Deletion, destinati
     assert deletion.deleted() == []
 
 
+def test_what_a_destination_got_by_a_rule_of_another_level_waits_for_its_proof_too(deletion: Deletion) -> None:
+    deletion.prove = lambda name, instances, _: set(instances) if name == "PACS" else set()
+    series = next(iter(deletion.deleter._content("a1", "Series")))
+    with deletion.ledger.transaction():
+        deletion.deleter.note("Study", "a1", ["VNA"])
+        deletion.deleter.note("Series", series, ["PACS"])
+
+    def errors() -> list[str]:
+        rows = deletion.ledger.rows("SELECT error FROM work WHERE task=?", deletion.task)
+        return [row["error"] for row in rows if "VNA has not proved to have 150 of 150 instances" in row["error"]]
+
+    eventually(lambda: len(errors()) == 2)
+    assert deletion.deleted() == []
+
+
 def test_a_proof_that_is_under_way_is_waited_for(deletion: Deletion) -> None:
     def prove(name: str, instances: Any, asked: Any) -> Any:
         asked[name] = "transaction"
