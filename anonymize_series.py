@@ -3489,10 +3489,8 @@ def _public_part(peer: Mapping[str, Any]) -> tuple[object, ...]:
 REMEMBERED = 50_000  # instances; what is forgotten, or lost by a restart, is read from Orthanc
 UID_TAGS = ("0010,0020", "0020,000d", "0020,000e")  # PatientID, StudyInstanceUID, SeriesInstanceUID
 LONGEST_VALUE = 1024  # characters of a value
-ORIGIN = (
-    *("Origin", "RemoteAET", "CalledAET", "RemoteIP", "HttpUsername", "ModifiedFrom", "AnonymizedFrom"),
-    *("SopClassUid", "TransferSyntax"),
-)
+KIND = ("SopClassUid", "TransferSyntax")  # what an instance is, beside where it came from
+ORIGIN = ("Origin", "RemoteAET", "CalledAET", "RemoteIP", "HttpUsername", "ModifiedFrom", "AnonymizedFrom", *KIND)
 
 
 class Arrival(NamedTuple):

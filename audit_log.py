@@ -2248,10 +2248,8 @@ def _speak_for_all() -> None:
 REMEMBERED = 50_000  # instances; what is forgotten, or lost by a restart, is read from Orthanc
 UID_TAGS = ("0010,0020", "0020,000d", "0020,000e")  # PatientID, StudyInstanceUID, SeriesInstanceUID
 LONGEST_VALUE = 1024  # characters of a value
-ORIGIN = (
-    *("Origin", "RemoteAET", "CalledAET", "RemoteIP", "HttpUsername", "ModifiedFrom", "AnonymizedFrom"),
-    *("SopClassUid", "TransferSyntax"),
-)
+KIND = ("SopClassUid", "TransferSyntax")  # what an instance is, beside where it came from
+ORIGIN = ("Origin", "RemoteAET", "CalledAET", "RemoteIP", "HttpUsername", "ModifiedFrom", "AnonymizedFrom", *KIND)
 
 
 class Arrival(NamedTuple):
@@ -3041,7 +3039,8 @@ class EventLines:
     def on_stored(self, at: str, instance: str, arrival: Arrival) -> None:
         """Add that an instance was received, and the modification or anonymization that made it."""
         # First what may fail, then what is kept in memory: when this is done again, nothing counts twice.
-        parents, uids, origin = arrival.parents, arrival.uids, dict(arrival.origin)
+        parents, uids = arrival.parents, arrival.uids
+        origin = {name: value for name, value in arrival.origin.items() if name not in KIND}
         made_by = [name for name in ("ModifiedFrom", "AnonymizedFrom") if origin.pop(name, None)]
         place = {"Study": parents.get("Study", ""), "StudyInstanceUID": uids["Study"], "Patient": uids["Patient"]}
         if not parents:  # identifiers that are not ASCII

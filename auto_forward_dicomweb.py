@@ -3829,6 +3829,12 @@ def wrong_with_settings(
                 else "it is the script's"
             )
             return f"DestinationOptions.{name}.Options: found {reserved[0]}, which is not allowed: {why}"
+        elsewhere = [key for key in STORE_OPTIONS_FROM if key in options.options]
+        if elsewhere and settings.delete_after_forward:
+            return (
+                f"DestinationOptions.{one_line(name)}.Options: found {', '.join(elsewhere)}, which is not allowed with "
+                "DeleteAfterForward: the images go there, and the proof is asked of the destination as Orthanc knows it"
+            )
         # Orthanc itself ignores what it does not know.
         path = f"DestinationOptions.{one_line(name)}.Options"
         if complaint := wrong_keys(path, options.options, store_options) or _ignored_options(path, options.options):
@@ -3951,6 +3957,57 @@ def name_of(row: Mapping[str, Any]) -> str:
     return f"{data['Level'].lower()} {row['subject']}"
 
 
+# ---- src/forwarding/proofs.py: Whether destinations have proved to have what is to be deleted here.
+
+
+Content = Mapping[str, Mapping[str, Any]]  # instances as `/tools/bulk-content` gives them, by identifier
+
+
+class Proofs:
+    """Asks destinations for proofs.
+
+    Parameters
+    ----------
+    prove : asks one destination.
+    content : gives what a resource has at a level.
+    """
+
+    def __init__(self, prove: Prove, work: Work, content: Callable[[str, str], Content]) -> None:
+        self._prove, self._work, self._content = prove, work, content
+
+    def all_have(self, data: dict[str, Any], instances: Content) -> bool:
+        """Return whether each destination, or what it went to instead, has proved to have each; False: it is not known yet."""
+        pending = False
+        for destination in data["Destinations"]:
+            missing = self._missing_at(destination, data, instances)
+            pending = pending or missing is None
+            if missing:
+                raise ValueError(f"{destination} has not proved to have {len(missing)} of {len(instances)} instances")
+        return not pending
+
+    def _missing_at(self, destination: str, data: dict[str, Any], instances: Content) -> Content | None:
+        """Return the instances that neither a destination nor what it went to instead has proved to have; None: not known yet."""
+        missing, asked = instances, data.setdefault("Asked", {})
+        for name in (*data.get("Instead", {}).get(destination, ()), destination):
+            if missing:
+                proved = self._prove(name, missing, asked)
+                if proved is None:
+                    return None
+                missing = {key: one for key, one in missing.items() if key not in proved}
+        return missing
+
+    def others_have(self, row: Mapping[str, Any], data: dict[str, Any], family: list[str], instances: Content) -> bool:
+        """Return whether what rules of other levels have sent of it is proved, too; False: it is not known yet."""
+        pending = False
+        for other in self._work.find(Which(task=DELETE, resources=family, states=("waiting", "dead"))):
+            if other["id"] != row["id"]:
+                asked = data.setdefault("AskedOf", {}).setdefault(other["subject"], {})
+                part = self._content(other["subject"], "Instance").keys() & instances.keys()
+                about = {**json.loads(other["data"]), "Asked": asked}
+                pending = not self.all_have(about, {one: instances[one] for one in part}) or pending
+        return not pending
+
+
 # ---- src/forwarding/deletion.py: DeleteAfterForward: what was forwarded is deleted here, once every destination has proved to have every instance.
 
 
@@ -3981,7 +4038,8 @@ class Deleter:
         is_by_scripts: Callable[[str], bool] = lambda _patient: False,
     ) -> None:
         self._name, self._ledger, self._work, self._loopback = name, ledger, Work(ledger), loopback
-        self._prove, self._retry, self._trouble, self._is_by_scripts = prove, retry, trouble, is_by_scripts
+        self._retry, self._trouble, self._is_by_scripts = retry, trouble, is_by_scripts
+        self._proofs = Proofs(prove, self._work, self._content)
         self._wake, self._stopping = threading.Event(), threading.Event()
         self._thread = threading.Thread(target=self._run, name=f"{name} deletes", daemon=True)
         self._thread.start()
@@ -4029,7 +4087,7 @@ class Deleter:
                 longest = max(self._retry.longest, BLOCKED_SECONDS)
                 for row in self._ledger.due(NO_DESTINATION, PAGE, longest, DELETE):
                     if not self._stopping.is_set():
-                        self._look_at(row)
+                        self._look_unless_refused(row)
                 if not self._stopping.is_set():
                     trouble.is_over()
                 wait = 1.0
@@ -4041,6 +4099,15 @@ class Deleter:
                     trouble.begins(text if expected else f"{text}:\n{traceback.format_exc()}", why)
                 wait = 5.0
             self._wake.wait(wait)
+
+    def _look_unless_refused(self, row: Mapping[str, Any]) -> None:
+        """Look at a row; one of which something can't be asked now holds up no other."""
+        try:
+            self._look_at(row)
+        except LoopbackError as error:
+            if error.status == 0:
+                raise
+            self._later(row, json.loads(row["data"]), BLOCKED_SECONDS)
 
     def _look_at(self, row: Mapping[str, Any]) -> None:
         data, resource = json.loads(row["data"]), row["subject"]
@@ -4059,9 +4126,8 @@ class Deleter:
             self._end(row, "done")
             orthanc.LogWarning(f"{self._name}: {data['Level'].lower()} {resource} stays, its patient is protected")
         else:
-            data = self._with_relatives(data, family)
             try:
-                if self._all_have(data, instances):
+                if self._proofs.all_have(data, instances) and self._proofs.others_have(row, data, family, instances):
                     self._delete(row, data, list(instances), family)
                 else:
                     self._later(row, data, PROVE_AGAIN_SECONDS)
@@ -4081,16 +4147,6 @@ class Deleter:
         """Return what any of it belongs to, of whatever level, with itself."""
         return sorted({resource, *instances, *(key for level in LEVELS for key in self._content(resource, level))})
 
-    def _with_relatives(self, data: Mapping[str, Any], family: list[str]) -> dict[str, Any]:
-        """Return the data of a row with the destinations of other levels, which have not proved yet what they got of it."""
-        rows = self._work.find(Which(task=DELETE, resources=family, states=("waiting", "dead")))
-        every = [data, *(json.loads(row["data"]) for row in rows)]
-        instead: dict[str, list[str]] = {}
-        for destination, names in (pair for each in every for pair in each.get("Instead", {}).items()):
-            instead[destination] = sorted({*instead.get(destination, ()), *names})
-        destinations = sorted({name for each in every for name in each["Destinations"]})
-        return {**data, "Destinations": destinations, **({"Instead": instead} if instead else {})}
-
     def _is_under_way(self, family: list[str], instances: Iterable[str]) -> bool:
         """Return whether a rule, or a person, has still to do with any of it."""
         return self._is_unfinished(family) or is_arriving(self._ledger, self._loopback, instances)
@@ -4098,29 +4154,6 @@ class Deleter:
     def _is_unfinished(self, resources: list[str]) -> bool:
         states = ("waiting", "sending", "dead")
         return self._work.has(Which(resources=resources, not_task=DELETE, states=states))
-
-    def _all_have(self, data: dict[str, Any], instances: Mapping[str, Mapping[str, Any]]) -> bool:
-        """Return whether each destination, or what it went to instead, has proved to have each; False: it is not known yet."""
-        pending = False
-        for destination in data["Destinations"]:
-            missing = self._missing_at(destination, data, instances)
-            pending = pending or missing is None
-            if missing:
-                raise ValueError(f"{destination} has not proved to have {len(missing)} of {len(instances)} instances")
-        return not pending
-
-    def _missing_at(
-        self, destination: str, data: dict[str, Any], instances: Mapping[str, Mapping[str, Any]]
-    ) -> Mapping[str, Mapping[str, Any]] | None:
-        """Return the instances that neither a destination nor what it went to instead has proved to have; None: not known yet."""
-        missing, asked = instances, data.setdefault("Asked", {})
-        for name in (*data.get("Instead", {}).get(destination, ()), destination):
-            if missing:
-                proved = self._prove(name, missing, asked)
-                if proved is None:
-                    return None
-                missing = {key: one for key, one in missing.items() if key not in proved}
-        return missing
 
     def _delete(self, row: Mapping[str, Any], data: Mapping[str, Any], instances: list[str], family: list[str]) -> None:
         for start in range(0, len(instances), INSTANCES_PER_DELETION):
@@ -4150,7 +4183,7 @@ class Deleter:
 
     def _fail(self, row: Mapping[str, Any], data: dict[str, Any], error: str) -> None:
         with self._ledger.transaction():
-            kept = {key: value for key, value in data.items() if key != "Asked"}
+            kept = {key: value for key, value in data.items() if key not in ("Asked", "AskedOf")}
             if not self._work.replace_data(row, kept):
                 return  # noted again meanwhile, or dropped
             self._work.add_attempt(row["id"])
@@ -4330,7 +4363,7 @@ class Destination:
             self._probe_pauses.reset()
             self._trial_pauses.reset()
             self._next_probe, self._next_trial = 0.0, time.monotonic() + self._trial_pauses.next()
-            self.was_silent = False
+            self.was_silent, self._silent_since = False, None  # a probe that ends late is of the time before
         self.away, self.error, self.answered = True, error, False
         self.seconds_of_job = math.inf
         self._failures += 1
@@ -4389,7 +4422,7 @@ class Destination:
     def silent_seconds(self) -> float:
         """Return for how long it has not answered, a probe or a job; -1 where it answers, as far as is known."""
         since = self._silent_since
-        return -1.0 if since is None else time.monotonic() - since
+        return -1.0 if since is None or not self.away else time.monotonic() - since
 
     def settings_changed(self) -> None:
         """Probe it at once, and try a job: it is another one, or Orthanc knows it again."""
@@ -4686,7 +4719,7 @@ class Rows:
         `alternates` those of the rule, if it has some.
         """
         same = Which(task=SEND, resource=resource, queue=destination, states=("waiting",), data={"Level": level})
-        waiting = [row for row in self._work.find(same) if row["priority"] == priority]
+        waiting = [row for row in self._work.find(same) if _may_join(row, priority, alternates)]
         if not waiting:
             place = place_of(level, resource, parents)
             data = {"Level": level, **place, "Instances": None if instances is None else sorted(instances)}
@@ -4694,13 +4727,14 @@ class Rows:
             return self._ledger.add(destination, resource, data, priority)
         data = json.loads(waiting[-1]["data"])
         data.pop("Sent", None)  # not all of it was
+        data.pop("Gone", None)
         both = None if data["Instances"] is None or instances is None else sorted({*data["Instances"], *instances})
         self._work.change(waiting[-1]["id"], data={**data, "Instances": both})
         return int(waiting[-1]["id"])
 
     def divide(self, row: Mapping[str, Any], *parts: Sequence[str]) -> list[dict[str, Any]]:
         """Leave the first of these instances in a row, give each of the others a row of its own; return all these rows."""
-        data = json.loads(row["data"])
+        data = {key: value for key, value in json.loads(row["data"]).items() if key != "Gone"}
         with self._ledger.transaction():
             self._work.change(row["id"], data={**data, "Instances": [*parts[0]]})
             others = [
@@ -4740,7 +4774,10 @@ class Rows:
 
     def note_gone(self, row: Mapping[str, Any], number: int) -> None:
         """Count instances of a row that were deleted before they could be sent, and say so."""
-        self.gone.note(number, f"{number} instances of {name_of(row)} were deleted here before {row['queue']} got them")
+        if number > 0:
+            self.gone.note(
+                number, f"{number} instances of {name_of(row)} were deleted here before {row['queue']} got them"
+            )
 
     def fail(self, row: Mapping[str, Any], error: str) -> None:
         """Let a row whose attempt has failed wait for the next one, or give it up."""
@@ -4772,6 +4809,13 @@ class Rows:
             self._work.change(row["id"], subject=instances[0])
             self.fail({**row, "subject": instances[0], "data": json.dumps(alone)}, error)
             self._work.change(row["id"], next_attempt=time.time() + LONGEST_WAIT_SECONDS)
+
+
+def _may_join(row: Mapping[str, Any], priority: int, alternates: Sequence[str]) -> bool:
+    """Return whether what is sent with this priority and these alternates may join a row; none joins one that was moved."""
+    data = json.loads(row["data"])
+    same = (row["priority"], data.get("Alternates", [])) == (priority, [*alternates])
+    return same and "MovedFrom" not in data
 
 
 # ---- src/forwarding/alternates.py: Another way when a destination is down: what waits for it goes to the first of its alternates that answers.
@@ -4823,7 +4867,7 @@ class Alternates:
         self._names = alternates_by_name(self._of_section, *(rule.alternates for rule in context.rules))
         self._transport, self._loopback = context.transport, context.loopback
         self._probes: dict[str, AlternateProbe] = {}
-        self._next_look = 0.0  # monotonic
+        self._next_look: dict[str, float] = {}  # by destination, monotonic
 
     def look(self) -> None:
         """Move what waits for destinations that have been silent for too long, if an alternate answers."""
@@ -4832,8 +4876,9 @@ class Alternates:
             if health.silent_seconds() < self._after_seconds or not self._may_be_sent_to(name):
                 continue
             answering = {alternate for alternate in alternates if self._answers(alternate)}
-            if answering and time.monotonic() >= self._next_look and self._ledger.queues("waiting").get(name):
-                self._next_look = time.monotonic() + ALTERNATES_LOOK_SECONDS
+            is_due = time.monotonic() >= self._next_look.get(name, 0.0)
+            if answering and is_due and self._ledger.queues("waiting").get(name):
+                self._next_look[name] = time.monotonic() + ALTERNATES_LOOK_SECONDS
                 self._move(name, answering)
 
     def _may_be_sent_to(self, name: str) -> bool:
@@ -4944,10 +4989,8 @@ def family_of(loopback: Loopback, resource: str) -> set[str]:
 REMEMBERED = 50_000  # instances; what is forgotten, or lost by a restart, is read from Orthanc
 UID_TAGS = ("0010,0020", "0020,000d", "0020,000e")  # PatientID, StudyInstanceUID, SeriesInstanceUID
 LONGEST_VALUE = 1024  # characters of a value
-ORIGIN = (
-    *("Origin", "RemoteAET", "CalledAET", "RemoteIP", "HttpUsername", "ModifiedFrom", "AnonymizedFrom"),
-    *("SopClassUid", "TransferSyntax"),
-)
+KIND = ("SopClassUid", "TransferSyntax")  # what an instance is, beside where it came from
+ORIGIN = ("Origin", "RemoteAET", "CalledAET", "RemoteIP", "HttpUsername", "ModifiedFrom", "AnonymizedFrom", *KIND)
 
 
 class Arrival(NamedTuple):
@@ -5044,7 +5087,7 @@ class Host:
                 self._thread = threading.Thread(target=self._look_up, name=f"looks up {self.name}", daemon=True)
                 self._thread.start()
             looking_up = self._thread
-        for _ in range(round(wait / ADDRESS_LOOK_SECONDS)):
+        for _ in range(0 if self._addresses else round(wait / ADDRESS_LOOK_SECONDS)):  # else the last ones do meanwhile
             if not looking_up.is_alive() or self._stopping.is_set():
                 break
             looking_up.join(ADDRESS_LOOK_SECONDS)
@@ -5400,7 +5443,9 @@ CREATE TABLE IF NOT EXISTS given(
 FORGET_ROUTED = f"""
 DELETE FROM given WHERE NOT EXISTS (
     SELECT 1 FROM arrived WHERE level IN ('Patient','Study','Series') AND arrived.instance=given.instance)
-AND instance NOT IN (SELECT key FROM work, json_each(work.data, '$.Instances') WHERE task='{ROUTE}')
+AND instance NOT IN (
+    SELECT key FROM work, json_each(work.data, '$.Instances')
+    WHERE state IN ('waiting','sending','dead') AND task='{ROUTE}')
 """
 
 
@@ -5728,6 +5773,7 @@ class Bisection:
         with self._ledger.transaction():
             if not self._work.replace_data(row, data):
                 return  # a person has dropped it, or more of the study has joined it
+            data.pop("Gone", None)
             if len(instances) > 1:
                 middle = len(instances) // 2
                 self._work.change(row["id"], data={**data, "Instances": instances[:middle]}, next_attempt=0)
@@ -5926,6 +5972,7 @@ class Verifier:
         self._has, self._loopback, self._wake, self._lock = has, loopback, wake, threading.Lock()
         self._rows: dict[int, str] = {}  # that were added and not taken out, with their destinations
         self._waiting: dict[str, dict[int, Asked]] = {}
+        self._alone: set[int] = set()  # rows that share no question any more
         self._asking: set[str] = set()  # destinations that have a thread
 
     def add(self, destination: str, row: int, asked: Asked) -> None:
@@ -5936,8 +5983,8 @@ class Verifier:
             self._rows[row] = destination
             self._waiting.setdefault(destination, {})[row] = asked
             if destination not in self._asking:
-                self._asking.add(destination)
                 threading.Thread(target=self._ask, args=(destination,), name=f"asks {destination}", daemon=True).start()
+                self._asking.add(destination)
 
     def is_under_way(self, row: int) -> bool:
         """Return whether a row is being asked for."""
@@ -5970,6 +6017,9 @@ class Verifier:
                 whole = [one.whole for row, one in rows.items() if one.whole and len(wanted[row]) <= LARGEST_WHOLE]
                 there = self._has(destination, sorted({one for some in wanted.values() for one in some}), whole)
             except Exception as found:  # noqa: BLE001 - whatever it is, it is no proof
+                if isinstance(found, ValueError) and len(rows) > 1:  # it may be about one of them alone
+                    self._ask_one_by_one(destination, rows)
+                    continue
                 error = one_line(found) or repr(found)
             for row in rows:
                 some = wanted.get(row, ())
@@ -5997,11 +6047,22 @@ class Verifier:
             waiting, rows, number = self._waiting[destination], dict[int, Asked](), 0
             while waiting and number < NAMED_PER_QUESTION and len(rows) < ROWS_PER_QUESTION:
                 row = next(iter(waiting))
+                if rows and row in self._alone:
+                    break
                 rows[row] = waiting.pop(row)
                 number += len(rows[row].instances)
+                if row in self._alone:
+                    self._alone.discard(row)
+                    break
             if not rows:
                 self._asking.discard(destination)
             return rows
+
+    def _ask_one_by_one(self, destination: str, rows: Mapping[int, Asked]) -> None:
+        """Put rows back, each for a question of its own."""
+        with self._lock:
+            self._alone.update(rows)
+            self._waiting[destination] = {**rows, **self._waiting[destination]}
 
 
 class Verification:
@@ -6010,8 +6071,10 @@ class Verification:
     def __init__(self, context: Context, destinations: Destinations, rows: Rows, verifier: Verifier | None) -> None:
         self._ledger, self._work, self._loopback = context.ledger, Work(context.ledger), context.loopback
         self._settings, self._destinations, self._rows, self._verifier = context.settings, destinations, rows, verifier
-        self._asks_after_failure = context.transport.asks_after_failure
-        self._failed: dict[int, str] = {}  # why the jobs of rows failed that are being asked for
+        # Where an image may come again with another content, that it is there does not say which.
+        self._asks_after_failure = context.transport.asks_after_failure and not may_overwrite(context.configuration)
+        # Rows whose job has failed and that are being asked for: the destination, and why.
+        self._failed: dict[int, tuple[str, str]] = {}
 
     def begin(self, row: Mapping[str, Any], failed: str = "") -> bool:
         """Ask the destination of a row, if that is wanted of it; return whether it is. The row stays `sending` meanwhile.
@@ -6025,7 +6088,7 @@ class Verification:
         if self._verifier is None or not is_wanted:
             return False
         if failed:
-            self._failed[row["id"]] = failed
+            self._failed[row["id"]] = row["queue"], failed
         data = json.loads(row["data"])
         if data["Instances"] is not None:
             asked = Asked(tuple(data["Instances"]))
@@ -6041,8 +6104,13 @@ class Verification:
         return self._verifier is not None and self._verifier.is_under_way(row)
 
     def number(self, destination: str) -> int:
-        """Return the number of rows of a destination that are being asked for."""
-        return self._verifier.number(destination) if self._verifier else 0
+        """Return the number of rows of a destination that are being asked for, and whose job has succeeded."""
+        if self._verifier is None:
+            return 0
+        failed = sum(
+            name == destination for name, _ in self._failed.values()
+        )  # what else waits is held back until then
+        return self._verifier.number(destination) - failed
 
     def settle(self, fail: Callable[[Mapping[str, Any], str], None]) -> None:
         """Write down the answers that have come.
@@ -6087,8 +6155,9 @@ class Verification:
                 self._rows.end_delivered({**row, "data": json.dumps(delivered)})
                 row = {**row, "data": json.dumps(rest)}
                 row["id"] = self._ledger.add(row["queue"], row["subject"], rest, row["priority"])
+                self._work.claim(row["id"])  # what a person sends now gets a row of its own
                 self._work.change(row["id"], attempts=row["attempts"])
-        fail(row, self._failed[answer.row])
+        fail(row, self._failed[answer.row][1])
 
     def _send_missing(self, row: Mapping[str, Any], answer: Verified) -> None:
         """Send what the destination took and does not have again, in a row of its own, for which the rest does not wait."""
@@ -6125,7 +6194,7 @@ class Outcomes:
     """Settles rows by how their jobs have ended."""
 
     def __init__(self, context: Context, destinations: Destinations, rows: Rows, verification: Verification) -> None:
-        self._work, self._loopback = Work(context.ledger), context.loopback
+        self._ledger, self._work, self._loopback = context.ledger, Work(context.ledger), context.loopback
         self._destinations, self._rows, self._verification = destinations, rows, verification
 
     def settle_delivered(self, row: Mapping[str, Any]) -> None:
@@ -6217,8 +6286,9 @@ class Outcomes:
             self.settle_delivered(row)
             return None, True
         if number:
-            row, part = self._rows.divide(row, left, instances[:number])
-            self._work.claim(part["id"], row["job"])
+            with self._ledger.transaction():  # what a person sends in between would join the part that is there
+                row, part = self._rows.divide(row, left, instances[:number])
+                self._work.claim(part["id"], row["job"])
             self.settle_delivered(part)
         if duplicate and least < most and len(left) > TOLD_EXACTLY:
             return self._rows.divide(row, left[:TOLD_EXACTLY], left[TOLD_EXACTLY:])[0], True
@@ -6333,7 +6403,7 @@ class Pace:
             self.slow = (
                 f"{self._name} answers each image 40 ms late, and a C-ECHO too: {self._context.transport.if_delayed}"
             )
-            if not self._is_said:
+            if not self._is_said and not self._context.stopping.is_set():
                 self._is_said = True
                 orthanc.LogWarning(f"{self._context.name}: {self.slow}")
 
@@ -6390,6 +6460,7 @@ class Portions:
         number = self._number_that_fit(instances)
         if number >= len(instances):
             return row
+        data.pop("Gone", None)
         first, rest = ({**data, "Instances": some} for some in (instances[:number], instances[number:]))
         with self._ledger.transaction():
             self._work.change(row["id"], data=first)
@@ -6527,7 +6598,9 @@ class Jobs:
                 raise  # then it is not the resources that were not found
         if not here:
             return None
-        self._rows.leave_out_deleted(row, len(here))
+        wanted = json.loads(row["data"])["Instances"]
+        named_each = not wanted or resources == wanted
+        self._rows.leave_out_deleted(row, len(here if named_each else still_here(self._loopback, wanted)))
         return self._post(row, here, options)
 
     def settle_ended(self) -> None:
@@ -6567,6 +6640,9 @@ class Jobs:
         data = json.loads(row["data"])
         if not data["Instances"] or not self._whole_series.is_worth_it(data["Instances"]):
             return row
+        job = get_job(self._loopback, row["job"])
+        if job and not job.get("Progress") and was_out_of_reach(ending_of(job, reported=False)[1]):
+            return row  # it has sent nothing
         self._work.change(row["id"], data={**data, "NameEach": True})
         return {**row, "data": json.dumps({**data, "NameEach": True})}
 
@@ -6747,7 +6823,7 @@ class Dispatcher:
             name for name in waiting if not self._is_held_back(name) and not self._destinations.health_of(name).away
         }
         others = {*self._destinations.may_get(), *busy, *waiting}
-        return Slots(self._concurrent, len(sharing.union(busy)), is_shared=len(others) > 1)
+        return Slots(self._concurrent, max(1, len(sharing.union(busy))), is_shared=len(others) > 1)
 
     def _is_held_back(self, name: str) -> bool:
         return self._destinations.is_paused(name) or not self._destinations.is_open(name)
@@ -7908,6 +7984,7 @@ TAGS = {
     "0020000E": "SeriesInstanceUID",
 }
 PATIENT_ID = "00100020"
+KNOWS_NO_ROUTE = (400, 401, 404)  # as Orthanc passes on what a server answers; of all other errors it makes a 500
 FILES_BELOW_ROOT = "auto-forward-dicomweb/files"  # our own route, below the plugin's root
 JSON = {"Accept": "application/dicom+json"}
 
@@ -7995,12 +8072,17 @@ class DicomWebServers:
 
     def _raise_if_same_file(self, loopback: Loopback, name: str, instance: str, file: str | None) -> None:
         """Raise ValueError if a server leads back to this one, by whatever way, or shares its database: it names our file."""
-        with contextlib.suppress(LoopbackError):  # one of another kind, or without this script, knows no such route
+        try:
             answer = self._ask(loopback, name, f"/{FILES_BELOW_ROOT}/{instance}", {})
-            if isinstance(answer, dict) and file and answer.get("FileUuid") == file:
-                raise ValueError(
-                    f"{name} leads back to this server, or shares its database: it names the file that is here"
-                )
+        except LoopbackError as error:
+            # One of another kind, or without this script, knows no such route; all else says nothing.
+            if error.status not in KNOWS_NO_ROUTE:
+                raise ValueError(f"{name} can't be asked whether it leads back to this server: {error}") from error
+            return
+        if isinstance(answer, dict) and file and answer.get("FileUuid") == file:
+            raise ValueError(
+                f"{name} leads back to this server, or shares its database: it names the file that is here"
+            )
 
     def register_route(self, bound: Callable[[RouteHandler], RouteHandler], refusal: str | None) -> None:
         """Register the route that an Orthanc asks which wants to know whether a server leads back to it.

@@ -495,7 +495,7 @@ TABLE: dict[tuple[str, str], dict[str, str]] = {
     },
     ("src/forwarding/sent_instances.py", "tests/forwarding/unit/test_late_series.py"): {
         'or given["seq"] == seq < 0': "",
-        "AND instance NOT IN (SELECT key FROM": "AND instance IN (SELECT key FROM",
+        "AND instance NOT IN (": "AND instance IN (",
         "self._ledger.run(FORGET_ROUTED)": "pass",
     },
     ("src/forwarding/backfill.py", "tests/forwarding/unit/test_deliveries.py"): {
@@ -536,6 +536,7 @@ TABLE: dict[tuple[str, str], dict[str, str]] = {
         "if error.status != 404:": "if True:",
     },
     ("src/forwarding/dicomweb.py", "tests/auto_forward_dicomweb/unit/test_dicomweb_servers.py"): {
+        "if error.status not in KNOWS_NO_ROUTE:": "if False:",
         'if came.get("Origin") == "Plugins" or (': "if (",
         'came.get("Origin") == "RestApi" and came.get("RemoteIP") in addresses': "False",
         "if isinstance(answer, dict) and file and": "if False and",
@@ -557,6 +558,7 @@ TABLE: dict[tuple[str, str], dict[str, str]] = {
         'self._ledger.add(row["queue"], row["subject"], rest, row["priority"])': "pass",
     },
     ("src/forwarding/verification.py", "tests/auto_forward_dicomweb/unit/test_dicomweb_servers.py"): {
+        " and not may_overwrite(context.configuration)": "",
         "if arrived and not answer.missing:": "if False:",
         "arrived = sorted({*answer.asked} - {*answer.missing}) if not answer.error else []": "arrived = sorted(answer.asked)",
     },
@@ -574,6 +576,13 @@ TABLE: dict[tuple[str, str], dict[str, str]] = {
     ("src/auto_retries/attempts.py", "tests/auto_retries/unit/test_changed_destinations.py"): {
         "if self._stopping.is_set():  # it took": "if False:  # it took",
     },
+    ("src/forwarding/proofs.py", "tests/forwarding/unit/test_deletion.py"): {
+        "if missing:\n                raise": "if False:\n                raise",
+        "{one: instances[one] for one in part}": "instances",
+    },
+    ("src/forwarding/rows.py", "tests/forwarding/unit/test_alternates.py"): {
+        '(row["priority"], data.get("Alternates", [])) == (priority, [*alternates])': 'row["priority"] == priority',
+    },
     ("src/forwarding/deletion.py", "tests/forwarding/unit/test_deletion.py"): {
         'if now and (now["data"], now["created"]) == (row["data"], row["created"]):': "if True:",
         # (a)
@@ -581,9 +590,9 @@ TABLE: dict[tuple[str, str], dict[str, str]] = {
         "self._stopping.is_set() or self._is_under_way(family, some)": "self._stopping.is_set()",
         # (b)
         'states = ("waiting", "sending", "dead")': 'states = ("waiting", "sending", "sending")',
-        "if missing:\n                raise": "if False:\n                raise",
         "if self._is_protected(patient)]:": "if False]:",
-        "data = self._with_relatives(data, family)\n": "pass\n",
+        " and self._proofs.others_have(row, data, family, instances)": "",
+        "self._look_unless_refused(row)\n": "self._look_at(row)\n",
         '*before.get("Destinations", ())': "",
     },
     ("src/forwarding/peers.py", "tests/forwarding/test_identity.py"): {
@@ -596,6 +605,8 @@ TABLE: dict[tuple[str, str], dict[str, str]] = {
         "and len(wanted[row]) <= LARGEST_WHOLE": "",
     },
     ("src/forwarding/destinations.py", "tests/forwarding/unit/test_destinations.py"): {
+        "if since is None or not self.away else": "if since is None else",
+        "self.was_silent, self._silent_since = False, None": "self.was_silent = False",
         # (j)
         "self._probe_pauses.next()": "1.0",
         "return not self.away or": "return True or",
@@ -624,7 +635,7 @@ TABLE: dict[tuple[str, str], dict[str, str]] = {
     },
     ("src/forwarding/pace.py", "tests/forwarding/unit/test_pace.py"): {
         "if DELAYED_ECHO_SECONDS[0] <= fastest <= DELAYED_ECHO_SECONDS[1]:": "if True:",
-        "if not self._is_said:": "if True:",
+        "if not self._is_said and": "if",
         "count_of(found) < FEWEST_IMAGES": "False",
         "self._number, self.slow = 0, None": "pass",
         "2 * self._needed": "self._needed",

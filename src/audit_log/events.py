@@ -9,7 +9,7 @@ from typing import Any
 
 import orthanc
 
-from common.arrivals import Arrival
+from common.arrivals import KIND, Arrival
 from common.jobs import url_of_peer
 from common.routes import one_line
 
@@ -45,7 +45,8 @@ class EventLines:
     def on_stored(self, at: str, instance: str, arrival: Arrival) -> None:
         """Add that an instance was received, and the modification or anonymization that made it."""
         # First what may fail, then what is kept in memory: when this is done again, nothing counts twice.
-        parents, uids, origin = arrival.parents, arrival.uids, dict(arrival.origin)
+        parents, uids = arrival.parents, arrival.uids
+        origin = {name: value for name, value in arrival.origin.items() if name not in KIND}
         made_by = [name for name in ("ModifiedFrom", "AnonymizedFrom") if origin.pop(name, None)]
         place = {"Study": parents.get("Study", ""), "StudyInstanceUID": uids["Study"], "Patient": uids["Patient"]}
         if not parents:  # identifiers that are not ASCII

@@ -30,7 +30,7 @@ class Host:
                 self._thread = threading.Thread(target=self._look_up, name=f"looks up {self.name}", daemon=True)
                 self._thread.start()
             looking_up = self._thread
-        for _ in range(round(wait / ADDRESS_LOOK_SECONDS)):
+        for _ in range(0 if self._addresses else round(wait / ADDRESS_LOOK_SECONDS)):  # else the last ones do meanwhile
             if not looking_up.is_alive() or self._stopping.is_set():
                 break
             looking_up.join(ADDRESS_LOOK_SECONDS)

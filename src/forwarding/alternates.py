@@ -64,7 +64,7 @@ class Alternates:
         self._names = alternates_by_name(self._of_section, *(rule.alternates for rule in context.rules))
         self._transport, self._loopback = context.transport, context.loopback
         self._probes: dict[str, AlternateProbe] = {}
-        self._next_look = 0.0  # monotonic
+        self._next_look: dict[str, float] = {}  # by destination, monotonic
 
     def look(self) -> None:
         """Move what waits for destinations that have been silent for too long, if an alternate answers."""
@@ -73,8 +73,9 @@ class Alternates:
             if health.silent_seconds() < self._after_seconds or not self._may_be_sent_to(name):
                 continue
             answering = {alternate for alternate in alternates if self._answers(alternate)}
-            if answering and time.monotonic() >= self._next_look and self._ledger.queues("waiting").get(name):
-                self._next_look = time.monotonic() + ALTERNATES_LOOK_SECONDS
+            is_due = time.monotonic() >= self._next_look.get(name, 0.0)
+            if answering and is_due and self._ledger.queues("waiting").get(name):
+                self._next_look[name] = time.monotonic() + ALTERNATES_LOOK_SECONDS
                 self._move(name, answering)
 
     def _may_be_sent_to(self, name: str) -> bool:

@@ -53,6 +53,7 @@ class Bisection:
         with self._ledger.transaction():
             if not self._work.replace_data(row, data):
                 return  # a person has dropped it, or more of the study has joined it
+            data.pop("Gone", None)
             if len(instances) > 1:
                 middle = len(instances) // 2
                 self._work.change(row["id"], data={**data, "Instances": instances[:middle]}, next_attempt=0)

@@ -19,6 +19,7 @@ from common.retry import Retry
 from common.routes import one_line
 from common.work import Which, Work
 from common.worker import Trouble
+from forwarding.proofs import Proofs
 from forwarding.rules import LEVELS
 from forwarding.tasks import DELETE, NO_DESTINATION
 from forwarding.transports import Prove
@@ -50,7 +51,8 @@ class Deleter:
         is_by_scripts: Callable[[str], bool] = lambda _patient: False,
     ) -> None:
         self._name, self._ledger, self._work, self._loopback = name, ledger, Work(ledger), loopback
-        self._prove, self._retry, self._trouble, self._is_by_scripts = prove, retry, trouble, is_by_scripts
+        self._retry, self._trouble, self._is_by_scripts = retry, trouble, is_by_scripts
+        self._proofs = Proofs(prove, self._work, self._content)
         self._wake, self._stopping = threading.Event(), threading.Event()
         self._thread = threading.Thread(target=self._run, name=f"{name} deletes", daemon=True)
         self._thread.start()
@@ -98,7 +100,7 @@ class Deleter:
                 longest = max(self._retry.longest, BLOCKED_SECONDS)
                 for row in self._ledger.due(NO_DESTINATION, PAGE, longest, DELETE):
                     if not self._stopping.is_set():
-                        self._look_at(row)
+                        self._look_unless_refused(row)
                 if not self._stopping.is_set():
                     trouble.is_over()
                 wait = 1.0
@@ -110,6 +112,15 @@ class Deleter:
                     trouble.begins(text if expected else f"{text}:\n{traceback.format_exc()}", why)
                 wait = 5.0
             self._wake.wait(wait)
+
+    def _look_unless_refused(self, row: Mapping[str, Any]) -> None:
+        """Look at a row; one of which something can't be asked now holds up no other."""
+        try:
+            self._look_at(row)
+        except LoopbackError as error:
+            if error.status == 0:
+                raise
+            self._later(row, json.loads(row["data"]), BLOCKED_SECONDS)
 
     def _look_at(self, row: Mapping[str, Any]) -> None:
         data, resource = json.loads(row["data"]), row["subject"]
@@ -128,9 +139,8 @@ class Deleter:
             self._end(row, "done")
             orthanc.LogWarning(f"{self._name}: {data['Level'].lower()} {resource} stays, its patient is protected")
         else:
-            data = self._with_relatives(data, family)
             try:
-                if self._all_have(data, instances):
+                if self._proofs.all_have(data, instances) and self._proofs.others_have(row, data, family, instances):
                     self._delete(row, data, list(instances), family)
                 else:
                     self._later(row, data, PROVE_AGAIN_SECONDS)
@@ -150,16 +160,6 @@ class Deleter:
         """Return what any of it belongs to, of whatever level, with itself."""
         return sorted({resource, *instances, *(key for level in LEVELS for key in self._content(resource, level))})
 
-    def _with_relatives(self, data: Mapping[str, Any], family: list[str]) -> dict[str, Any]:
-        """Return the data of a row with the destinations of other levels, which have not proved yet what they got of it."""
-        rows = self._work.find(Which(task=DELETE, resources=family, states=("waiting", "dead")))
-        every = [data, *(json.loads(row["data"]) for row in rows)]
-        instead: dict[str, list[str]] = {}
-        for destination, names in (pair for each in every for pair in each.get("Instead", {}).items()):
-            instead[destination] = sorted({*instead.get(destination, ()), *names})
-        destinations = sorted({name for each in every for name in each["Destinations"]})
-        return {**data, "Destinations": destinations, **({"Instead": instead} if instead else {})}
-
     def _is_under_way(self, family: list[str], instances: Iterable[str]) -> bool:
         """Return whether a rule, or a person, has still to do with any of it."""
         return self._is_unfinished(family) or is_arriving(self._ledger, self._loopback, instances)
@@ -167,29 +167,6 @@ class Deleter:
     def _is_unfinished(self, resources: list[str]) -> bool:
         states = ("waiting", "sending", "dead")
         return self._work.has(Which(resources=resources, not_task=DELETE, states=states))
-
-    def _all_have(self, data: dict[str, Any], instances: Mapping[str, Mapping[str, Any]]) -> bool:
-        """Return whether each destination, or what it went to instead, has proved to have each; False: it is not known yet."""
-        pending = False
-        for destination in data["Destinations"]:
-            missing = self._missing_at(destination, data, instances)
-            pending = pending or missing is None
-            if missing:
-                raise ValueError(f"{destination} has not proved to have {len(missing)} of {len(instances)} instances")
-        return not pending
-
-    def _missing_at(
-        self, destination: str, data: dict[str, Any], instances: Mapping[str, Mapping[str, Any]]
-    ) -> Mapping[str, Mapping[str, Any]] | None:
-        """Return the instances that neither a destination nor what it went to instead has proved to have; None: not known yet."""
-        missing, asked = instances, data.setdefault("Asked", {})
-        for name in (*data.get("Instead", {}).get(destination, ()), destination):
-            if missing:
-                proved = self._prove(name, missing, asked)
-                if proved is None:
-                    return None
-                missing = {key: one for key, one in missing.items() if key not in proved}
-        return missing
 
     def _delete(self, row: Mapping[str, Any], data: Mapping[str, Any], instances: list[str], family: list[str]) -> None:
         for start in range(0, len(instances), INSTANCES_PER_DELETION):
@@ -219,7 +196,7 @@ class Deleter:
 
     def _fail(self, row: Mapping[str, Any], data: dict[str, Any], error: str) -> None:
         with self._ledger.transaction():
-            kept = {key: value for key, value in data.items() if key != "Asked"}
+            kept = {key: value for key, value in data.items() if key not in ("Asked", "AskedOf")}
             if not self._work.replace_data(row, kept):
                 return  # noted again meanwhile, or dropped
             self._work.add_attempt(row["id"])

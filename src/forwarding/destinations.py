@@ -60,7 +60,7 @@ class Destination:
             self._probe_pauses.reset()
             self._trial_pauses.reset()
             self._next_probe, self._next_trial = 0.0, time.monotonic() + self._trial_pauses.next()
-            self.was_silent = False
+            self.was_silent, self._silent_since = False, None  # a probe that ends late is of the time before
         self.away, self.error, self.answered = True, error, False
         self.seconds_of_job = math.inf
         self._failures += 1
@@ -119,7 +119,7 @@ class Destination:
     def silent_seconds(self) -> float:
         """Return for how long it has not answered, a probe or a job; -1 where it answers, as far as is known."""
         since = self._silent_since
-        return -1.0 if since is None else time.monotonic() - since
+        return -1.0 if since is None or not self.away else time.monotonic() - since
 
     def settings_changed(self) -> None:
         """Probe it at once, and try a job: it is another one, or Orthanc knows it again."""

@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
 """The servers of Orthanc's DICOMweb plugin (`DicomWeb.Servers`), asked through the plugin: it has their passwords."""
 
-import contextlib
 import json
 import socket
 import time
@@ -26,6 +25,7 @@ TAGS = {
     "0020000E": "SeriesInstanceUID",
 }
 PATIENT_ID = "00100020"
+KNOWS_NO_ROUTE = (400, 401, 404)  # as Orthanc passes on what a server answers; of all other errors it makes a 500
 FILES_BELOW_ROOT = "auto-forward-dicomweb/files"  # our own route, below the plugin's root
 JSON = {"Accept": "application/dicom+json"}
 
@@ -113,12 +113,17 @@ class DicomWebServers:
 
     def _raise_if_same_file(self, loopback: Loopback, name: str, instance: str, file: str | None) -> None:
         """Raise ValueError if a server leads back to this one, by whatever way, or shares its database: it names our file."""
-        with contextlib.suppress(LoopbackError):  # one of another kind, or without this script, knows no such route
+        try:
             answer = self._ask(loopback, name, f"/{FILES_BELOW_ROOT}/{instance}", {})
-            if isinstance(answer, dict) and file and answer.get("FileUuid") == file:
-                raise ValueError(
-                    f"{name} leads back to this server, or shares its database: it names the file that is here"
-                )
+        except LoopbackError as error:
+            # One of another kind, or without this script, knows no such route; all else says nothing.
+            if error.status not in KNOWS_NO_ROUTE:
+                raise ValueError(f"{name} can't be asked whether it leads back to this server: {error}") from error
+            return
+        if isinstance(answer, dict) and file and answer.get("FileUuid") == file:
+            raise ValueError(
+                f"{name} leads back to this server, or shares its database: it names the file that is here"
+            )
 
     def register_route(self, bound: Callable[[RouteHandler], RouteHandler], refusal: str | None) -> None:
         """Register the route that an Orthanc asks which wants to know whether a server leads back to it.

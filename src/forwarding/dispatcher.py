@@ -96,7 +96,7 @@ class Dispatcher:
             name for name in waiting if not self._is_held_back(name) and not self._destinations.health_of(name).away
         }
         others = {*self._destinations.may_get(), *busy, *waiting}
-        return Slots(self._concurrent, len(sharing.union(busy)), is_shared=len(others) > 1)
+        return Slots(self._concurrent, max(1, len(sharing.union(busy))), is_shared=len(others) > 1)
 
     def _is_held_back(self, name: str) -> bool:
         return self._destinations.is_paused(name) or not self._destinations.is_open(name)

@@ -8,13 +8,14 @@ from collections import deque
 from collections.abc import Mapping
 from typing import Any
 
-from common.jobs import UNFINISHED_JOBS, Ending, ending_of
+from common.jobs import UNFINISHED_JOBS, Ending, ending_of, get_job
 from common.ledger import SEND
 from common.loopback import LoopbackError
 from common.work import Which, Work
 from forwarding.archive import still_here
 from forwarding.context import Context
 from forwarding.destinations import Destinations
+from forwarding.failures import was_out_of_reach
 from forwarding.outcomes import Outcomes
 from forwarding.pace import Paces
 from forwarding.portions import Portions
@@ -122,7 +123,9 @@ class Jobs:
                 raise  # then it is not the resources that were not found
         if not here:
             return None
-        self._rows.leave_out_deleted(row, len(here))
+        wanted = json.loads(row["data"])["Instances"]
+        named_each = not wanted or resources == wanted
+        self._rows.leave_out_deleted(row, len(here if named_each else still_here(self._loopback, wanted)))
         return self._post(row, here, options)
 
     def settle_ended(self) -> None:
@@ -162,6 +165,9 @@ class Jobs:
         data = json.loads(row["data"])
         if not data["Instances"] or not self._whole_series.is_worth_it(data["Instances"]):
             return row
+        job = get_job(self._loopback, row["job"])
+        if job and not job.get("Progress") and was_out_of_reach(ending_of(job, reported=False)[1]):
+            return row  # it has sent nothing
         self._work.change(row["id"], data={**data, "NameEach": True})
         return {**row, "data": json.dumps({**data, "NameEach": True})}
 

@@ -30,7 +30,7 @@ class Outcomes:
     """Settles rows by how their jobs have ended."""
 
     def __init__(self, context: Context, destinations: Destinations, rows: Rows, verification: Verification) -> None:
-        self._work, self._loopback = Work(context.ledger), context.loopback
+        self._ledger, self._work, self._loopback = context.ledger, Work(context.ledger), context.loopback
         self._destinations, self._rows, self._verification = destinations, rows, verification
 
     def settle_delivered(self, row: Mapping[str, Any]) -> None:
@@ -122,8 +122,9 @@ class Outcomes:
             self.settle_delivered(row)
             return None, True
         if number:
-            row, part = self._rows.divide(row, left, instances[:number])
-            self._work.claim(part["id"], row["job"])
+            with self._ledger.transaction():  # what a person sends in between would join the part that is there
+                row, part = self._rows.divide(row, left, instances[:number])
+                self._work.claim(part["id"], row["job"])
             self.settle_delivered(part)
         if duplicate and least < most and len(left) > TOLD_EXACTLY:
             return self._rows.divide(row, left[:TOLD_EXACTLY], left[TOLD_EXACTLY:])[0], True

@@ -59,7 +59,7 @@ class Pace:
             self.slow = (
                 f"{self._name} answers each image 40 ms late, and a C-ECHO too: {self._context.transport.if_delayed}"
             )
-            if not self._is_said:
+            if not self._is_said and not self._context.stopping.is_set():
                 self._is_said = True
                 orthanc.LogWarning(f"{self._context.name}: {self.slow}")
 

@@ -40,6 +40,7 @@ class Portions:
         number = self._number_that_fit(instances)
         if number >= len(instances):
             return row
+        data.pop("Gone", None)
         first, rest = ({**data, "Instances": some} for some in (instances[:number], instances[number:]))
         with self._ledger.transaction():
             self._work.change(row["id"], data=first)

@@ -50,7 +50,7 @@ class Rows:
         `alternates` those of the rule, if it has some.
         """
         same = Which(task=SEND, resource=resource, queue=destination, states=("waiting",), data={"Level": level})
-        waiting = [row for row in self._work.find(same) if row["priority"] == priority]
+        waiting = [row for row in self._work.find(same) if _may_join(row, priority, alternates)]
         if not waiting:
             place = place_of(level, resource, parents)
             data = {"Level": level, **place, "Instances": None if instances is None else sorted(instances)}
@@ -58,13 +58,14 @@ class Rows:
             return self._ledger.add(destination, resource, data, priority)
         data = json.loads(waiting[-1]["data"])
         data.pop("Sent", None)  # not all of it was
+        data.pop("Gone", None)
         both = None if data["Instances"] is None or instances is None else sorted({*data["Instances"], *instances})
         self._work.change(waiting[-1]["id"], data={**data, "Instances": both})
         return int(waiting[-1]["id"])
 
     def divide(self, row: Mapping[str, Any], *parts: Sequence[str]) -> list[dict[str, Any]]:
         """Leave the first of these instances in a row, give each of the others a row of its own; return all these rows."""
-        data = json.loads(row["data"])
+        data = {key: value for key, value in json.loads(row["data"]).items() if key != "Gone"}
         with self._ledger.transaction():
             self._work.change(row["id"], data={**data, "Instances": [*parts[0]]})
             others = [
@@ -104,7 +105,10 @@ class Rows:
 
     def note_gone(self, row: Mapping[str, Any], number: int) -> None:
         """Count instances of a row that were deleted before they could be sent, and say so."""
-        self.gone.note(number, f"{number} instances of {name_of(row)} were deleted here before {row['queue']} got them")
+        if number > 0:
+            self.gone.note(
+                number, f"{number} instances of {name_of(row)} were deleted here before {row['queue']} got them"
+            )
 
     def fail(self, row: Mapping[str, Any], error: str) -> None:
         """Let a row whose attempt has failed wait for the next one, or give it up."""
@@ -136,3 +140,10 @@ class Rows:
             self._work.change(row["id"], subject=instances[0])
             self.fail({**row, "subject": instances[0], "data": json.dumps(alone)}, error)
             self._work.change(row["id"], next_attempt=time.time() + LONGEST_WAIT_SECONDS)
+
+
+def _may_join(row: Mapping[str, Any], priority: int, alternates: Sequence[str]) -> bool:
+    """Return whether what is sent with this priority and these alternates may join a row; none joins one that was moved."""
+    data = json.loads(row["data"])
+    same = (row["priority"], data.get("Alternates", [])) == (priority, [*alternates])
+    return same and "MovedFrom" not in data

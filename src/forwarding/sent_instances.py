@@ -19,7 +19,9 @@ CREATE TABLE IF NOT EXISTS given(
 FORGET_ROUTED = f"""
 DELETE FROM given WHERE NOT EXISTS (
     SELECT 1 FROM arrived WHERE level IN ('Patient','Study','Series') AND arrived.instance=given.instance)
-AND instance NOT IN (SELECT key FROM work, json_each(work.data, '$.Instances') WHERE task='{ROUTE}')
+AND instance NOT IN (
+    SELECT key FROM work, json_each(work.data, '$.Instances')
+    WHERE state IN ('waiting','sending','dead') AND task='{ROUTE}')
 """
 
 

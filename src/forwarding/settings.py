@@ -150,6 +150,12 @@ def wrong_with_settings(
                 else "it is the script's"
             )
             return f"DestinationOptions.{name}.Options: found {reserved[0]}, which is not allowed: {why}"
+        elsewhere = [key for key in STORE_OPTIONS_FROM if key in options.options]
+        if elsewhere and settings.delete_after_forward:
+            return (
+                f"DestinationOptions.{one_line(name)}.Options: found {', '.join(elsewhere)}, which is not allowed with "
+                "DeleteAfterForward: the images go there, and the proof is asked of the destination as Orthanc knows it"
+            )
         # Orthanc itself ignores what it does not know.
         path = f"DestinationOptions.{one_line(name)}.Options"
         if complaint := wrong_keys(path, options.options, store_options) or _ignored_options(path, options.options):

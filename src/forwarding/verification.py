@@ -15,6 +15,7 @@ from forwarding.archive import still_here
 from forwarding.context import Context
 from forwarding.destinations import Destinations
 from forwarding.rows import Rows
+from forwarding.settings import may_overwrite
 from forwarding.transports import Has
 
 ROWS_PER_QUESTION = 100
@@ -50,6 +51,7 @@ class Verifier:
         self._has, self._loopback, self._wake, self._lock = has, loopback, wake, threading.Lock()
         self._rows: dict[int, str] = {}  # that were added and not taken out, with their destinations
         self._waiting: dict[str, dict[int, Asked]] = {}
+        self._alone: set[int] = set()  # rows that share no question any more
         self._asking: set[str] = set()  # destinations that have a thread
 
     def add(self, destination: str, row: int, asked: Asked) -> None:
@@ -60,8 +62,8 @@ class Verifier:
             self._rows[row] = destination
             self._waiting.setdefault(destination, {})[row] = asked
             if destination not in self._asking:
-                self._asking.add(destination)
                 threading.Thread(target=self._ask, args=(destination,), name=f"asks {destination}", daemon=True).start()
+                self._asking.add(destination)
 
     def is_under_way(self, row: int) -> bool:
         """Return whether a row is being asked for."""
@@ -94,6 +96,9 @@ class Verifier:
                 whole = [one.whole for row, one in rows.items() if one.whole and len(wanted[row]) <= LARGEST_WHOLE]
                 there = self._has(destination, sorted({one for some in wanted.values() for one in some}), whole)
             except Exception as found:  # noqa: BLE001 - whatever it is, it is no proof
+                if isinstance(found, ValueError) and len(rows) > 1:  # it may be about one of them alone
+                    self._ask_one_by_one(destination, rows)
+                    continue
                 error = one_line(found) or repr(found)
             for row in rows:
                 some = wanted.get(row, ())
@@ -121,11 +126,22 @@ class Verifier:
             waiting, rows, number = self._waiting[destination], dict[int, Asked](), 0
             while waiting and number < NAMED_PER_QUESTION and len(rows) < ROWS_PER_QUESTION:
                 row = next(iter(waiting))
+                if rows and row in self._alone:
+                    break
                 rows[row] = waiting.pop(row)
                 number += len(rows[row].instances)
+                if row in self._alone:
+                    self._alone.discard(row)
+                    break
             if not rows:
                 self._asking.discard(destination)
             return rows
+
+    def _ask_one_by_one(self, destination: str, rows: Mapping[int, Asked]) -> None:
+        """Put rows back, each for a question of its own."""
+        with self._lock:
+            self._alone.update(rows)
+            self._waiting[destination] = {**rows, **self._waiting[destination]}
 
 
 class Verification:
@@ -134,8 +150,10 @@ class Verification:
     def __init__(self, context: Context, destinations: Destinations, rows: Rows, verifier: Verifier | None) -> None:
         self._ledger, self._work, self._loopback = context.ledger, Work(context.ledger), context.loopback
         self._settings, self._destinations, self._rows, self._verifier = context.settings, destinations, rows, verifier
-        self._asks_after_failure = context.transport.asks_after_failure
-        self._failed: dict[int, str] = {}  # why the jobs of rows failed that are being asked for
+        # Where an image may come again with another content, that it is there does not say which.
+        self._asks_after_failure = context.transport.asks_after_failure and not may_overwrite(context.configuration)
+        # Rows whose job has failed and that are being asked for: the destination, and why.
+        self._failed: dict[int, tuple[str, str]] = {}
 
     def begin(self, row: Mapping[str, Any], failed: str = "") -> bool:
         """Ask the destination of a row, if that is wanted of it; return whether it is. The row stays `sending` meanwhile.
@@ -149,7 +167,7 @@ class Verification:
         if self._verifier is None or not is_wanted:
             return False
         if failed:
-            self._failed[row["id"]] = failed
+            self._failed[row["id"]] = row["queue"], failed
         data = json.loads(row["data"])
         if data["Instances"] is not None:
             asked = Asked(tuple(data["Instances"]))
@@ -165,8 +183,13 @@ class Verification:
         return self._verifier is not None and self._verifier.is_under_way(row)
 
     def number(self, destination: str) -> int:
-        """Return the number of rows of a destination that are being asked for."""
-        return self._verifier.number(destination) if self._verifier else 0
+        """Return the number of rows of a destination that are being asked for, and whose job has succeeded."""
+        if self._verifier is None:
+            return 0
+        failed = sum(
+            name == destination for name, _ in self._failed.values()
+        )  # what else waits is held back until then
+        return self._verifier.number(destination) - failed
 
     def settle(self, fail: Callable[[Mapping[str, Any], str], None]) -> None:
         """Write down the answers that have come.
@@ -211,8 +234,9 @@ class Verification:
                 self._rows.end_delivered({**row, "data": json.dumps(delivered)})
                 row = {**row, "data": json.dumps(rest)}
                 row["id"] = self._ledger.add(row["queue"], row["subject"], rest, row["priority"])
+                self._work.claim(row["id"])  # what a person sends now gets a row of its own
                 self._work.change(row["id"], attempts=row["attempts"])
-        fail(row, self._failed[answer.row])
+        fail(row, self._failed[answer.row][1])
 
     def _send_missing(self, row: Mapping[str, Any], answer: Verified) -> None:
         """Send what the destination took and does not have again, in a row of its own, for which the rest does not wait."""

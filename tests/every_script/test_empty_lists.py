@@ -38,6 +38,8 @@ EMPTY: dict[str, dict[str, str]] = {
         "Rules": "nothing is de-identified by itself",
         "Rules[].Destinations": "what the rule matches is left alone",
         **{f"Rules[].Origin.{key}": REFUSED for key in ("RemoteAET", "CalledAET", "RemoteIP", "Method", "User")},
+        "Rules[].SOPClasses": REFUSED,
+        "Rules[].TransferSyntaxes": REFUSED,
         **{f"Results.{key}": REFUSED for key in ("RemoteAET", "CalledAET", "RemoteIP", "Method", "User")},
     },
     "audit_log": {},
@@ -47,6 +49,8 @@ EMPTY: dict[str, dict[str, str]] = {
             "Rules": "nothing is sent by itself",
             "Rules[].Destinations": "what the rule matches goes nowhere",
             **{f"Rules[].Origin.{key}": REFUSED for key in ("RemoteAET", "CalledAET", "RemoteIP", "Method", "User")},
+            "Rules[].SOPClasses": REFUSED,
+            "Rules[].TransferSyntaxes": REFUSED,
             "DestinationOptions.*.Windows": REFUSED,
             "DestinationOptions.*.Windows[].Days": REFUSED,
         }

@@ -300,6 +300,20 @@ def test_all_that_a_study_or_series_has_here_is_asked_for_in_one_question(script
     assert [verifier.take().asked for _ in range(2)] == [("1", "2", "3", "4"), ("4",)]
 
 
+def test_one_row_that_can_not_be_proved_fails_no_other_that_shares_its_question(script: ModuleType) -> None:
+    def has(_destination: str, instances: list[str], _whole: list[str]) -> set[str]:
+        if "strange" in instances:
+            raise ValueError("it has the UID, but of another patient")
+        return {*instances}
+
+    verifier = script.Verifier(has, Knows({}), threading.Event())
+    for row, name in enumerate(("1", "2", "strange", "4")):
+        verifier.add("PEER", row, script.Asked((name,)))
+    wait_until(lambda: len(verifier.answers) == 4)
+    answers = {answer.row: answer.error for answer in (verifier.take() for _ in range(4))}
+    assert answers == {0: "", 1: "", 2: "it has the UID, but of another patient", 3: ""}
+
+
 def test_rows_are_not_settled_where_this_orthanc_does_not_answer(script: ModuleType) -> None:
     class Away:
         def post(self, _path: str, _body: object) -> None:

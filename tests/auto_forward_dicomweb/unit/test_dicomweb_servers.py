@@ -29,6 +29,7 @@ class Cloud:
         self.there: list[str] = []
         self.patient = "P1"
         self.file: str | None = None  # what it answers to our own route
+        self.no_file = 404
         self.page = 1000
         self.size = 1000  # bytes of each instance
         self.asked: list[dict[str, Any]] = []
@@ -87,7 +88,7 @@ class Cloud:
 
     def _get(self, _path: str, body: Any) -> Any:
         if "/files/" in body["Uri"]:
-            return {"FileUuid": self.file} if self.file else self.rest.error(404)
+            return {"FileUuid": self.file} if self.file else self.rest.error(self.no_file)
         self.asked.append(body)
         if body["Uri"] == "/studies":
             return [{"0020000D": {"Value": ["1.2"]}, "00100020": {"Value": [self.patient]}}]
@@ -159,6 +160,16 @@ def test_what_arrived_of_a_job_that_failed_is_done_and_only_the_rest_is_sent_aga
     cloud.turn(60)
     eventually(lambda: len(cloud.sent()) > 1)
     assert cloud.sent()[1] == ["i2"]
+
+
+def test_where_an_image_may_come_again_with_another_content_that_it_is_there_says_nothing(cloud: Cloud) -> None:
+    cloud.start({"OverwriteInstances": True})
+    cloud.receive("i1", "i2")
+    eventually(cloud.sent)
+    cloud.there = ["i1", "i2"]
+    cloud.end(1, **FAILED)
+    eventually(lambda: cloud.rows()[0]["Error"])
+    assert cloud.shown() == [("waiting", 2)]
 
 
 def test_what_arrived_whole_is_done_whatever_the_job_says(cloud: Cloud) -> None:
@@ -288,6 +299,13 @@ def test_a_server_that_names_the_very_file_that_is_here_proves_nothing(
         assert proving.prove() == {"i1", "i2"}
         return
     with pytest.raises(ValueError, match="cloud leads back to this server, or shares its database"):
+        proving.prove()
+
+
+def test_a_server_that_cant_be_asked_whether_it_leads_back_here_proves_nothing(proving: Proving) -> None:
+    """A proxy in between times out, or this script has too many requests at a time."""
+    proving.cloud.there, proving.cloud.no_file = ["i1", "i2"], 500
+    with pytest.raises(ValueError, match="cloud can't be asked whether it leads back to this server"):
         proving.prove()
 
 

@@ -57,6 +57,22 @@ def test_what_waits_stays_where(forwarding: Forwarding, why: str) -> None:
     assert forwarding.deliveries()[0]["Destination"] == "PACS"
 
 
+def test_what_has_other_alternates_does_not_join_a_row(forwarding: Forwarding) -> None:
+    rules = [
+        {"Name": "reports", "Origin": {"RemoteAET": ["R"]}, "Alternates": {"PACS": ["VNA"]}},
+        {"Name": "rest"},
+    ]
+    forwarding.start(Rules=rules)
+    forwarding.script.post(f"{NAME}/destinations/PACS/pause", {})
+    forwarding.rest.receive("a1", "i1", RemoteAET="R")
+    forwarding.rest.receive("a1", "i2", RemoteAET="S")
+    forwarding.rest.become_stable("a1")
+    forwarding.turn()
+    assert sorted(row["Instances"] for row in forwarding.deliveries()) == [1, 1]
+    forwarding.receive("a1", "i3", RemoteAET="S")
+    assert sorted(row["Instances"] for row in forwarding.deliveries()) == [1, 2]
+
+
 @pytest.mark.parametrize(
     ("data", "answering", "expected"),
     [
@@ -75,7 +91,6 @@ def test_the_first_alternate_that_answers_gets_what_the_destination_has_not_take
 
 
 def test_a_proof_is_asked_of_the_alternate_first_and_of_the_destination_for_the_rest(source: Any) -> None:
-    deleter = object.__new__(source("forwarding.deletion").Deleter)
     has = {"B": {"i1"}, "A": {"i2"}}
     asked: list[tuple[str, list[str]]] = []
 
@@ -83,10 +98,10 @@ def test_a_proof_is_asked_of_the_alternate_first_and_of_the_destination_for_the_
         asked.append((name, [*instances]))
         return has[name]
 
-    deleter._prove = prove
+    proofs = source("forwarding.proofs").Proofs(prove, None, None)
     data = {"Destinations": ["A"], "Instead": {"A": ["B"]}}
-    assert deleter._all_have(data, {"i1": {}, "i2": {}})
+    assert proofs.all_have(data, {"i1": {}, "i2": {}})
     assert asked == [("B", ["i1", "i2"]), ("A", ["i2"])]
     has["A"] = set()
     with pytest.raises(ValueError, match="A has not proved to have 1 of 2 instances"):
-        deleter._all_have(data, {"i1": {}, "i2": {}})
+        proofs.all_have(data, {"i1": {}, "i2": {}})

@@ -74,6 +74,29 @@ def test_what_one_destination_has_not_proved_stays(deletion: Deletion, destinati
     assert deletion.deleted() == []
 
 
+def test_one_whose_patient_nobody_can_say_anything_of_now_holds_up_no_other(deletion: Deletion) -> None:
+    deletion.rest.studies["b2"] = ["j1"]
+    protected = next(iter(deletion.deleter._content("a1", "Patient")))
+    deletion.rest.answers["GET", f"/patients/{protected}/protected"] = deletion.rest.error(503)
+    with deletion.ledger.transaction():
+        deletion.deleter.note("Study", "a1", ["PACS"])
+        deletion.deleter.note("Study", "b2", ["PACS"])
+    eventually(lambda: deletion.deleted() == ["j1"])
+
+
+def test_a_rule_of_another_level_is_asked_only_for_what_it_has_sent(deletion: Deletion) -> None:
+    """PACS got one image, VNA the whole study."""
+    whole = deletion.deleter._proofs._content
+    deletion.deleter._proofs._content = lambda resource, level: (
+        {resource: {}} if resource == "i003" else whole(resource, level)
+    )
+    deletion.prove = lambda name, instances, _: set(instances) & {"i003"} if name == "PACS" else set(instances)
+    with deletion.ledger.transaction():
+        deletion.deleter.note("Study", "a1", ["VNA"])
+        deletion.deleter.note("Instance", "i003", ["PACS"])
+    eventually(lambda: sorted(deletion.deleted()) == MANY)
+
+
 def test_what_a_destination_got_by_a_rule_of_another_level_waits_for_its_proof_too(deletion: Deletion) -> None:
     deletion.prove = lambda name, instances, _: set(instances) if name == "PACS" else set()
     series = next(iter(deletion.deleter._content("a1", "Series")))

@@ -199,3 +199,15 @@ def test_one_that_was_silent_in_between_begins_again(probing: Probing, source: A
 )
 def test_who_breaks_off_in_the_middle_was_reached(source: Any, why: str, out_of_reach: bool) -> None:
     assert source("forwarding.failures").was_out_of_reach(why) is out_of_reach
+
+
+def test_a_probe_that_fails_after_a_job_has_succeeded_makes_it_silent_for_nobody(probing: Probing) -> None:
+    """Nothing probes a destination that is well, so nothing would end that silence."""
+    probing.destination.failed("broke off")
+    probing.destination.succeeded()
+    probing.destination._ask()  # it was under way since the failure
+    assert probing.destination.silent_seconds() == -1
+    probing.destination.failed("broke off again")
+    assert probing.destination.silent_seconds() == -1  # until a probe fails from now on
+    assert probing.look()
+    assert probing.destination.silent_seconds() >= 0
