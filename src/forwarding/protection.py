@@ -40,11 +40,12 @@ class Protection:
         self._owing, self._is_on = owing, context.settings.protect_undelivered
         self._quiet = float(context.configuration.get("StableAge", 60)) + GRACE + ROUTING_SECONDS
         self._others = tuple(name for name in FORWARDERS if name != context.name)
+        self._leaving = ""  # a patient who is left to another forwarder, just now
 
     def held(self, patients: Collection[str]) -> set[str]:
         """Return which of these patients this script protects."""
         sql = "SELECT patient FROM protected WHERE state<>'theirs' AND patient IN (SELECT value FROM json_each(?))"
-        return {row["patient"] for row in self._ledger.rows(sql, json.dumps([*patients]))}
+        return {row["patient"] for row in self._ledger.rows(sql, json.dumps([*patients]))} - {self._leaving}
 
     def is_by_scripts(self, patient: str) -> bool:
         """Return whether this script, or another forwarder, protects a patient. Raises `LoopbackError`: one can't say."""
@@ -78,8 +79,11 @@ class Protection:
         sql = f"SELECT patient, state FROM protected WHERE NOT {waits} LIMIT ?"
         over = self._ledger.rows(sql, unknown, now, now + self._quiet, PATIENTS_AT_ONCE)
         for row in over:
-            if row["state"] == "theirs" or self._give_back(row["patient"]):
-                self._ledger.run("DELETE FROM protected WHERE patient=?", row["patient"])
+            try:
+                if row["state"] == "theirs" or self._give_back(row["patient"]):
+                    self._ledger.run("DELETE FROM protected WHERE patient=?", row["patient"])
+            finally:
+                self._leaving = ""
         return unknown or PATIENTS_AT_ONCE in (len(new), len(over))
 
     def _begin(self, patient: str, until: float) -> None:
@@ -105,7 +109,10 @@ class Protection:
         """Unprotect a patient, unless a person has done that, or another forwarder needs it; return whether that is done."""
         try:
             if self._held_by_others(patient):
-                return True  # it gives it back
+                # Of two that leave it to each other in the same moment, the one that asks last hears that it is alone.
+                self._leaving = patient
+                if self._held_by_others(patient):
+                    return True  # it gives it back
             if self._is_protected(patient):
                 self._put(patient, is_protected=False)
                 if self._held_by_others(patient):  # since a moment ago

@@ -130,6 +130,30 @@ def test_another_forwarder_that_needs_it_gives_it_back(protecting: Forwarding) -
     assert put(protecting) == [b"1"]
 
 
+def test_of_two_that_leave_it_to_each_other_in_the_same_moment_one_gives_it_back(protecting: Forwarding) -> None:
+    answers = [{"Protected": [PATIENT]}, {"Protected": []}]  # it asked us between these, and forgot the patient then
+    protecting.receive("a1", "1")
+    protecting.turn(20)
+    other_forwarder(protecting, lambda *_: answers.pop(0) if len(answers) > 1 else answers[0])
+    deliver(protecting)
+    assert protecting.rest.protected == set()
+
+
+def test_while_it_leaves_a_patient_to_another_it_does_not_say_that_it_holds_the_patient(protecting: Forwarding) -> None:
+    held = list[Any]()
+
+    def answer(*_: Any) -> Any:
+        held.append(protecting.script.post(f"{NAME}/protected", {"Patients": [PATIENT]}).json()["Protected"])
+        return {"Protected": [PATIENT]}
+
+    protecting.receive("a1", "1")
+    protecting.turn(20)
+    other_forwarder(protecting, answer)
+    deliver(protecting)
+    assert held == [[PATIENT], []]
+    assert put(protecting) == [b"1"]  # the other one gives it back
+
+
 def test_another_forwarder_that_can_not_say_is_asked_again(protecting: Forwarding) -> None:
     other_forwarder(protecting, {"Protected": []})
     protecting.receive("a1", "1")
