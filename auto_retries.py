@@ -4514,7 +4514,10 @@ class Retrier:
         if not self._watcher.has_begun:
             raise Refused(503, f"{NAME} has not looked yet at what happened to jobs while Orthanc was down")
         with self._turns.turn():  # it may ask Orthanc
-            return self._owing.of(resources) | self.watched.resources()
+            # First, for a watched job that fails becomes a row.
+            watched = self.watched.resources()
+            places = places_of(self._loopback, watched - resources).values()
+            return watched | {study or patient for study, patient in places} | self._owing.of(resources)
 
     def _turn(self) -> float:
         self._inbox.flush()

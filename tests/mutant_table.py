@@ -38,6 +38,10 @@ TABLE: dict[tuple[str, str], dict[str, str]] = {
     ("src/auto_forward_peer.py", "tests/forwarding/unit/test_proofs.py"): {
         'if any(one.get("Origin") == "RestApi"': 'if any(False and one.get("Origin") == "RestApi"',
     },
+    ("src/auto_retries/retrier.py", "tests/auto_retries/unit/test_owed.py"): {
+        "watched | {study or patient for study, patient in places} | ": "watched | ",
+        "watched | {study or patient": "{study or patient",
+    },
     ("src/auto_retries/freshness.py", "tests/auto_retries/unit/test_guards.py"): {
         # (e)
         "if self._overwrites:": "if False:",
