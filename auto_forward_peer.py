@@ -2419,6 +2419,25 @@ class Owing:
                 db.executemany(sql, {(row, *places[each], row) for each in resources if each in places})
 
 
+def still_to_read(ledger: Ledger, loopback: Loopback) -> list[str]:
+    """Return the new instances of the log of changes that the script has still to read; ask before `arriving`.
+
+    Orthanc says through OnChange what it has stored, but may be seconds behind.
+
+    Raises
+    ------
+    Refused : (503) they are many.
+    LoopbackError : Orthanc can't answer now.
+    """
+    cursor = ledger.get_value("cursor", -1)
+    if cursor < 0:
+        return []  # Reconcile is false: there is only what OnChange says
+    page = loopback.get(f"/changes?since={cursor}&limit={PAGE}")
+    if not page["Done"]:
+        raise Refused(503, f"{ledger.path.stem} has still to read what arrived")
+    return [change["ID"] for change in page["Changes"] if change["ChangeType"] == "NewInstance"]
+
+
 def arriving(ledger: Ledger, loopback: Loopback, parents: Parents, unread: Iterable[str]) -> set[str]:
     """Return the studies, and patients as a whole, of which something has arrived and is not handed over yet."""
     found, unknown = set[str](), set[str]()
@@ -6982,7 +7001,7 @@ class Intake:
 
     def arriving(self) -> set[str]:
         """Return the studies, and patients as a whole, of which something has arrived and is not routed yet."""
-        unread = self._unread.now() if self._levels else ()
+        unread = (*self._unread.now(), *still_to_read(self._ledger, self._loopback)) if self._levels else ()
         return arriving(self._ledger, self._loopback, self._arrivals.parents, unread)
 
     def _on_change_entry(self, change: Mapping[str, Any]) -> None:
@@ -7287,6 +7306,7 @@ class Engine:
         """Return which studies, of these or any, and patients as a whole, are not delivered."""
         if not self._intake.has_read:
             raise Refused(503, f"{self._name} has not read yet what arrived before Orthanc started")
+        self._reports.inbox.flush()
         arriving = self._intake.arriving() if self.destinations.is_any_wanted() else set[str]()
         return self._owing.of(resources) | arriving
 

@@ -433,10 +433,14 @@ TABLE: dict[tuple[str, str], dict[str, str]] = {
     },
     ("src/forwarding/engine.py", "tests/forwarding/unit/test_owed.py"): {
         "if not self._intake.has_read:": "if False:",
+        "        self._reports.inbox.flush()\n        arriving": "        arriving",
         "return self._owing.of(resources) | arriving": "return self._owing.of(resources)",
         "if self.destinations.is_any_wanted() else": "if True else",
     },
     ("src/common/owed.py", "tests/forwarding/unit/test_owed.py"): {
+        '    if not page["Done"]:\n': "    if False:\n",
+        "    if cursor < 0:\n": "    if False:\n",
+        'if change["ChangeType"] == "NewInstance"]': "if False]",
         "        self.find_out()\n": "",
         '(*arrived, *(("", None, each) for each in unread))': "arrived",
         "UNION SELECT patient FROM owed WHERE study='' AND": "UNION SELECT '' FROM owed WHERE study='' AND",
