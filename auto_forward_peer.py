@@ -2290,6 +2290,7 @@ def is_arriving(ledger: Ledger, loopback: Loopback, instances: Iterable[str]) ->
 
 
 PLACES_PER_LOOKUP = 100
+OVERWRITTEN_SECONDS = 0.2  # after which one that was overwritten is here again: Orthanc deletes it for a moment
 PARENT_OF = {"Instance": "ParentSeries", "Series": "ParentStudy", "Study": "ParentPatient"}
 ARRIVING = """
 SELECT level, resource, MIN(instance) instance FROM arrived WHERE resource IS NOT NULL GROUP BY level, resource
@@ -2407,7 +2408,11 @@ class Owing:
 
     def _find_out(self, rows: Iterable[Mapping[str, Any]]) -> None:
         of_each = {row["id"]: self._resources_of(row) for row in rows}
-        places = places_of(self._loopback, {each for some in of_each.values() for each in some})
+        wanted = {each for some in of_each.values() for each in some}
+        places = places_of(self._loopback, wanted)
+        if missing := wanted - places.keys():
+            time.sleep(OVERWRITTEN_SECONDS)
+            places |= places_of(self._loopback, missing)
         # It may have ended meanwhile.
         sql = (
             "INSERT OR IGNORE INTO owed SELECT ?,?,? "

@@ -58,6 +58,9 @@ TABLE: dict[tuple[str, str], dict[str, str]] = {
     ("src/anonymize_series/anonymizer.py", "tests/anonymize_series/unit/test_ae_titles.py"): {
         '"first", matchers, self._aets)': '"first", matchers)',
     },
+    ("src/anonymize_series/anonymizer.py", "tests/anonymize_series/unit/test_owed.py"): {
+        "(*self._unread.now(), *still_to_read(self.ledger, self.loopback)) if": "self._unread.now() if",
+    },
     ("src/anonymize_series/intake.py", "tests/anonymize_series/unit/test_ae_titles.py"): {
         "has_origin(self._settings.results, origin, self._aets)": "has_origin(self._settings.results, origin)",
     },
@@ -436,6 +439,9 @@ TABLE: dict[tuple[str, str], dict[str, str]] = {
         "        self._reports.inbox.flush()\n        arriving": "        arriving",
         "return self._owing.of(resources) | arriving": "return self._owing.of(resources)",
         "if self.destinations.is_any_wanted() else": "if True else",
+    },
+    ("src/common/owed.py", "tests/common/unit/test_owed.py"): {
+        "            places |= places_of(self._loopback, missing)\n": "",
     },
     ("src/common/owed.py", "tests/forwarding/unit/test_owed.py"): {
         '    if not page["Done"]:\n': "    if False:\n",
