@@ -29,7 +29,13 @@ def test_what_orthanc_has_stored_and_not_reported_yet_is_owed(
     who_asks = threading.current_thread()
 
     def answer(*_: Any) -> Any:  # the thread of the script has not looked again yet
-        change = {"Seq": 9, "ChangeType": "NewInstance", "ResourceType": "Instance", "ID": "1", "Date": "20240101T000000"}
+        change = {
+            "Seq": 9,
+            "ChangeType": "NewInstance",
+            "ResourceType": "Instance",
+            "ID": "1",
+            "Date": "20240101T000000",
+        }
         asks = threading.current_thread() is who_asks
         return {"Changes": [change] if asks else [], "Last": 9 if asks else 0, "Done": is_all or not asks}
 

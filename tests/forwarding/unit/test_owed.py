@@ -128,7 +128,10 @@ def test_while_there_is_more_to_read_in_the_log_of_changes_it_can_not_say(forwar
         "Done": threading.current_thread() is not read,
     }
     answer = forwarding.script.post(f"{NAME}/owed", {"Resources": ALL})
-    assert (answer.status, answer.json()["Message"]) == (NOT_YET, "auto_forward_modality has still to read what arrived")
+    assert (answer.status, answer.json()["Message"]) == (
+        NOT_YET,
+        "auto_forward_modality has still to read what arrived",
+    )
 
 
 @pytest.mark.parametrize("reconcile", [True, False])

@@ -6,6 +6,7 @@ from __future__ import annotations
 import importlib
 import threading
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -44,6 +45,43 @@ def test_what_becomes_owed_after_the_choice_stays(purging: Purging) -> None:
     purging.start()
     assert purge(purging).json()["Kept"] == ["a1"]
     assert purging.deleted() == ["b2"]
+
+
+@pytest.mark.parametrize("seconds", [1.0, 0.0])
+def test_what_receives_something_while_the_others_are_asked_stays_where_that_takes_long(
+    purging: Purging, seconds: float
+) -> None:
+    def answer(*_: Any) -> Any:
+        if len(purging.rest.asked(*OWED)) > 1:
+            purging.clock.advance(seconds)
+            purging.found["a1"] = {**purging.found["a1"], "LastUpdate": "20260301T022800"}
+        return {"Owed": []}
+
+    purging.rest.answers[OWED] = answer
+    purging.start()
+    answered = purge(purging).json()
+    if seconds:
+        assert answered["Kept"] == ["a1"]
+        assert purging.deleted() == ["b2"]
+    else:
+        assert purging.deleted() == ["a1", "b2"]  # what was looked at a moment ago is not looked at again
+
+
+def test_the_rest_of_one_that_was_begun_stays_if_it_receives_something_while_the_others_are_asked(source: Any) -> None:
+    studies = source("purge_old_studies.studies")
+    came = ["20000101T000000", "20260301T022800"]
+
+    def again(*_: Any) -> dict[str, Any]:
+        return {"a1": studies.Study("a1", "a1-9a", {}, came.pop(0), None, frozenset(), frozenset(), 1)}
+
+    archive = SimpleNamespace(again=again, undelivered=SimpleNamespace(why_kept=lambda _: {}))
+    written: list[Any] = []
+    ledger, history = SimpleNamespace(run=lambda *_: None), SimpleNamespace(add=written.extend)
+    purge_of_before = source("purge_old_studies.purge").Purge(1, None, ledger, history, archive, {})
+    facts = {"StudyInstanceUID": "1.2", "LastUpdate": "20000101T000000"}
+    purge_of_before._finish_pieces({"study": "a1", "number": 1, "state": "pieces", "facts": facts})
+    [line] = written
+    assert (line["Event"], line["Reason"]) == ("kept", "it has received something since it was chosen")
 
 
 @pytest.mark.parametrize("status", [400, 403, 500, 503])
