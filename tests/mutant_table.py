@@ -117,6 +117,9 @@ TABLE: dict[tuple[str, str], dict[str, str]] = {
         'if self._aets.same(entry["AET"], aet):': 'if entry["AET"] == aet:',
     },
     ("src/cmove_interceptor/slots.py", "tests/cmove_interceptor/unit/test_slots.py"): {
+        "max(len(held) - len(self._served), free)": "len(held) - len(self._served)",
+        "if (begun := time.monotonic()) < self._next_count:": "if not (begun := time.monotonic()):",
+        'ON_THEIR_WAY = ("Pending", "Running", "Retry")': 'ON_THEIR_WAY = ("Pending", "Running")',
         "if len(running) >= self._concurrent_jobs:": "if True:",
         "if job in self._of_persons or (known": "if (known",
         'self._ledger.run("INSERT OR IGNORE INTO paused_jobs VALUES(?)", job)': "pass",

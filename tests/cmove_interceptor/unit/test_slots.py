@@ -154,6 +154,29 @@ def test_of_two_that_are_paused_for_one_move_the_one_that_can_goes_on_at_once(en
     assert engine.events[3:] == [("resume", "a")]
 
 
+def test_what_is_paused_goes_on_where_a_place_is_free_although_the_move_has_not_ended(engine: Engine) -> None:
+    engine.run("a")
+    engine.run("b", priority=1)
+    engine.make_room()
+    engine.rest.jobs["move"]["State"] = "Running"
+    engine.clock.advance(2)
+    assert engine.slots.give_back() is True  # b and the move need both
+    engine.rest.jobs["b"]["State"] = "Success"
+    engine.clock.advance(0.5)
+    assert engine.slots.give_back() is True  # counted a moment ago
+    engine.clock.advance(0.5)
+    assert engine.slots.give_back() is False
+    assert engine.events == [("pause", "a"), ("resume", "a")]
+
+
+def test_a_place_is_not_free_while_a_job_waits_for_it(engine: Engine) -> None:
+    engine.run("a")
+    engine.run("b", priority=1)
+    engine.make_room()
+    engine.rest.jobs["b"]["State"] = "Retry"
+    assert engine.slots.give_back() is True
+
+
 def test_what_goes_on_is_remembered_until_orthanc_has_written_that_down(engine: Engine) -> None:
     engine.run("a")
     engine.run("b", priority=1)
