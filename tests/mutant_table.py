@@ -117,6 +117,7 @@ TABLE: dict[tuple[str, str], dict[str, str]] = {
         'if self._aets.same(entry["AET"], aet):': 'if entry["AET"] == aet:',
     },
     ("src/cmove_interceptor/slots.py", "tests/cmove_interceptor/unit/test_slots.py"): {
+        "                    return False  # the next look": "                    pass  # the next look",
         "max(len(held) - len(self._served), free)": "len(held) - len(self._served)",
         "if (begun := time.monotonic()) < self._next_count:": "if not (begun := time.monotonic()):",
         'ON_THEIR_WAY = ("Pending", "Running", "Retry")': 'ON_THEIR_WAY = ("Pending", "Running")',

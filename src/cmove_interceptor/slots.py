@@ -153,8 +153,10 @@ class JobSlots:
             if found and found["State"] == "Running" and known.is_asked:
                 return False  # its pause has not begun
             if found and found["State"] == "Paused":
-                with contextlib.suppress(orthanc.OrthancException):  # it was cancelled just now
+                try:
                     orthanc.RestApiPost(f"/jobs/{job}/resume", "{}")
+                except orthanc.OrthancException:
+                    return False  # the next look shows whether it was cancelled just now
             known.resumed = time.monotonic()
         return True
 

@@ -177,6 +177,24 @@ def test_a_place_is_not_free_while_a_job_waits_for_it(engine: Engine) -> None:
     assert engine.slots.give_back() is True
 
 
+@pytest.mark.parametrize("is_cancelled", [False, True])
+def test_one_that_does_not_go_on_is_resumed_once_more_unless_it_was_cancelled(
+    engine: Engine, is_cancelled: bool
+) -> None:
+    engine.run("a")
+    engine.run("b", priority=1)
+    engine.make_room()
+    engine.end()
+    resume = engine.standin.answers["POST", "/jobs/a/resume"]
+    engine.standin.answers["POST", "/jobs/a/resume"] = engine.orthanc.OrthancException(1, "Internal error")
+    assert engine.slots.give_back() is True
+    engine.standin.answers["POST", "/jobs/a/resume"] = resume
+    if is_cancelled:
+        engine.rest.jobs["a"]["State"] = "Failure"
+    assert engine.slots.give_back() is False
+    assert (("resume", "a") in engine.events) is not is_cancelled
+
+
 def test_what_goes_on_is_remembered_until_orthanc_has_written_that_down(engine: Engine) -> None:
     engine.run("a")
     engine.run("b", priority=1)
