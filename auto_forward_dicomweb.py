@@ -7122,6 +7122,7 @@ class Protection:
         self._owing, self._is_on = owing, context.settings.protect_undelivered
         self._quiet = float(context.configuration.get("StableAge", 60)) + GRACE + ROUTING_SECONDS
         self._others = tuple(name for name in FORWARDERS if name != context.name)
+        self._trouble = Trouble(context.name)  # of giving back
         self._leaving = ""  # a patient who is left to another forwarder, just now
 
     def held(self, patients: Collection[str]) -> set[str]:
@@ -7160,13 +7161,19 @@ class Protection:
         waits = f"(? OR until BETWEEN ? AND ? OR {WAITS})" if self._is_on else "(0 AND ? AND ? AND ?)"
         sql = f"SELECT patient, state FROM protected WHERE NOT {waits} LIMIT ?"
         over = self._ledger.rows(sql, unknown, now, now + self._quiet, PATIENTS_AT_ONCE)
-        for row in over:
-            try:
-                if row["state"] == "theirs" or self._give_back(row["patient"]):
-                    self._ledger.run("DELETE FROM protected WHERE patient=?", row["patient"])
-            finally:
-                self._leaving = ""
-        return unknown or PATIENTS_AT_ONCE in (len(new), len(over))
+        ended = sum(self._end(row["patient"], row["state"]) for row in over)
+        if ended == len(over):
+            self._trouble.is_over()
+        return unknown or len(new) == PATIENTS_AT_ONCE or bool(ended and len(over) == PATIENTS_AT_ONCE)
+
+    def _end(self, patient: str, state: str) -> bool:
+        """Forget a patient, who is given back unless protected by a person; return whether that is done."""
+        try:
+            if is_over := state == "theirs" or self._give_back(patient):
+                self._ledger.run("DELETE FROM protected WHERE patient=?", patient)
+            return is_over
+        finally:
+            self._leaving = ""
 
     def _begin(self, patient: str, until: float) -> None:
         try:
@@ -7202,7 +7209,9 @@ class Protection:
         except LoopbackError as error:
             if error.status == 0:
                 raise
-            return False  # another forwarder can't say now
+            why = f"no protection of a patient is given back while another forwarder can't say what it needs: {error}"
+            self._trouble.begins(f"{self._name}: {why}", why, orthanc.LogWarning)
+            return False
         return True
 
     def _held_by_others(self, patient: str) -> bool:

@@ -166,6 +166,28 @@ def test_another_forwarder_that_can_not_say_is_asked_again(protecting: Forwardin
     assert protecting.rest.protected == set()
 
 
+def test_another_forwarder_that_can_never_say_is_in_the_log_once_and_there_is_no_end_of_looks(
+    protecting: Forwarding, tmp_path: Path
+) -> None:
+    other_forwarder(protecting, {"Protected": []})
+    protecting.turn(20)
+    with contextlib.closing(sqlite3.connect(tmp_path / "db" / "auto_forward_modality.sqlite")) as db, db:
+        db.executemany("INSERT INTO protected VALUES(?,'ours',0)", [(f"p{number}",) for number in range(100)])
+    other_forwarder(protecting, protecting.rest.error(503, "it stays idle: Destinations"))
+    for _ in range(3):
+        protecting.turn(20)
+    asked = len(protecting.rest.asked("POST", "/auto-forward-peer/protected"))
+    for _ in range(3):
+        protecting.turn(0)
+    assert len(protecting.rest.asked("POST", "/auto-forward-peer/protected")) == asked
+    why = "while another forwarder can't say what it needs: it stays idle: Destinations"
+    [line] = [text for _, text in protecting.standin.logs if why in text]
+    assert line.startswith("auto-forward-modality: no protection of a patient is given back")
+    other_forwarder(protecting, {"Protected": []})
+    protecting.turn(20)
+    assert any("goes on, this is over: no protection" in text for _, text in protecting.standin.logs)
+
+
 def test_a_patient_whom_another_forwarder_protects_is_ours_too(protecting: Forwarding) -> None:
     other_forwarder(protecting, {"Protected": [PATIENT]})
     protecting.rest.protected = {PATIENT}
