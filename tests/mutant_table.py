@@ -444,6 +444,11 @@ TABLE: dict[tuple[str, str], dict[str, str]] = {
         "return self._owing.of(resources) | arriving": "return self._owing.of(resources)",
         "if self.destinations.is_any_wanted() else": "if True else",
     },
+    ("src/common/unread.py", "tests/common/unit/test_unread.py"): {
+        "        self._before |= new\n        self._new -= new\n": "        self._new -= new\n        self._before |= new\n",
+        "{*self._new, *self._before}": "{*self._before, *self._new}",
+        "if len(self._new) < MOST_REPORTS:": "if True:",
+    },
     ("src/common/owed.py", "tests/common/unit/test_owed.py"): {
         "            places |= places_of(self._loopback, missing)\n": "",
     },
