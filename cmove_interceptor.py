@@ -3540,9 +3540,11 @@ class JobSlots:
 
     def open(self, ledger: Ledger) -> None:
         """Begin with what a process before has left paused."""
-        self._ledger = ledger
-        for row in ledger.rows("SELECT job FROM paused_jobs"):
-            self._paused.setdefault(row["job"], PausedJob(is_asked=False))
+        with self._lock:
+            self._ledger = ledger
+            for row in ledger.rows("SELECT job FROM paused_jobs"):
+                if row["job"] not in self._of_persons:  # paused by one before the ledger was open
+                    self._paused.setdefault(row["job"], PausedJob(is_asked=False))
 
     def held(self) -> list[str]:
         """Return the jobs that are paused for a move."""

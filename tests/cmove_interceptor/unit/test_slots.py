@@ -27,13 +27,14 @@ class Engine:
         self.ledger: Any = None
         self.start()
 
-    def start(self) -> None:
-        """Begin, or after a kill begin again."""
+    def start(self, before: Callable[[], object] = lambda: None) -> None:
+        """Begin, or after a kill begin again; `before` the ledger is open, something happens."""
         module = self._source("cmove_interceptor.slots")
         if self.ledger:
             self.ledger.close()
         self.ledger = self._source("common.ledger").Ledger(self._folder / "slots.sqlite", module.PAUSED_TABLE)
         self.slots = module.JobSlots(self._source("common.loopback").Loopback({}), 2, lambda: None)
+        before()
         self.slots.open(self.ledger)
 
     def run(self, name: str, state: str = "Running", kind: str = "DicomModalityStore", priority: int = 0) -> None:
@@ -246,6 +247,16 @@ def test_a_job_that_a_person_pauses_after_us_stays_paused_also_over_a_kill(engin
     engine.start()
     assert engine.slots.give_back() is False
     assert ("resume", "a") not in engine.events
+
+
+def test_a_job_that_a_person_pauses_before_the_ledger_is_open_stays_paused(engine: Engine) -> None:
+    engine.run("a")
+    engine.run("b", priority=1)
+    engine.make_room()
+    engine.start(before=lambda: engine.person("pause", "a"))
+    assert engine.slots.give_back() is False
+    assert engine.events == [("pause", "a"), ("pause", "a")]
+    assert engine.written() == []
 
 
 def test_a_job_whose_pause_by_a_person_has_not_begun_is_not_paused_by_us(engine: Engine) -> None:
