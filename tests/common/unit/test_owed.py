@@ -44,6 +44,18 @@ def owed(source: Any, rest: FakeOrthanc, tmp_path: Path) -> Any:
     found.ledger.close()
 
 
+@pytest.mark.parametrize(
+    ("level", "resource", "asks"), [("Study", "a1", False), ("Patient", "a1-9a", False), ("Series", "a1-5e", True)]
+)
+def test_what_waited_before_an_update_is_owed_and_a_row_of_a_study_or_patient_names_it(
+    owed: Owed, level: str, resource: str, asks: bool
+) -> None:
+    owed.ledger.add("PACS", resource, {"Level": level}, task="send")
+    owed.update()
+    assert owed.owing.of(["a1", "a1-9a"]) == {"a1-9a" if level == "Patient" else "a1"}
+    assert bool(owed.rest.asked(*BULK)) is asks
+
+
 def test_an_image_that_is_being_overwritten_is_owed(owed: Owed) -> None:
     owed.ledger.add("PACS", "1", {"Level": "Instance"}, task="send")
     looks: list[Any] = []
