@@ -7181,8 +7181,11 @@ class Protection:
 
     def _begin(self, patient: str, until: float) -> None:
         try:
+            # Before as well: it may give it back between these.
+            is_by_another = self._held_by_others(patient)
             is_protected = self._is_protected(patient)
-            state = "theirs" if is_protected and not self._held_by_others(patient) else "planned"
+            is_by_another = is_by_another or self._held_by_others(patient)
+            state = "theirs" if is_protected and not is_by_another else "planned"
         except LoopbackError as error:
             if error.status == 0:
                 raise

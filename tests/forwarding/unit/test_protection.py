@@ -122,6 +122,7 @@ def other_forwarder(forwarding: Forwarding, answer: Any) -> None:
 
 
 def test_another_forwarder_that_needs_it_gives_it_back(protecting: Forwarding) -> None:
+    other_forwarder(protecting, {"Protected": []})
     protecting.receive("a1", "1")
     protecting.turn(20)
     other_forwarder(protecting, {"Protected": [PATIENT]})
@@ -132,6 +133,7 @@ def test_another_forwarder_that_needs_it_gives_it_back(protecting: Forwarding) -
 
 def test_of_two_that_leave_it_to_each_other_in_the_same_moment_one_gives_it_back(protecting: Forwarding) -> None:
     answers = [{"Protected": [PATIENT]}, {"Protected": []}]  # it asked us between these, and forgot the patient then
+    other_forwarder(protecting, {"Protected": []})
     protecting.receive("a1", "1")
     protecting.turn(20)
     other_forwarder(protecting, lambda *_: answers.pop(0) if len(answers) > 1 else answers[0])
@@ -146,6 +148,7 @@ def test_while_it_leaves_a_patient_to_another_it_does_not_say_that_it_holds_the_
         held.append(protecting.script.post(f"{NAME}/protected", {"Patients": [PATIENT]}).json()["Protected"])
         return {"Protected": [PATIENT]}
 
+    other_forwarder(protecting, {"Protected": []})
     protecting.receive("a1", "1")
     protecting.turn(20)
     other_forwarder(protecting, answer)
@@ -196,6 +199,22 @@ def test_a_patient_whom_another_forwarder_protects_is_ours_too(protecting: Forwa
     answer = protecting.script.post(f"{NAME}/protected", {"Patients": [PATIENT, "b2-9a"]})
     assert answer.json() == {"Protected": [PATIENT]}
     other_forwarder(protecting, {"Protected": []})  # it has delivered first
+    deliver(protecting)
+    assert protecting.rest.protected == set()
+
+
+def test_a_patient_whom_another_forwarder_gives_back_just_now_is_ours(protecting: Forwarding) -> None:
+    other_forwarder(protecting, {"Protected": [PATIENT]})
+
+    def give_back(*_: Any) -> int:
+        del protecting.rest.answers["GET", PATH]
+        other_forwarder(protecting, {"Protected": []})
+        return 1  # as it was when it was asked
+
+    protecting.rest.answers["GET", PATH] = give_back
+    protecting.receive("a1", "1")
+    protecting.turn(20)
+    assert protecting.rest.protected == {PATIENT}
     deliver(protecting)
     assert protecting.rest.protected == set()
 
