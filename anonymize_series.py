@@ -739,6 +739,8 @@ class Loopback:
         self._mutual = bool(configuration.get("SslVerifyPeers"))
         self._local = threading.local()
         self._token = ""
+        with contextlib.suppress(LoopbackError):  # who asks is told
+            self.tls()  # now: Orthanc shows the certificate that was there at its start
 
     @functools.cached_property
     def has_extended_find(self) -> bool:
@@ -3828,6 +3830,7 @@ def is_arriving(ledger: Ledger, loopback: Loopback, instances: Iterable[str]) ->
 
 
 PLACES_PER_LOOKUP = 100
+OVERWRITTEN_SECONDS = 0.2  # after which one that was overwritten is here again: Orthanc deletes it for a moment
 PARENT_OF = {"Instance": "ParentSeries", "Series": "ParentStudy", "Study": "ParentPatient"}
 ARRIVING = """
 SELECT level, resource, MIN(instance) instance FROM arrived WHERE resource IS NOT NULL GROUP BY level, resource
@@ -3855,7 +3858,8 @@ END;
 CREATE TRIGGER IF NOT EXISTS owed_no_more AFTER DELETE ON work BEGIN
     DELETE FROM owed WHERE row=old.id;
 END;
-INSERT INTO owed SELECT id, '', '' FROM work new
+INSERT INTO owed SELECT id, CASE json_extract(data, '$.Level') WHEN 'Study' THEN subject ELSE '' END,
+    CASE json_extract(data, '$.Level') WHEN 'Patient' THEN subject ELSE '' END FROM work new
 WHERE state IN ('waiting','sending','dead') AND {condition} AND id NOT IN (SELECT row FROM owed);
 """
 
@@ -3945,7 +3949,11 @@ class Owing:
 
     def _find_out(self, rows: Iterable[Mapping[str, Any]]) -> None:
         of_each = {row["id"]: self._resources_of(row) for row in rows}
-        places = places_of(self._loopback, {each for some in of_each.values() for each in some})
+        wanted = {each for some in of_each.values() for each in some}
+        places = places_of(self._loopback, wanted)
+        if missing := wanted - places.keys():
+            time.sleep(OVERWRITTEN_SECONDS)
+            places |= places_of(self._loopback, missing)
         # It may have ended meanwhile.
         sql = (
             "INSERT OR IGNORE INTO owed SELECT ?,?,? "
@@ -3955,6 +3963,25 @@ class Owing:
             for row, resources in of_each.items():
                 db.execute("DELETE FROM owed WHERE row=?", (row,))
                 db.executemany(sql, {(row, *places[each], row) for each in resources if each in places})
+
+
+def still_to_read(ledger: Ledger, loopback: Loopback) -> list[str]:
+    """Return the new instances of the log of changes that the script has still to read; ask before `arriving`.
+
+    Orthanc says through OnChange what it has stored, but may be seconds behind.
+
+    Raises
+    ------
+    Refused : (503) they are many.
+    LoopbackError : Orthanc can't answer now.
+    """
+    cursor = ledger.get_value("cursor", -1)
+    if cursor < 0:
+        return []  # Reconcile is false: there is only what OnChange says
+    page = loopback.get(f"/changes?since={cursor}&limit={PAGE}")
+    if not page["Done"]:
+        raise Refused(503, f"{ledger.path.stem} has still to read what arrived")
+    return [change["ID"] for change in page["Changes"] if change["ChangeType"] == "NewInstance"]
 
 
 def arriving(ledger: Ledger, loopback: Loopback, parents: Parents, unread: Iterable[str]) -> set[str]:
@@ -4343,13 +4370,16 @@ class Unread:
         self._new, self._before = set[str](), set[str]()
 
     def add(self, instance: str) -> None:
-        """Note a new instance, in a callback."""
-        self._new.add(instance)
+        """Note a new instance, in a callback; so many at most, while the log of changes can't be read."""
+        if len(self._new) < MOST_REPORTS:
+            self._new.add(instance)
 
     def begin_reading(self) -> None:
         """Say that the log is read from now on, up to its end."""
-        new, self._new = self._new, set()
+        # In this order, so that `now` sees each of them all the time.
+        new = set(self._new)
         self._before |= new
+        self._new -= new
 
     def on_change_entry(self, change: Mapping[str, Any]) -> None:
         """Take an entry of the log of changes."""
@@ -4364,7 +4394,7 @@ class Unread:
 
     def now(self) -> list[str]:
         """Return what arrived and was not read yet."""
-        return [*self._before, *self._new]
+        return [*{*self._new, *self._before}]  # in this order, for they go from the former to the latter
 
 
 # ---- src/common/pages.py: Pages of lists: oldest first, each with the place where the next one begins.
@@ -5856,8 +5886,9 @@ class Anonymizer:
         """Return the studies, of these or any, with which it is not done."""
         if not self._has_read:
             raise Refused(503, f"{NAME} has not read yet what arrived before Orthanc started")
-        unread = self._unread.now() if self._levels else ()
-        with self.turns.turn():  # it may ask Orthanc
+        self._inbox.flush()
+        with self.turns.turn():  # it asks Orthanc
+            unread = (*self._unread.now(), *still_to_read(self.ledger, self.loopback)) if self._levels else ()
             found = arriving(self.ledger, self.loopback, self._arrivals.parents, unread)
             return found | self._owing.of(resources)
 

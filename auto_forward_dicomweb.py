@@ -702,6 +702,8 @@ class Loopback:
         self._mutual = bool(configuration.get("SslVerifyPeers"))
         self._local = threading.local()
         self._token = ""
+        with contextlib.suppress(LoopbackError):  # who asks is told
+            self.tls()  # now: Orthanc shows the certificate that was there at its start
 
     @functools.cached_property
     def has_extended_find(self) -> bool:
@@ -2202,6 +2204,7 @@ def is_arriving(ledger: Ledger, loopback: Loopback, instances: Iterable[str]) ->
 
 
 PLACES_PER_LOOKUP = 100
+OVERWRITTEN_SECONDS = 0.2  # after which one that was overwritten is here again: Orthanc deletes it for a moment
 PARENT_OF = {"Instance": "ParentSeries", "Series": "ParentStudy", "Study": "ParentPatient"}
 ARRIVING = """
 SELECT level, resource, MIN(instance) instance FROM arrived WHERE resource IS NOT NULL GROUP BY level, resource
@@ -2229,7 +2232,8 @@ END;
 CREATE TRIGGER IF NOT EXISTS owed_no_more AFTER DELETE ON work BEGIN
     DELETE FROM owed WHERE row=old.id;
 END;
-INSERT INTO owed SELECT id, '', '' FROM work new
+INSERT INTO owed SELECT id, CASE json_extract(data, '$.Level') WHEN 'Study' THEN subject ELSE '' END,
+    CASE json_extract(data, '$.Level') WHEN 'Patient' THEN subject ELSE '' END FROM work new
 WHERE state IN ('waiting','sending','dead') AND {condition} AND id NOT IN (SELECT row FROM owed);
 """
 
@@ -2319,7 +2323,11 @@ class Owing:
 
     def _find_out(self, rows: Iterable[Mapping[str, Any]]) -> None:
         of_each = {row["id"]: self._resources_of(row) for row in rows}
-        places = places_of(self._loopback, {each for some in of_each.values() for each in some})
+        wanted = {each for some in of_each.values() for each in some}
+        places = places_of(self._loopback, wanted)
+        if missing := wanted - places.keys():
+            time.sleep(OVERWRITTEN_SECONDS)
+            places |= places_of(self._loopback, missing)
         # It may have ended meanwhile.
         sql = (
             "INSERT OR IGNORE INTO owed SELECT ?,?,? "
@@ -2329,6 +2337,25 @@ class Owing:
             for row, resources in of_each.items():
                 db.execute("DELETE FROM owed WHERE row=?", (row,))
                 db.executemany(sql, {(row, *places[each], row) for each in resources if each in places})
+
+
+def still_to_read(ledger: Ledger, loopback: Loopback) -> list[str]:
+    """Return the new instances of the log of changes that the script has still to read; ask before `arriving`.
+
+    Orthanc says through OnChange what it has stored, but may be seconds behind.
+
+    Raises
+    ------
+    Refused : (503) they are many.
+    LoopbackError : Orthanc can't answer now.
+    """
+    cursor = ledger.get_value("cursor", -1)
+    if cursor < 0:
+        return []  # Reconcile is false: there is only what OnChange says
+    page = loopback.get(f"/changes?since={cursor}&limit={PAGE}")
+    if not page["Done"]:
+        raise Refused(503, f"{ledger.path.stem} has still to read what arrived")
+    return [change["ID"] for change in page["Changes"] if change["ChangeType"] == "NewInstance"]
 
 
 def arriving(ledger: Ledger, loopback: Loopback, parents: Parents, unread: Iterable[str]) -> set[str]:
@@ -6934,13 +6961,16 @@ class Unread:
         self._new, self._before = set[str](), set[str]()
 
     def add(self, instance: str) -> None:
-        """Note a new instance, in a callback."""
-        self._new.add(instance)
+        """Note a new instance, in a callback; so many at most, while the log of changes can't be read."""
+        if len(self._new) < MOST_REPORTS:
+            self._new.add(instance)
 
     def begin_reading(self) -> None:
         """Say that the log is read from now on, up to its end."""
-        new, self._new = self._new, set()
+        # In this order, so that `now` sees each of them all the time.
+        new = set(self._new)
         self._before |= new
+        self._new -= new
 
     def on_change_entry(self, change: Mapping[str, Any]) -> None:
         """Take an entry of the log of changes."""
@@ -6955,7 +6985,7 @@ class Unread:
 
     def now(self) -> list[str]:
         """Return what arrived and was not read yet."""
-        return [*self._before, *self._new]
+        return [*{*self._new, *self._before}]  # in this order, for they go from the former to the latter
 
 
 # ---- src/forwarding/intake.py: What arrived and is to be routed: rows of the ledger, from the feed and, with trigger Stored, before it is stable.
@@ -7059,7 +7089,7 @@ class Intake:
 
     def arriving(self) -> set[str]:
         """Return the studies, and patients as a whole, of which something has arrived and is not routed yet."""
-        unread = self._unread.now() if self._levels else ()
+        unread = (*self._unread.now(), *still_to_read(self._ledger, self._loopback)) if self._levels else ()
         return arriving(self._ledger, self._loopback, self._arrivals.parents, unread)
 
     def _on_change_entry(self, change: Mapping[str, Any]) -> None:
@@ -7174,11 +7204,13 @@ class Protection:
         self._owing, self._is_on = owing, context.settings.protect_undelivered
         self._quiet = float(context.configuration.get("StableAge", 60)) + GRACE + ROUTING_SECONDS
         self._others = tuple(name for name in FORWARDERS if name != context.name)
+        self._trouble = Trouble(context.name)  # of giving back
+        self._leaving = ""  # a patient who is left to another forwarder, just now
 
     def held(self, patients: Collection[str]) -> set[str]:
         """Return which of these patients this script protects."""
         sql = "SELECT patient FROM protected WHERE state<>'theirs' AND patient IN (SELECT value FROM json_each(?))"
-        return {row["patient"] for row in self._ledger.rows(sql, json.dumps([*patients]))}
+        return {row["patient"] for row in self._ledger.rows(sql, json.dumps([*patients]))} - {self._leaving}
 
     def is_by_scripts(self, patient: str) -> bool:
         """Return whether this script, or another forwarder, protects a patient. Raises `LoopbackError`: one can't say."""
@@ -7211,15 +7243,27 @@ class Protection:
         waits = f"(? OR until BETWEEN ? AND ? OR {WAITS})" if self._is_on else "(0 AND ? AND ? AND ?)"
         sql = f"SELECT patient, state FROM protected WHERE NOT {waits} LIMIT ?"
         over = self._ledger.rows(sql, unknown, now, now + self._quiet, PATIENTS_AT_ONCE)
-        for row in over:
-            if row["state"] == "theirs" or self._give_back(row["patient"]):
-                self._ledger.run("DELETE FROM protected WHERE patient=?", row["patient"])
-        return unknown or PATIENTS_AT_ONCE in (len(new), len(over))
+        ended = sum(self._end(row["patient"], row["state"]) for row in over)
+        if ended == len(over):
+            self._trouble.is_over()
+        return unknown or len(new) == PATIENTS_AT_ONCE or bool(ended and len(over) == PATIENTS_AT_ONCE)
+
+    def _end(self, patient: str, state: str) -> bool:
+        """Forget a patient, who is given back unless protected by a person; return whether that is done."""
+        try:
+            if is_over := state == "theirs" or self._give_back(patient):
+                self._ledger.run("DELETE FROM protected WHERE patient=?", patient)
+            return is_over
+        finally:
+            self._leaving = ""
 
     def _begin(self, patient: str, until: float) -> None:
         try:
+            # Before as well: it may give it back between these.
+            is_by_another = self._held_by_others(patient)
             is_protected = self._is_protected(patient)
-            state = "theirs" if is_protected and not self._held_by_others(patient) else "planned"
+            is_by_another = is_by_another or self._held_by_others(patient)
+            state = "theirs" if is_protected and not is_by_another else "planned"
         except LoopbackError as error:
             if error.status == 0:
                 raise
@@ -7239,7 +7283,10 @@ class Protection:
         """Unprotect a patient, unless a person has done that, or another forwarder needs it; return whether that is done."""
         try:
             if self._held_by_others(patient):
-                return True  # it gives it back
+                # Of two that leave it to each other in the same moment, the one that asks last hears that it is alone.
+                self._leaving = patient
+                if self._held_by_others(patient):
+                    return True  # it gives it back
             if self._is_protected(patient):
                 self._put(patient, is_protected=False)
                 if self._held_by_others(patient):  # since a moment ago
@@ -7247,7 +7294,9 @@ class Protection:
         except LoopbackError as error:
             if error.status == 0:
                 raise
-            return False  # another forwarder can't say now
+            why = f"no protection of a patient is given back while another forwarder can't say what it needs: {error}"
+            self._trouble.begins(f"{self._name}: {why}", why, orthanc.LogWarning)
+            return False
         return True
 
     def _held_by_others(self, patient: str) -> bool:
@@ -7357,6 +7406,7 @@ class Engine:
         """Return which studies, of these or any, and patients as a whole, are not delivered."""
         if not self._intake.has_read:
             raise Refused(503, f"{self._name} has not read yet what arrived before Orthanc started")
+        self._reports.inbox.flush()
         arriving = self._intake.arriving() if self.destinations.is_any_wanted() else set[str]()
         return self._owing.of(resources) | arriving
 

@@ -694,6 +694,8 @@ class Loopback:
         self._mutual = bool(configuration.get("SslVerifyPeers"))
         self._local = threading.local()
         self._token = ""
+        with contextlib.suppress(LoopbackError):  # who asks is told
+            self.tls()  # now: Orthanc shows the certificate that was there at its start
 
     @functools.cached_property
     def has_extended_find(self) -> bool:
@@ -3258,6 +3260,7 @@ def is_arriving(ledger: Ledger, loopback: Loopback, instances: Iterable[str]) ->
 
 
 PLACES_PER_LOOKUP = 100
+OVERWRITTEN_SECONDS = 0.2  # after which one that was overwritten is here again: Orthanc deletes it for a moment
 PARENT_OF = {"Instance": "ParentSeries", "Series": "ParentStudy", "Study": "ParentPatient"}
 ARRIVING = """
 SELECT level, resource, MIN(instance) instance FROM arrived WHERE resource IS NOT NULL GROUP BY level, resource
@@ -3285,7 +3288,8 @@ END;
 CREATE TRIGGER IF NOT EXISTS owed_no_more AFTER DELETE ON work BEGIN
     DELETE FROM owed WHERE row=old.id;
 END;
-INSERT INTO owed SELECT id, '', '' FROM work new
+INSERT INTO owed SELECT id, CASE json_extract(data, '$.Level') WHEN 'Study' THEN subject ELSE '' END,
+    CASE json_extract(data, '$.Level') WHEN 'Patient' THEN subject ELSE '' END FROM work new
 WHERE state IN ('waiting','sending','dead') AND {condition} AND id NOT IN (SELECT row FROM owed);
 """
 
@@ -3375,7 +3379,11 @@ class Owing:
 
     def _find_out(self, rows: Iterable[Mapping[str, Any]]) -> None:
         of_each = {row["id"]: self._resources_of(row) for row in rows}
-        places = places_of(self._loopback, {each for some in of_each.values() for each in some})
+        wanted = {each for some in of_each.values() for each in some}
+        places = places_of(self._loopback, wanted)
+        if missing := wanted - places.keys():
+            time.sleep(OVERWRITTEN_SECONDS)
+            places |= places_of(self._loopback, missing)
         # It may have ended meanwhile.
         sql = (
             "INSERT OR IGNORE INTO owed SELECT ?,?,? "
@@ -3385,6 +3393,25 @@ class Owing:
             for row, resources in of_each.items():
                 db.execute("DELETE FROM owed WHERE row=?", (row,))
                 db.executemany(sql, {(row, *places[each], row) for each in resources if each in places})
+
+
+def still_to_read(ledger: Ledger, loopback: Loopback) -> list[str]:
+    """Return the new instances of the log of changes that the script has still to read; ask before `arriving`.
+
+    Orthanc says through OnChange what it has stored, but may be seconds behind.
+
+    Raises
+    ------
+    Refused : (503) they are many.
+    LoopbackError : Orthanc can't answer now.
+    """
+    cursor = ledger.get_value("cursor", -1)
+    if cursor < 0:
+        return []  # Reconcile is false: there is only what OnChange says
+    page = loopback.get(f"/changes?since={cursor}&limit={PAGE}")
+    if not page["Done"]:
+        raise Refused(503, f"{ledger.path.stem} has still to read what arrived")
+    return [change["ID"] for change in page["Changes"] if change["ChangeType"] == "NewInstance"]
 
 
 def arriving(ledger: Ledger, loopback: Loopback, parents: Parents, unread: Iterable[str]) -> set[str]:
@@ -4514,7 +4541,10 @@ class Retrier:
         if not self._watcher.has_begun:
             raise Refused(503, f"{NAME} has not looked yet at what happened to jobs while Orthanc was down")
         with self._turns.turn():  # it may ask Orthanc
-            return self._owing.of(resources) | self.watched.resources()
+            # First, for a watched job that fails becomes a row.
+            watched = self.watched.resources()
+            places = places_of(self._loopback, watched - resources).values()
+            return watched | {study or patient for study, patient in places} | self._owing.of(resources)
 
     def _turn(self) -> float:
         self._inbox.flush()

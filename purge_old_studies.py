@@ -864,6 +864,8 @@ class Loopback:
         self._mutual = bool(configuration.get("SslVerifyPeers"))
         self._local = threading.local()
         self._token = ""
+        with contextlib.suppress(LoopbackError):  # who asks is told
+            self.tls()  # now: Orthanc shows the certificate that was there at its start
 
     @functools.cached_property
     def has_extended_find(self) -> bool:
@@ -3242,7 +3244,7 @@ SCRIPTS = (
 ANSWERS_WITHIN_SECONDS, ASK_AGAIN_SECONDS = (
     60.0,
     2.0,
-)  # after a start of Orthanc: how long they get, and between two looks
+)  # after a start of Orthanc: how long they get, and between two questions
 NO_STUDY = "00000000-00000000-00000000-00000000-00000000"
 
 
@@ -3255,6 +3257,7 @@ class Undelivered:
     def __init__(self, loopback: Any, *, keeps: bool) -> None:
         self._loopback = loopback
         self._scripts: tuple[str, ...] = SCRIPTS if keeps else ()
+        self._unavailable = set[str]()  # that could not say twice, and are not waited for until they can
 
     def why_kept(self, studies: Collection[Study]) -> dict[str, str]:
         """Return why some of these studies stay, by their identifiers.
@@ -3266,7 +3269,7 @@ class Undelivered:
         reasons: dict[str, str] = {}
         if resources := sorted({each for study in studies for each in (study.id, study.patient)}):
             for script in self._scripts:
-                owed, why = self._ask(script, resources)
+                owed, why = self._ask(script, resources, patiently=True)
                 for study in studies:
                     if owed is None or not owed.isdisjoint((study.id, study.patient)):
                         reasons.setdefault(study.id, why)
@@ -3284,11 +3287,15 @@ class Undelivered:
         except LoopbackError:
             return False
 
-    def _ask(self, script: str, resources: list[str]) -> tuple[set[str] | None, str]:
-        """Return which of these a script owes (None: it can't say), and what that is called."""
+    def _ask(self, script: str, resources: list[str], *, patiently: bool = False) -> tuple[set[str] | None, str]:
+        """Return which of these a script owes (None: it can't say), and what that is called.
+
+        `patiently`: it is asked once more where it can't say just now.
+        """
         name = script.replace("-", "_")
         try:
             answer = self._loopback.post(f"/{script}/owed", {"Resources": resources})
+            self._unavailable.discard(script)
             return set(answer["Owed"]), f"{name} has not delivered it"
         except LoopbackError as error:
             if error.status == 0:
@@ -3297,6 +3304,10 @@ class Undelivered:
                 # Scripts are loaded before Orthanc answers anybody.
                 self._scripts = tuple(each for each in self._scripts if each != script)
                 return set(), ""
+            if error.status == http.HTTPStatus.SERVICE_UNAVAILABLE and patiently and script not in self._unavailable:
+                self._unavailable.add(script)
+                time.sleep(ASK_AGAIN_SECONDS)
+                return self._ask(script, resources)
             return None, f"{name} can't say whether it has delivered it: {one_line(error)}"
 
     def _loaded(self) -> set[str]:
@@ -3596,15 +3607,18 @@ class Purge:
                 looked_at, found = time.monotonic(), self._look(rows)
             studies = [found.get(row["study"]) for row in rows]
             length = batch_length(map(_instances, rows, studies), self._at_once)
-            yield self._batch(list(zip(rows[:length], studies, strict=False)))
+            yield self._batch(list(zip(rows[:length], studies, strict=False)), looked_at)
             rows = rows[length:]
 
-    def _batch(self, looked: list[tuple[dict[str, Any], Study | None]]) -> Outcome:
+    def _batch(self, looked: list[tuple[dict[str, Any], Study | None]], looked_at: float) -> Outcome:
         """Delete of some rows those whose study still fits; what came of each."""
         outcome: Outcome = {"gone": [], "kept": []}
         batch, sizes = list[dict[str, Any]](), list[int]()
         studies = [study for _, study in looked if study is not None]
         protection, undelivered = self._archive.protection(studies), self._archive.undelivered.why_kept(studies)
+        if time.monotonic() - looked_at > STALE:  # the questions took long
+            found = self._look([row for row, study in looked if study is not None])
+            looked = [(row, found.get(row["study"])) for row, _ in looked]
         for row, study in looked:
             if why := self._why_not(row, study, protection, undelivered):
                 outcome[why[0]].append((row, why[1]))
@@ -3689,6 +3703,8 @@ class Purge:
         """Delete the rest of a study that was begun, unless it was received again: half a study is worse than none."""
         study = self._look([row]).get(row["study"])
         undelivered = self._archive.undelivered.why_kept([study] if study else [])
+        if study is not None:
+            study = self._look([row]).get(row["study"])  # the question may have taken long
         why = self._why_not(row, study, {}, undelivered)
         if why is None:
             for state, of_it in self._delete([row], large=True).items():

@@ -695,6 +695,8 @@ class Loopback:
         self._mutual = bool(configuration.get("SslVerifyPeers"))
         self._local = threading.local()
         self._token = ""
+        with contextlib.suppress(LoopbackError):  # who asks is told
+            self.tls()  # now: Orthanc shows the certificate that was there at its start
 
     @functools.cached_property
     def has_extended_find(self) -> bool:

@@ -2,6 +2,7 @@
 # Built by `make build` from src/common/loopback.py: edit that, never this file.
 """This Orthanc's own REST API over HTTP: unlike a call through the SDK it does not hold the GIL, and with it every store."""
 
+import contextlib
 import functools
 import http.client
 import json
@@ -59,6 +60,8 @@ class Loopback:
         self._mutual = bool(configuration.get("SslVerifyPeers"))
         self._local = threading.local()
         self._token = ""
+        with contextlib.suppress(LoopbackError):  # who asks is told
+            self.tls()  # now: Orthanc shows the certificate that was there at its start
 
     @functools.cached_property
     def has_extended_find(self) -> bool:

@@ -26,7 +26,7 @@ from common.inbox import Inbox
 from common.jobs import JobEnds
 from common.ledger import Ledger
 from common.loopback import Loopback
-from common.owed import Owing, arriving, owed_tables
+from common.owed import Owing, arriving, owed_tables, still_to_read
 from common.routes import Refused
 from common.state import configuration_folder, state_folder
 from common.unread import Unread
@@ -155,8 +155,9 @@ class Anonymizer:
         """Return the studies, of these or any, with which it is not done."""
         if not self._has_read:
             raise Refused(503, f"{NAME} has not read yet what arrived before Orthanc started")
-        unread = self._unread.now() if self._levels else ()
-        with self.turns.turn():  # it may ask Orthanc
+        self._inbox.flush()
+        with self.turns.turn():  # it asks Orthanc
+            unread = (*self._unread.now(), *still_to_read(self.ledger, self.loopback)) if self._levels else ()
             found = arriving(self.ledger, self.loopback, self._arrivals.parents, unread)
             return found | self._owing.of(resources)
 

@@ -22,7 +22,7 @@ from common.http_threads import HttpTurns
 from common.inbox import Inbox
 from common.ledger import Ledger
 from common.loopback import Loopback
-from common.owed import Owing, owed_tables
+from common.owed import Owing, owed_tables, places_of
 from common.routes import Refused
 from common.state import state_folder
 from common.work import NEXT_ATTEMPT_INDEX, Work, data_index
@@ -114,7 +114,10 @@ class Retrier:
         if not self._watcher.has_begun:
             raise Refused(503, f"{NAME} has not looked yet at what happened to jobs while Orthanc was down")
         with self._turns.turn():  # it may ask Orthanc
-            return self._owing.of(resources) | self.watched.resources()
+            # First, for a watched job that fails becomes a row.
+            watched = self.watched.resources()
+            places = places_of(self._loopback, watched - resources).values()
+            return watched | {study or patient for study, patient in places} | self._owing.of(resources)
 
     def _turn(self) -> float:
         self._inbox.flush()

@@ -21,11 +21,13 @@ from common.loopback import Loopback, LoopbackError
 
 PAUSED_TABLE = "CREATE TABLE IF NOT EXISTS paused_jobs(job TEXT PRIMARY KEY) WITHOUT ROWID;"
 STORE_JOBS = ("DicomModalityStore", "OrthancPeerStore", "DicomWebStowClient")  # that go on where they were paused
+ON_THEIR_WAY = ("Pending", "Running", "Retry")
 PRIORITY = 100  # of the jobs that move: a caller waits for them, for those of forwarders nobody does
 # In which a job gives its slot back. If it does not, it sends a slow image, and another one is paused too.
 PAUSE_EVERY_SECONDS = 0.1
 LISTING_SHARE = 10  # listing jobs takes at most one part in so many of the time, however many wait in Orthanc
 RESUME_LOOK_SECONDS = 0.1  # between looks at whether what is paused may go on
+COUNT_EVERY_SECONDS = 1.0  # of the places that nobody uses
 # Orthanc writes its jobs down every 10 s: killed before, it would find one that was resumed paused again.
 REMEMBER_RESUMED_SECONDS = 30.0
 
@@ -63,13 +65,15 @@ class JobSlots:
         self._paused: dict[str, PausedJob] = {}
         self._served: set[str] = set()  # for which something was paused, as long as they have not ended
         self._of_persons: set[str] = set()  # paused by one; Orthanc shows it only when the image under way is sent
-        self._next_pause = -math.inf
+        self._next_pause = self._next_count = -math.inf
 
     def open(self, ledger: Ledger) -> None:
         """Begin with what a process before has left paused."""
-        self._ledger = ledger
-        for row in ledger.rows("SELECT job FROM paused_jobs"):
-            self._paused.setdefault(row["job"], PausedJob(is_asked=False))
+        with self._lock:
+            self._ledger = ledger
+            for row in ledger.rows("SELECT job FROM paused_jobs"):
+                if row["job"] not in self._of_persons:  # paused by one before the ledger was open
+                    self._paused.setdefault(row["job"], PausedJob(is_asked=False))
 
     def held(self) -> list[str]:
         """Return the jobs that are paused for a move."""
@@ -119,9 +123,10 @@ class JobSlots:
             with self._lock:
                 served = list(self._served)
             ended = {job for job in served if not self._is_on_its_way(job)}
+            free = self._count_free()
             with self._lock:
                 self._served -= ended
-                surplus = len(held) - len(self._served)
+                surplus = max(len(held) - len(self._served), free)
             for job in held:
                 if surplus > 0 and self._resume(job):
                     surplus -= 1
@@ -130,7 +135,15 @@ class JobSlots:
 
     def _is_on_its_way(self, job: str) -> bool:
         found = get_job(self._loopback, job)
-        return found is not None and found["State"] in ("Pending", "Running", "Retry")
+        return found is not None and found["State"] in ON_THEIR_WAY
+
+    def _count_free(self) -> int:
+        """Return how many places no job uses or waits for; 0 where that was counted a moment ago."""
+        if (begun := time.monotonic()) < self._next_count:
+            return 0
+        busy = sum(each["State"] in ON_THEIR_WAY for each in self._loopback.get("/jobs?expand"))
+        self._next_count = begun + max(COUNT_EVERY_SECONDS, LISTING_SHARE * (time.monotonic() - begun))
+        return self._concurrent_jobs - busy
 
     def _resume(self, job: str) -> bool:
         """Let a job go on; return whether it does, or has ended."""
@@ -142,8 +155,10 @@ class JobSlots:
             if found and found["State"] == "Running" and known.is_asked:
                 return False  # its pause has not begun
             if found and found["State"] == "Paused":
-                with contextlib.suppress(orthanc.OrthancException):  # it was cancelled just now
+                try:
                     orthanc.RestApiPost(f"/jobs/{job}/resume", "{}")
+                except orthanc.OrthancException:
+                    return False  # the next look shows whether it was cancelled just now
             known.resumed = time.monotonic()
         return True
 

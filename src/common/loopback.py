@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
 """This Orthanc's own REST API over HTTP: unlike a call through the SDK it does not hold the GIL, and with it every store."""
 
+import contextlib
 import functools
 import http.client
 import json
@@ -58,6 +59,8 @@ class Loopback:
         self._mutual = bool(configuration.get("SslVerifyPeers"))
         self._local = threading.local()
         self._token = ""
+        with contextlib.suppress(LoopbackError):  # who asks is told
+            self.tls()  # now: Orthanc shows the certificate that was there at its start
 
     @functools.cached_property
     def has_extended_find(self) -> bool:

@@ -2,16 +2,18 @@
 """What a script still has to do with studies, for `POST /NAME/owed`: a purge leaves them alone until then."""
 
 import json
+import time
 from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any
 
-from common.changes import Parents
+from common.changes import PAGE, Parents
 from common.ledger import Ledger
 from common.loopback import Loopback
 from common.parameters import Texts, takes
 from common.routes import Refused, Request, register_route
 
 PLACES_PER_LOOKUP = 100
+OVERWRITTEN_SECONDS = 0.2  # after which one that was overwritten is here again: Orthanc deletes it for a moment
 PARENT_OF = {"Instance": "ParentSeries", "Series": "ParentStudy", "Study": "ParentPatient"}
 ARRIVING = """
 SELECT level, resource, MIN(instance) instance FROM arrived WHERE resource IS NOT NULL GROUP BY level, resource
@@ -39,7 +41,8 @@ END;
 CREATE TRIGGER IF NOT EXISTS owed_no_more AFTER DELETE ON work BEGIN
     DELETE FROM owed WHERE row=old.id;
 END;
-INSERT INTO owed SELECT id, '', '' FROM work new
+INSERT INTO owed SELECT id, CASE json_extract(data, '$.Level') WHEN 'Study' THEN subject ELSE '' END,
+    CASE json_extract(data, '$.Level') WHEN 'Patient' THEN subject ELSE '' END FROM work new
 WHERE state IN ('waiting','sending','dead') AND {condition} AND id NOT IN (SELECT row FROM owed);
 """
 
@@ -129,7 +132,11 @@ class Owing:
 
     def _find_out(self, rows: Iterable[Mapping[str, Any]]) -> None:
         of_each = {row["id"]: self._resources_of(row) for row in rows}
-        places = places_of(self._loopback, {each for some in of_each.values() for each in some})
+        wanted = {each for some in of_each.values() for each in some}
+        places = places_of(self._loopback, wanted)
+        if missing := wanted - places.keys():
+            time.sleep(OVERWRITTEN_SECONDS)
+            places |= places_of(self._loopback, missing)
         # It may have ended meanwhile.
         sql = (
             "INSERT OR IGNORE INTO owed SELECT ?,?,? "
@@ -139,6 +146,25 @@ class Owing:
             for row, resources in of_each.items():
                 db.execute("DELETE FROM owed WHERE row=?", (row,))
                 db.executemany(sql, {(row, *places[each], row) for each in resources if each in places})
+
+
+def still_to_read(ledger: Ledger, loopback: Loopback) -> list[str]:
+    """Return the new instances of the log of changes that the script has still to read; ask before `arriving`.
+
+    Orthanc says through OnChange what it has stored, but may be seconds behind.
+
+    Raises
+    ------
+    Refused : (503) they are many.
+    LoopbackError : Orthanc can't answer now.
+    """
+    cursor = ledger.get_value("cursor", -1)
+    if cursor < 0:
+        return []  # Reconcile is false: there is only what OnChange says
+    page = loopback.get(f"/changes?since={cursor}&limit={PAGE}")
+    if not page["Done"]:
+        raise Refused(503, f"{ledger.path.stem} has still to read what arrived")
+    return [change["ID"] for change in page["Changes"] if change["ChangeType"] == "NewInstance"]
 
 
 def arriving(ledger: Ledger, loopback: Loopback, parents: Parents, unread: Iterable[str]) -> set[str]:

@@ -4,6 +4,8 @@
 from collections.abc import Mapping
 from typing import Any
 
+from common.inbox import MOST_REPORTS
+
 
 class Unread:
     """What arrived since the log of changes was read last: a deletion takes an instance out of the log before it is read."""
@@ -12,13 +14,16 @@ class Unread:
         self._new, self._before = set[str](), set[str]()
 
     def add(self, instance: str) -> None:
-        """Note a new instance, in a callback."""
-        self._new.add(instance)
+        """Note a new instance, in a callback; so many at most, while the log of changes can't be read."""
+        if len(self._new) < MOST_REPORTS:
+            self._new.add(instance)
 
     def begin_reading(self) -> None:
         """Say that the log is read from now on, up to its end."""
-        new, self._new = self._new, set()
+        # In this order, so that `now` sees each of them all the time.
+        new = set(self._new)
         self._before |= new
+        self._new -= new
 
     def on_change_entry(self, change: Mapping[str, Any]) -> None:
         """Take an entry of the log of changes."""
@@ -33,4 +38,4 @@ class Unread:
 
     def now(self) -> list[str]:
         """Return what arrived and was not read yet."""
-        return [*self._before, *self._new]
+        return [*{*self._new, *self._before}]  # in this order, for they go from the former to the latter

@@ -110,6 +110,7 @@ class Engine:
         """Return which studies, of these or any, and patients as a whole, are not delivered."""
         if not self._intake.has_read:
             raise Refused(503, f"{self._name} has not read yet what arrived before Orthanc started")
+        self._reports.inbox.flush()
         arriving = self._intake.arriving() if self.destinations.is_any_wanted() else set[str]()
         return self._owing.of(resources) | arriving
 

@@ -12,7 +12,7 @@ import orthanc
 from common.arrivals import Arrivals
 from common.changes import Feed, arrived_since
 from common.inbox import Inbox
-from common.owed import arriving, place_of
+from common.owed import arriving, place_of, still_to_read
 from common.unread import Unread
 from common.work import Which, Work
 from forwarding.archive import still_here
@@ -120,7 +120,7 @@ class Intake:
 
     def arriving(self) -> set[str]:
         """Return the studies, and patients as a whole, of which something has arrived and is not routed yet."""
-        unread = self._unread.now() if self._levels else ()
+        unread = (*self._unread.now(), *still_to_read(self._ledger, self._loopback)) if self._levels else ()
         return arriving(self._ledger, self._loopback, self._arrivals.parents, unread)
 
     def _on_change_entry(self, change: Mapping[str, Any]) -> None:

@@ -6,9 +6,12 @@ import json
 import time
 from collections.abc import Collection, Iterable
 
+import orthanc
+
 from common.changes import GRACE
 from common.loopback import LoopbackError
 from common.owed import Owing
+from common.worker import Trouble
 from forwarding.context import Context
 
 FORWARDERS = ("auto-forward-modality", "auto-forward-peer", "auto-forward-dicomweb")
@@ -40,11 +43,13 @@ class Protection:
         self._owing, self._is_on = owing, context.settings.protect_undelivered
         self._quiet = float(context.configuration.get("StableAge", 60)) + GRACE + ROUTING_SECONDS
         self._others = tuple(name for name in FORWARDERS if name != context.name)
+        self._trouble = Trouble(context.name)  # of giving back
+        self._leaving = ""  # a patient who is left to another forwarder, just now
 
     def held(self, patients: Collection[str]) -> set[str]:
         """Return which of these patients this script protects."""
         sql = "SELECT patient FROM protected WHERE state<>'theirs' AND patient IN (SELECT value FROM json_each(?))"
-        return {row["patient"] for row in self._ledger.rows(sql, json.dumps([*patients]))}
+        return {row["patient"] for row in self._ledger.rows(sql, json.dumps([*patients]))} - {self._leaving}
 
     def is_by_scripts(self, patient: str) -> bool:
         """Return whether this script, or another forwarder, protects a patient. Raises `LoopbackError`: one can't say."""
@@ -77,15 +82,27 @@ class Protection:
         waits = f"(? OR until BETWEEN ? AND ? OR {WAITS})" if self._is_on else "(0 AND ? AND ? AND ?)"
         sql = f"SELECT patient, state FROM protected WHERE NOT {waits} LIMIT ?"
         over = self._ledger.rows(sql, unknown, now, now + self._quiet, PATIENTS_AT_ONCE)
-        for row in over:
-            if row["state"] == "theirs" or self._give_back(row["patient"]):
-                self._ledger.run("DELETE FROM protected WHERE patient=?", row["patient"])
-        return unknown or PATIENTS_AT_ONCE in (len(new), len(over))
+        ended = sum(self._end(row["patient"], row["state"]) for row in over)
+        if ended == len(over):
+            self._trouble.is_over()
+        return unknown or len(new) == PATIENTS_AT_ONCE or bool(ended and len(over) == PATIENTS_AT_ONCE)
+
+    def _end(self, patient: str, state: str) -> bool:
+        """Forget a patient, who is given back unless protected by a person; return whether that is done."""
+        try:
+            if is_over := state == "theirs" or self._give_back(patient):
+                self._ledger.run("DELETE FROM protected WHERE patient=?", patient)
+            return is_over
+        finally:
+            self._leaving = ""
 
     def _begin(self, patient: str, until: float) -> None:
         try:
+            # Before as well: it may give it back between these.
+            is_by_another = self._held_by_others(patient)
             is_protected = self._is_protected(patient)
-            state = "theirs" if is_protected and not self._held_by_others(patient) else "planned"
+            is_by_another = is_by_another or self._held_by_others(patient)
+            state = "theirs" if is_protected and not is_by_another else "planned"
         except LoopbackError as error:
             if error.status == 0:
                 raise
@@ -105,7 +122,10 @@ class Protection:
         """Unprotect a patient, unless a person has done that, or another forwarder needs it; return whether that is done."""
         try:
             if self._held_by_others(patient):
-                return True  # it gives it back
+                # Of two that leave it to each other in the same moment, the one that asks last hears that it is alone.
+                self._leaving = patient
+                if self._held_by_others(patient):
+                    return True  # it gives it back
             if self._is_protected(patient):
                 self._put(patient, is_protected=False)
                 if self._held_by_others(patient):  # since a moment ago
@@ -113,7 +133,9 @@ class Protection:
         except LoopbackError as error:
             if error.status == 0:
                 raise
-            return False  # another forwarder can't say now
+            why = f"no protection of a patient is given back while another forwarder can't say what it needs: {error}"
+            self._trouble.begins(f"{self._name}: {why}", why, orthanc.LogWarning)
+            return False
         return True
 
     def _held_by_others(self, patient: str) -> bool:

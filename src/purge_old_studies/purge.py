@@ -99,15 +99,18 @@ class Purge:
                 looked_at, found = time.monotonic(), self._look(rows)
             studies = [found.get(row["study"]) for row in rows]
             length = batch_length(map(_instances, rows, studies), self._at_once)
-            yield self._batch(list(zip(rows[:length], studies, strict=False)))
+            yield self._batch(list(zip(rows[:length], studies, strict=False)), looked_at)
             rows = rows[length:]
 
-    def _batch(self, looked: list[tuple[dict[str, Any], Study | None]]) -> Outcome:
+    def _batch(self, looked: list[tuple[dict[str, Any], Study | None]], looked_at: float) -> Outcome:
         """Delete of some rows those whose study still fits; what came of each."""
         outcome: Outcome = {"gone": [], "kept": []}
         batch, sizes = list[dict[str, Any]](), list[int]()
         studies = [study for _, study in looked if study is not None]
         protection, undelivered = self._archive.protection(studies), self._archive.undelivered.why_kept(studies)
+        if time.monotonic() - looked_at > STALE:  # the questions took long
+            found = self._look([row for row, study in looked if study is not None])
+            looked = [(row, found.get(row["study"])) for row, _ in looked]
         for row, study in looked:
             if why := self._why_not(row, study, protection, undelivered):
                 outcome[why[0]].append((row, why[1]))
@@ -192,6 +195,8 @@ class Purge:
         """Delete the rest of a study that was begun, unless it was received again: half a study is worse than none."""
         study = self._look([row]).get(row["study"])
         undelivered = self._archive.undelivered.why_kept([study] if study else [])
+        if study is not None:
+            study = self._look([row]).get(row["study"])  # the question may have taken long
         why = self._why_not(row, study, {}, undelivered)
         if why is None:
             for state, of_it in self._delete([row], large=True).items():

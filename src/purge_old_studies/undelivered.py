@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import http
 import threading
+import time
 from collections.abc import Collection
 from typing import Any
 
@@ -19,7 +20,7 @@ SCRIPTS = (
 ANSWERS_WITHIN_SECONDS, ASK_AGAIN_SECONDS = (
     60.0,
     2.0,
-)  # after a start of Orthanc: how long they get, and between two looks
+)  # after a start of Orthanc: how long they get, and between two questions
 NO_STUDY = "00000000-00000000-00000000-00000000-00000000"
 
 
@@ -32,6 +33,7 @@ class Undelivered:
     def __init__(self, loopback: Any, *, keeps: bool) -> None:
         self._loopback = loopback
         self._scripts: tuple[str, ...] = SCRIPTS if keeps else ()
+        self._unavailable = set[str]()  # that could not say twice, and are not waited for until they can
 
     def why_kept(self, studies: Collection[Study]) -> dict[str, str]:
         """Return why some of these studies stay, by their identifiers.
@@ -43,7 +45,7 @@ class Undelivered:
         reasons: dict[str, str] = {}
         if resources := sorted({each for study in studies for each in (study.id, study.patient)}):
             for script in self._scripts:
-                owed, why = self._ask(script, resources)
+                owed, why = self._ask(script, resources, patiently=True)
                 for study in studies:
                     if owed is None or not owed.isdisjoint((study.id, study.patient)):
                         reasons.setdefault(study.id, why)
@@ -61,11 +63,15 @@ class Undelivered:
         except LoopbackError:
             return False
 
-    def _ask(self, script: str, resources: list[str]) -> tuple[set[str] | None, str]:
-        """Return which of these a script owes (None: it can't say), and what that is called."""
+    def _ask(self, script: str, resources: list[str], *, patiently: bool = False) -> tuple[set[str] | None, str]:
+        """Return which of these a script owes (None: it can't say), and what that is called.
+
+        `patiently`: it is asked once more where it can't say just now.
+        """
         name = script.replace("-", "_")
         try:
             answer = self._loopback.post(f"/{script}/owed", {"Resources": resources})
+            self._unavailable.discard(script)
             return set(answer["Owed"]), f"{name} has not delivered it"
         except LoopbackError as error:
             if error.status == 0:
@@ -74,6 +80,10 @@ class Undelivered:
                 # Scripts are loaded before Orthanc answers anybody.
                 self._scripts = tuple(each for each in self._scripts if each != script)
                 return set(), ""
+            if error.status == http.HTTPStatus.SERVICE_UNAVAILABLE and patiently and script not in self._unavailable:
+                self._unavailable.add(script)
+                time.sleep(ASK_AGAIN_SECONDS)
+                return self._ask(script, resources)
             return None, f"{name} can't say whether it has delivered it: {one_line(error)}"
 
     def _loaded(self) -> set[str]:

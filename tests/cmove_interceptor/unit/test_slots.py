@@ -27,13 +27,14 @@ class Engine:
         self.ledger: Any = None
         self.start()
 
-    def start(self) -> None:
-        """Begin, or after a kill begin again."""
+    def start(self, before: Callable[[], object] = lambda: None) -> None:
+        """Begin, or after a kill begin again; `before` the ledger is open, something happens."""
         module = self._source("cmove_interceptor.slots")
         if self.ledger:
             self.ledger.close()
         self.ledger = self._source("common.ledger").Ledger(self._folder / "slots.sqlite", module.PAUSED_TABLE)
         self.slots = module.JobSlots(self._source("common.loopback").Loopback({}), 2, lambda: None)
+        before()
         self.slots.open(self.ledger)
 
     def run(self, name: str, state: str = "Running", kind: str = "DicomModalityStore", priority: int = 0) -> None:
@@ -154,6 +155,47 @@ def test_of_two_that_are_paused_for_one_move_the_one_that_can_goes_on_at_once(en
     assert engine.events[3:] == [("resume", "a")]
 
 
+def test_what_is_paused_goes_on_where_a_place_is_free_although_the_move_has_not_ended(engine: Engine) -> None:
+    engine.run("a")
+    engine.run("b", priority=1)
+    engine.make_room()
+    engine.rest.jobs["move"]["State"] = "Running"
+    engine.clock.advance(2)
+    assert engine.slots.give_back() is True  # b and the move need both
+    engine.rest.jobs["b"]["State"] = "Success"
+    engine.clock.advance(0.5)
+    assert engine.slots.give_back() is True  # counted a moment ago
+    engine.clock.advance(0.5)
+    assert engine.slots.give_back() is False
+    assert engine.events == [("pause", "a"), ("resume", "a")]
+
+
+def test_a_place_is_not_free_while_a_job_waits_for_it(engine: Engine) -> None:
+    engine.run("a")
+    engine.run("b", priority=1)
+    engine.make_room()
+    engine.rest.jobs["b"]["State"] = "Retry"
+    assert engine.slots.give_back() is True
+
+
+@pytest.mark.parametrize("is_cancelled", [False, True])
+def test_one_that_does_not_go_on_is_resumed_once_more_unless_it_was_cancelled(
+    engine: Engine, is_cancelled: bool
+) -> None:
+    engine.run("a")
+    engine.run("b", priority=1)
+    engine.make_room()
+    engine.end()
+    resume = engine.standin.answers["POST", "/jobs/a/resume"]
+    engine.standin.answers["POST", "/jobs/a/resume"] = engine.orthanc.OrthancException(1, "Internal error")
+    assert engine.slots.give_back() is True
+    engine.standin.answers["POST", "/jobs/a/resume"] = resume
+    if is_cancelled:
+        engine.rest.jobs["a"]["State"] = "Failure"
+    assert engine.slots.give_back() is False
+    assert (("resume", "a") in engine.events) is not is_cancelled
+
+
 def test_what_goes_on_is_remembered_until_orthanc_has_written_that_down(engine: Engine) -> None:
     engine.run("a")
     engine.run("b", priority=1)
@@ -205,6 +247,16 @@ def test_a_job_that_a_person_pauses_after_us_stays_paused_also_over_a_kill(engin
     engine.start()
     assert engine.slots.give_back() is False
     assert ("resume", "a") not in engine.events
+
+
+def test_a_job_that_a_person_pauses_before_the_ledger_is_open_stays_paused(engine: Engine) -> None:
+    engine.run("a")
+    engine.run("b", priority=1)
+    engine.make_room()
+    engine.start(before=lambda: engine.person("pause", "a"))
+    assert engine.slots.give_back() is False
+    assert engine.events == [("pause", "a"), ("pause", "a")]
+    assert engine.written() == []
 
 
 def test_a_job_whose_pause_by_a_person_has_not_begun_is_not_paused_by_us(engine: Engine) -> None:

@@ -224,6 +224,18 @@ def test_a_certificate_that_is_renewed_while_orthanc_runs_is_taken_after_the_nex
             loopback.close()
 
 
+def test_the_certificate_is_taken_from_its_file_at_the_start_and_not_at_the_first_request(
+    piece: ModuleType, kinds: dict[str, Path], tmp_path: Path
+) -> None:
+    file = tmp_path / "server.pem"
+    shutil.copy(kinds["leaf of an authority"], file)
+    with tls_server(file) as port:
+        loopback = piece.Loopback({"HttpPort": port, "SslEnabled": True, "SslCertificate": str(file)})
+        shutil.copy(kinds["self-signed leaf"], file)
+        assert loopback.get("/system") == {"ApiVersion": API}
+        loopback.close()
+
+
 @pytest.mark.parametrize("text", ["", "-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n"])
 def test_a_file_without_a_certificate_is_named(piece: ModuleType, tmp_path: Path, text: str) -> None:
     file = tmp_path / "server.pem"

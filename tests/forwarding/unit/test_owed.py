@@ -3,6 +3,9 @@
 
 from __future__ import annotations
 
+import importlib
+import sqlite3
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -94,6 +97,71 @@ def test_what_orthanc_has_reported_and_the_script_has_not_read_yet_is_owed(
     restoring.store("i0")
     restoring.script.change("NEW_INSTANCE", "i0")
     assert owed(restoring) == [STUDY]
+
+
+def test_what_orthanc_has_stored_and_not_reported_yet_is_owed(
+    start: Callable[..., Script], rest: FakeOrthanc, clock: Clock, orthanc_standin: StandIn
+) -> None:
+    restoring = Restoring(start, rest, clock, orthanc_standin)
+    restoring.start()
+    restoring.turn()
+    change = {"Seq": 9, "ChangeType": "NewInstance", "ResourceType": "Instance", "ID": "i0", "Date": "20240101T000000"}
+    restoring.store("i0")
+    rest.changes.clear()
+    read = threading.current_thread()
+
+    def answer(_path: str, _body: Any) -> Any:  # the thread of the script has not looked again yet
+        mine = threading.current_thread() is read
+        return {"Changes": [change] if mine else [], "Last": 9 if mine else 0, "Done": True}
+
+    rest.answers["GET", "/changes"] = answer
+    assert owed(restoring) == [STUDY]
+
+
+def test_while_there_is_more_to_read_in_the_log_of_changes_it_can_not_say(forwarding: Forwarding) -> None:
+    forwarding.start()
+    eventually(lambda: owed(forwarding) == [])
+    read = threading.current_thread()
+    forwarding.rest.answers["GET", "/changes"] = lambda *_: {
+        "Changes": [],
+        "Last": 0,
+        "Done": threading.current_thread() is not read,
+    }
+    answer = forwarding.script.post(f"{NAME}/owed", {"Resources": ALL})
+    assert (answer.status, answer.json()["Message"]) == (
+        NOT_YET,
+        "auto_forward_modality has still to read what arrived",
+    )
+
+
+@pytest.mark.parametrize("reconcile", [True, False])
+def test_where_the_log_of_changes_is_not_read_nobody_asks_for_it(forwarding: Forwarding, reconcile: bool) -> None:
+    forwarding.start(Reconcile=reconcile)
+    eventually(lambda: owed(forwarding) == [])
+    asked = [path for _, path, _ in forwarding.rest.requests if path.startswith("/changes?since")]
+    assert bool(asked) is reconcile
+
+
+def test_what_was_reported_while_the_ledger_could_not_be_written_is_owed(
+    forwarding: Forwarding, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    forwarding.start(Reconcile=False)
+    eventually(lambda: owed(forwarding) == [])
+    forwarding.rest.receive("a1", "1")
+    full = [True]
+    ledger = importlib.import_module("common.ledger").Ledger
+    transaction = ledger.transaction
+
+    def transaction_unless_full(self: Any) -> Any:
+        if full:
+            raise sqlite3.OperationalError("database or disk is full")
+        return transaction(self)
+
+    monkeypatch.setattr(ledger, "transaction", transaction_unless_full)
+    forwarding.script.change("NEW_INSTANCE", "1")
+    assert owed(forwarding) == NOT_YET
+    full.clear()
+    assert owed(forwarding) == ["a1"]
 
 
 def test_nothing_is_said_before_it_has_read_what_arrived_while_it_was_down(forwarding: Forwarding) -> None:

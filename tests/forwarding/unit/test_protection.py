@@ -122,12 +122,39 @@ def other_forwarder(forwarding: Forwarding, answer: Any) -> None:
 
 
 def test_another_forwarder_that_needs_it_gives_it_back(protecting: Forwarding) -> None:
+    other_forwarder(protecting, {"Protected": []})
     protecting.receive("a1", "1")
     protecting.turn(20)
     other_forwarder(protecting, {"Protected": [PATIENT]})
     deliver(protecting)
     assert protecting.rest.protected == {PATIENT}
     assert put(protecting) == [b"1"]
+
+
+def test_of_two_that_leave_it_to_each_other_in_the_same_moment_one_gives_it_back(protecting: Forwarding) -> None:
+    answers = [{"Protected": [PATIENT]}, {"Protected": []}]  # it asked us between these, and forgot the patient then
+    other_forwarder(protecting, {"Protected": []})
+    protecting.receive("a1", "1")
+    protecting.turn(20)
+    other_forwarder(protecting, lambda *_: answers.pop(0) if len(answers) > 1 else answers[0])
+    deliver(protecting)
+    assert protecting.rest.protected == set()
+
+
+def test_while_it_leaves_a_patient_to_another_it_does_not_say_that_it_holds_the_patient(protecting: Forwarding) -> None:
+    held = list[Any]()
+
+    def answer(*_: Any) -> Any:
+        held.append(protecting.script.post(f"{NAME}/protected", {"Patients": [PATIENT]}).json()["Protected"])
+        return {"Protected": [PATIENT]}
+
+    other_forwarder(protecting, {"Protected": []})
+    protecting.receive("a1", "1")
+    protecting.turn(20)
+    other_forwarder(protecting, answer)
+    deliver(protecting)
+    assert held == [[PATIENT], []]
+    assert put(protecting) == [b"1"]  # the other one gives it back
 
 
 def test_another_forwarder_that_can_not_say_is_asked_again(protecting: Forwarding) -> None:
@@ -142,6 +169,28 @@ def test_another_forwarder_that_can_not_say_is_asked_again(protecting: Forwardin
     assert protecting.rest.protected == set()
 
 
+def test_another_forwarder_that_can_never_say_is_in_the_log_once_and_there_is_no_end_of_looks(
+    protecting: Forwarding, tmp_path: Path
+) -> None:
+    other_forwarder(protecting, {"Protected": []})
+    protecting.turn(20)
+    with contextlib.closing(sqlite3.connect(tmp_path / "db" / "auto_forward_modality.sqlite")) as db, db:
+        db.executemany("INSERT INTO protected VALUES(?,'ours',0)", [(f"p{number}",) for number in range(100)])
+    other_forwarder(protecting, protecting.rest.error(503, "it stays idle: Destinations"))
+    for _ in range(3):
+        protecting.turn(20)
+    asked = len(protecting.rest.asked("POST", "/auto-forward-peer/protected"))
+    for _ in range(3):
+        protecting.turn(0)
+    assert len(protecting.rest.asked("POST", "/auto-forward-peer/protected")) == asked
+    why = "while another forwarder can't say what it needs: it stays idle: Destinations"
+    [line] = [text for _, text in protecting.standin.logs if why in text]
+    assert line.startswith("auto-forward-modality: no protection of a patient is given back")
+    other_forwarder(protecting, {"Protected": []})
+    protecting.turn(20)
+    assert any("goes on, this is over: no protection" in text for _, text in protecting.standin.logs)
+
+
 def test_a_patient_whom_another_forwarder_protects_is_ours_too(protecting: Forwarding) -> None:
     other_forwarder(protecting, {"Protected": [PATIENT]})
     protecting.rest.protected = {PATIENT}
@@ -150,6 +199,22 @@ def test_a_patient_whom_another_forwarder_protects_is_ours_too(protecting: Forwa
     answer = protecting.script.post(f"{NAME}/protected", {"Patients": [PATIENT, "b2-9a"]})
     assert answer.json() == {"Protected": [PATIENT]}
     other_forwarder(protecting, {"Protected": []})  # it has delivered first
+    deliver(protecting)
+    assert protecting.rest.protected == set()
+
+
+def test_a_patient_whom_another_forwarder_gives_back_just_now_is_ours(protecting: Forwarding) -> None:
+    other_forwarder(protecting, {"Protected": [PATIENT]})
+
+    def give_back(*_: Any) -> int:
+        del protecting.rest.answers["GET", PATH]
+        other_forwarder(protecting, {"Protected": []})
+        return 1  # as it was when it was asked
+
+    protecting.rest.answers["GET", PATH] = give_back
+    protecting.receive("a1", "1")
+    protecting.turn(20)
+    assert protecting.rest.protected == {PATIENT}
     deliver(protecting)
     assert protecting.rest.protected == set()
 
