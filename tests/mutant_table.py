@@ -472,7 +472,7 @@ TABLE: dict[tuple[str, str], dict[str, str]] = {
         "is_protected and not is_by_another": "False",
         "            is_by_another = self._held_by_others(patient)\n": "            is_by_another = False\n",
         "is_by_another or self._held_by_others(patient)": "is_by_another",
-        "if is_protected and not self._held": "if is_protected or self._held",
+        '"theirs" if is_protected and not is_by_another else': '"theirs" if is_protected or is_by_another else',
         "                    return True  # it gives it back\n": "                    pass\n",
         "                if self._held_by_others(patient):\n                    return": "                if True:\n                    return",
         " - {self._leaving}": "",

@@ -34,7 +34,12 @@ def test_at_the_end_of_a_move_what_was_paused_for_it_goes_on_although_the_state_
     interceptor.slots._paused["x"] = source("cmove_interceptor.slots").PausedJob(is_asked=True)
     interceptor.slots._served.add("j1")
     resumed: list[Any] = []
-    moving.standin.answers["POST", "/jobs/x/resume"] = lambda body: resumed.append(body) or {}
+
+    def resume(body: Any) -> Any:
+        resumed.append(body)
+        return {}
+
+    moving.standin.answers["POST", "/jobs/x/resume"] = resume
     if ends:
         moving.ends = [ends] * 9
         with pytest.raises(Exception, match=ends):

@@ -17,12 +17,12 @@ class Watched(set[str]):
 
     look: Callable[[], None] = staticmethod(lambda: None)
 
-    def __ior__(self, other: Any) -> Any:
+    def __ior__(self, other: Any) -> Any:  # type: ignore[misc]
         self.look()
         self.update(other)
         return self
 
-    def __isub__(self, other: Any) -> Any:
+    def __isub__(self, other: Any) -> Any:  # type: ignore[misc]
         self.look()
         self.difference_update(other)
         return self
