@@ -65,7 +65,6 @@ import warnings
 import weakref
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, ClassVar, Generic, NamedTuple, Protocol, TypeAlias, TypeVar, TypedDict, Unpack
 
@@ -5022,6 +5021,7 @@ def least_sent(percent: int, total: int) -> int:
 # ---- src/cmove_interceptor/interceptor.py: What Orthanc calls: a move from its beginning to its end, and the script's own.
 
 
+STAYS_PAUSED = "What it had paused for moves stays paused until somebody resumes it (POST /jobs/{id}/resume)"
 FORGET_EVERY_SECONDS = 60.0
 SILENT_SECONDS = 30.0  # for which many callers wait for a word of the move
 
@@ -5044,6 +5044,7 @@ class Interceptor:
         loopback = Loopback(configuration)
         if not refusal and not loopback.enabled:
             self.refusal = 'cmove_interceptor stays idle: it needs Orthanc\'s HTTP server ("HttpServerEnabled": true)'
+            self.refusal += f". {STAYS_PAUSED}"
         self.notifier, self._job_ends = Notifier(settings), JobEnds()
         self._archive = Archive(loopback)
         self._jobs = StoreJobs(loopback, self._job_ends, configuration)
@@ -5202,6 +5203,8 @@ class Interceptor:
         """Write down how a move ended; on a full disk the worker does it, as soon as there is room."""
         if not self._ends.add((move, state)):
             self._worker.wake.set()
+        with contextlib.suppress(LoopbackError, sqlite3.Error, OSError):  # where the worker does not come to it
+            self.slots.give_back()
 
     def _write_end(self, end: tuple[Move, str]) -> None:
         move, state = end
@@ -5225,7 +5228,7 @@ class Interceptor:
                 self.free(move)
 
 
-@contextmanager
+@contextlib.contextmanager
 def warn_if_silent(target: object) -> Iterator[None]:
     """Warn if what is done inside, of which the caller hears nothing, took long."""
     begun = time.monotonic()
@@ -5312,7 +5315,7 @@ def register() -> None:
     except (SettingsError, OSError) as error:  # OSError: a certificate can't be read (ssl.SSLError is one)
         holds = holds_moves_back([found for key, found in configuration.items() if is_nearly(key, SECTION)])
         does = "refuses every C-MOVE" if holds else "moves as Orthanc does and tells nobody"
-        refusal = f"{error}. cmove_interceptor {does} until this is corrected."
+        refusal = f"{error}. cmove_interceptor {does} until this is corrected. {STAYS_PAUSED}."
         orthanc.LogError(refusal)
         return _listen(Interceptor(Settings(), configuration, refusal), Settings(), refuse=holds)
     os.environ.setdefault("TCP_NODELAY", "1")  # DCMTK reads it at each connection, in both directions

@@ -116,6 +116,9 @@ TABLE: dict[tuple[str, str], dict[str, str]] = {
     ("src/cmove_interceptor/jobs.py", "tests/cmove_interceptor/unit/test_guards.py"): {
         'if self._aets.same(entry["AET"], aet):': 'if entry["AET"] == aet:',
     },
+    ("src/cmove_interceptor/interceptor.py", "tests/cmove_interceptor/unit/test_resumed.py"): {
+        "            self.slots.give_back()\n": "            pass\n",
+    },
     ("src/cmove_interceptor/slots.py", "tests/cmove_interceptor/unit/test_slots.py"): {
         "                    return False  # the next look": "                    pass  # the next look",
         'if row["job"] not in self._of_persons:': "if True:",
@@ -469,6 +472,7 @@ TABLE: dict[tuple[str, str], dict[str, str]] = {
         "is_protected and not is_by_another": "False",
         "            is_by_another = self._held_by_others(patient)\n": "            is_by_another = False\n",
         "is_by_another or self._held_by_others(patient)": "is_by_another",
+        '"theirs" if is_protected and not is_by_another else': '"theirs" if is_protected or is_by_another else',
         "                    return True  # it gives it back\n": "                    pass\n",
         "                if self._held_by_others(patient):\n                    return": "                if True:\n                    return",
         " - {self._leaving}": "",

@@ -3,11 +3,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import sqlite3
 import time
 import uuid
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from typing import Any
 
 import orthanc
@@ -36,6 +37,7 @@ from .sending import Sender
 from .settings import Settings, calls_services
 from .slots import RESUME_LOOK_SECONDS, JobSlots
 
+STAYS_PAUSED = "What it had paused for moves stays paused until somebody resumes it (POST /jobs/{id}/resume)"
 FORGET_EVERY_SECONDS = 60.0
 SILENT_SECONDS = 30.0  # for which many callers wait for a word of the move
 
@@ -58,6 +60,7 @@ class Interceptor:
         loopback = Loopback(configuration)
         if not refusal and not loopback.enabled:
             self.refusal = 'cmove_interceptor stays idle: it needs Orthanc\'s HTTP server ("HttpServerEnabled": true)'
+            self.refusal += f". {STAYS_PAUSED}"
         self.notifier, self._job_ends = Notifier(settings), JobEnds()
         self._archive = Archive(loopback)
         self._jobs = StoreJobs(loopback, self._job_ends, configuration)
@@ -216,6 +219,8 @@ class Interceptor:
         """Write down how a move ended; on a full disk the worker does it, as soon as there is room."""
         if not self._ends.add((move, state)):
             self._worker.wake.set()
+        with contextlib.suppress(LoopbackError, sqlite3.Error, OSError):  # where the worker does not come to it
+            self.slots.give_back()
 
     def _write_end(self, end: tuple[Move, str]) -> None:
         move, state = end
@@ -239,7 +244,7 @@ class Interceptor:
                 self.free(move)
 
 
-@contextmanager
+@contextlib.contextmanager
 def warn_if_silent(target: object) -> Iterator[None]:
     """Warn if what is done inside, of which the caller hears nothing, took long."""
     begun = time.monotonic()

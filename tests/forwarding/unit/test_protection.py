@@ -219,6 +219,21 @@ def test_a_patient_whom_another_forwarder_gives_back_just_now_is_ours(protecting
     assert protecting.rest.protected == set()
 
 
+def test_a_patient_whom_another_forwarder_begins_to_protect_just_now_is_ours_too(protecting: Forwarding) -> None:
+    other_forwarder(protecting, {"Protected": []})
+
+    def protect(*_: Any) -> int:
+        protecting.rest.protected = {PATIENT}
+        other_forwarder(protecting, {"Protected": [PATIENT]})
+        return 1
+
+    protecting.rest.answers["GET", PATH] = protect
+    protecting.receive("a1", "1")
+    protecting.turn(20)
+    answer = protecting.script.post(f"{NAME}/protected", {"Patients": [PATIENT]})
+    assert answer.json() == {"Protected": [PATIENT]}
+
+
 def test_what_is_to_be_deleted_waits_for_the_end_of_a_protection_by_a_script(protecting: Forwarding) -> None:
     protecting.start({"StableAge": 1}, ProtectUndelivered=True, DeleteAfterForward=True)
     protecting.rest.protected = {PATIENT}
