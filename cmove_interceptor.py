@@ -5021,7 +5021,6 @@ def least_sent(percent: int, total: int) -> int:
 # ---- src/cmove_interceptor/interceptor.py: What Orthanc calls: a move from its beginning to its end, and the script's own.
 
 
-STAYS_PAUSED = "What it had paused for moves stays paused until somebody resumes it (POST /jobs/{id}/resume)"
 FORGET_EVERY_SECONDS = 60.0
 SILENT_SECONDS = 30.0  # for which many callers wait for a word of the move
 
@@ -5044,7 +5043,6 @@ class Interceptor:
         loopback = Loopback(configuration)
         if not refusal and not loopback.enabled:
             self.refusal = 'cmove_interceptor stays idle: it needs Orthanc\'s HTTP server ("HttpServerEnabled": true)'
-            self.refusal += f". {STAYS_PAUSED}"
         self.notifier, self._job_ends = Notifier(settings), JobEnds()
         self._archive = Archive(loopback)
         self._jobs = StoreJobs(loopback, self._job_ends, configuration)
@@ -5315,7 +5313,7 @@ def register() -> None:
     except (SettingsError, OSError) as error:  # OSError: a certificate can't be read (ssl.SSLError is one)
         holds = holds_moves_back([found for key, found in configuration.items() if is_nearly(key, SECTION)])
         does = "refuses every C-MOVE" if holds else "moves as Orthanc does and tells nobody"
-        refusal = f"{error}. cmove_interceptor {does} until this is corrected. {STAYS_PAUSED}."
+        refusal = f"{error}. cmove_interceptor {does} until this is corrected."
         orthanc.LogError(refusal)
         return _listen(Interceptor(Settings(), configuration, refusal), Settings(), refuse=holds)
     os.environ.setdefault("TCP_NODELAY", "1")  # DCMTK reads it at each connection, in both directions

@@ -31,7 +31,7 @@ from common.status import register_status
 from common.version import __version__  # noqa: F401 - the built file has it at its top
 
 from .api import Routes
-from .interceptor import STAYS_PAUSED, Interceptor
+from .interceptor import Interceptor
 from .settings import SECTION, Settings, calls_services, check_settings, holds_moves_back
 
 
@@ -48,7 +48,7 @@ def register() -> None:
     except (SettingsError, OSError) as error:  # OSError: a certificate can't be read (ssl.SSLError is one)
         holds = holds_moves_back([found for key, found in configuration.items() if is_nearly(key, SECTION)])
         does = "refuses every C-MOVE" if holds else "moves as Orthanc does and tells nobody"
-        refusal = f"{error}. cmove_interceptor {does} until this is corrected. {STAYS_PAUSED}."
+        refusal = f"{error}. cmove_interceptor {does} until this is corrected."
         orthanc.LogError(refusal)
         return _listen(Interceptor(Settings(), configuration, refusal), Settings(), refuse=holds)
     os.environ.setdefault("TCP_NODELAY", "1")  # DCMTK reads it at each connection, in both directions

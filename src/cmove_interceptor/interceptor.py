@@ -37,7 +37,6 @@ from .sending import Sender
 from .settings import Settings, calls_services
 from .slots import RESUME_LOOK_SECONDS, JobSlots
 
-STAYS_PAUSED = "What it had paused for moves stays paused until somebody resumes it (POST /jobs/{id}/resume)"
 FORGET_EVERY_SECONDS = 60.0
 SILENT_SECONDS = 30.0  # for which many callers wait for a word of the move
 
@@ -60,7 +59,6 @@ class Interceptor:
         loopback = Loopback(configuration)
         if not refusal and not loopback.enabled:
             self.refusal = 'cmove_interceptor stays idle: it needs Orthanc\'s HTTP server ("HttpServerEnabled": true)'
-            self.refusal += f". {STAYS_PAUSED}"
         self.notifier, self._job_ends = Notifier(settings), JobEnds()
         self._archive = Archive(loopback)
         self._jobs = StoreJobs(loopback, self._job_ends, configuration)

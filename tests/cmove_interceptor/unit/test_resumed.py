@@ -47,13 +47,3 @@ def test_at_the_end_of_a_move_what_was_paused_for_it_goes_on_although_the_state_
     else:
         moving.move()
     assert len(resumed) == 1
-
-
-@pytest.mark.parametrize(
-    ("section", "configuration"), [({"Mod": "notify"}, {}), ({}, {"HttpServerEnabled": False})], ids=str
-)
-def test_one_that_stays_idle_says_that_what_it_had_paused_stays_paused(
-    moving: Moving, section: dict[str, Any], configuration: dict[str, Any]
-) -> None:
-    moving.start(configuration, **section)
-    moving.standin.assert_logged("stays paused until somebody resumes it (POST /jobs/{id}/resume)", "error")
