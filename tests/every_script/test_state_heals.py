@@ -277,7 +277,8 @@ def test_of_two_servers_on_one_state_the_second_waits_and_takes_over_after_kill_
 def test_in_a_rolling_update_the_new_server_goes_on_when_the_old_one_ends(
     start_orthanc: StartOrthanc, state: Path
 ) -> None:
-    case = with_state(CASES[0], state)
+    # 1.13.0 itself ends with -6 while a job of its DICOMweb plugin runs.
+    case = with_state(next(case for case in CASES if case.name == "auto_forward_modality"), state)
     old, new = server_of(case, start_orthanc), server_of(case, start_orthanc)
     old.start()
     old.store(make_study(patient_id="P"))
