@@ -35,8 +35,8 @@ class AwkwardNode(DicomNode):
     """A DICOM node that takes everything, except what its switches say.
 
     `received` holds (SOP Instance UID, calling AE title) of each C-STORE that it answered, in order, repeats too; `taken`
-    the datasets that it keeps; `most_at_once` the most associations that were open at one time; `rejections` the number of
-    associations that it rejected; `port` where it listens.
+    the datasets that it keeps; `at_once` the number of associations that are open, `most_at_once` the most that were open at one
+    time; `rejections` the number of associations that it rejected; `port` where it listens.
 
     Parameters
     ----------
@@ -95,6 +95,11 @@ class AwkwardNode(DicomNode):
         self._server.bind(evt.EVT_ACSE_RECV, self._release)
         self._server.bind(evt.EVT_CONN_CLOSE, self._end)
 
+    @property
+    def at_once(self) -> int:
+        """The number of associations that are open now."""
+        return len(self._open)
+
     def close(self) -> None:
         """End it: abort what is open, and listen no more."""
         self._closing.set()
@@ -144,6 +149,7 @@ class AwkwardNode(DicomNode):
     def _store(self, event: Any) -> int:
         association = event.assoc
         if self.breaks_off_after is not None and self._open.get(association, 0) >= self.breaks_off_after:
+            self._end(event)  # before: the next one may come right after it
             association.abort()
             return SUCCESS  # nobody hears it
         self._closing.wait(self.seconds_per_image)

@@ -11,6 +11,7 @@ import pytest
 from testing.awkward import AwkwardNode
 from testing.dicom import make_study
 from testing.pytest_plugin import StartOrthanc
+from testing.waiting import wait_until
 from tests.constants import QUICK, script_with
 
 BUILT = Path(__file__).parents[2] / "auto_forward_modality.py"
@@ -46,6 +47,7 @@ def test_a_bound_holds_over_kill_and_failures(start_orthanc: StartOrthanc) -> No
             source.store(make_study(patient_id=f"P{patient}", instances=4))
         source.wait_until(lambda: len(node.received) > 4, what="fail", timeout=30)
         source.kill()
+        wait_until(lambda: node.at_once == 0)  # it learns of that when its system does
         source.start()
         source.wait_until(lambda: len(node.received) > 12, what="fail again", timeout=30)
         node.breaks_off_after = None
