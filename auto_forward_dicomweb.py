@@ -2185,6 +2185,38 @@ def not_handed_over(ledger: Ledger, level: str, instances: Iterable[str]) -> set
     return {row["instance"] for row in ledger.rows(arrived, level, json.dumps([*instances]))}
 
 
+def still_arrives(instance: str) -> str:
+    """Return the SQL of a condition: what this column names has arrived, and is not handed over at each level yet."""
+    levels = ",".join(f"'{level}'" for level in LEVELS_WITH_INSTANCES)
+    return f"EXISTS (SELECT 1 FROM arrived WHERE level IN ({levels}) AND arrived.instance={instance})"
+
+
+def arriving_resources(ledger: Ledger) -> list[tuple[str, str | None, str]]:
+    """Return level, resource and one instance of each resource that arrives; None: which resource it is, is not known yet."""
+    sql = (
+        "SELECT level, resource, MIN(instance) instance FROM arrived WHERE resource IS NOT NULL GROUP BY level, resource "
+        "UNION ALL SELECT level, resource, instance FROM arrived WHERE resource IS NULL"
+    )
+    return [(row["level"], row["resource"], row["instance"]) for row in ledger.rows(sql)]
+
+
+def still_to_read(ledger: Ledger, loopback: Loopback) -> set[str] | None:
+    """Return the new instances of the log of changes that the feed has still to read; None: more than a page of changes.
+
+    Orthanc says through OnChange what it has stored, but may be seconds behind.
+
+    Raises
+    ------
+    LoopbackError : Orthanc can't answer now.
+    """
+    cursor = ledger.get_value("cursor", -1)
+    if cursor < 0:
+        return set()  # Reconcile is false: there is only what OnChange says
+    page = loopback.get(f"/changes?since={cursor}&limit={PAGE}")
+    new = {change["ID"] for change in page["Changes"] if change["ChangeType"] == "NewInstance"}
+    return new if page["Done"] else None
+
+
 def is_arriving(ledger: Ledger, loopback: Loopback, instances: Iterable[str]) -> bool:
     """Return whether any of these came (again) and is not handed over yet; also where the feed has still to read of it."""
     arrived = "SELECT 1 FROM arrived WHERE level=? AND instance IN (SELECT value FROM json_each(?)) LIMIT 1"
@@ -2192,12 +2224,260 @@ def is_arriving(ledger: Ledger, loopback: Loopback, instances: Iterable[str]) ->
     some = json.dumps(sorted(wanted))
     if any(ledger.rows(arrived, level, some) for level in LEVELS_WITH_INSTANCES):
         return True
-    cursor = ledger.get_value("cursor", -1)
-    if cursor < 0:
-        return False  # Reconcile is false: all that came has been noted at once
-    page = loopback.get(f"/changes?since={cursor}&limit={PAGE}")
-    new = {change["ID"] for change in page["Changes"] if change["ChangeType"] == "NewInstance"}
-    return not page["Done"] or not new.isdisjoint(wanted)
+    unread = still_to_read(ledger, loopback)
+    return unread is None or not unread.isdisjoint(wanted)
+
+
+# ---- src/common/work.py: Verbs on the ledger's rows of work: find, count, change, retry, take back, remove.
+
+
+OLDEST_UNFINISHED = """
+SELECT created FROM work INDEXED BY work_unfinished WHERE state IN ('waiting','sending') AND task<>? ORDER BY created LIMIT 1
+"""
+NEXT_ATTEMPT_INDEX = "CREATE INDEX IF NOT EXISTS work_by_next ON work(state, queue, next_attempt);"  # for `next_of`
+
+
+def data_index(key: str) -> str:
+    """Return the SQL of an index that finds rows by a key of their data (`unfinished_with`)."""
+    return f"CREATE INDEX IF NOT EXISTS work_by_{key.lower()} ON work(json_extract(data, '$.{key}'), state);"
+
+
+def unfinished_keys(key: str, task: str) -> str:
+    """Return the SQL of a query for the keys of an object in the data of unfinished rows of a task."""
+    states = "'waiting','sending','dead'"
+    return f"SELECT key FROM work, json_each(work.data, '$.{key}') WHERE state IN ({states}) AND task='{task}'"
+
+
+@dataclasses.dataclass(frozen=True)
+class Which:
+    """Which rows: those for which all the given conditions hold. The column of a row's resource is called `subject`.
+
+    Attributes
+    ----------
+    ids, resources : it is one of these.
+    task, queue, resource, job : it is this one.
+    resource_glob : its resource fits this pattern of SQLite's GLOB.
+    not_task : it is another task.
+    states : it is in one of these states.
+    data : its data has these values, by key.
+    about : this is its resource, or what its data calls `Of`: the resource of which its own is a part.
+    tried : it was attempted before, or it was not.
+    job_or_resource : its last attempt is this job, or it is about it.
+    """
+
+    ids: Collection[int] | None = None
+    task: str | None = None
+    not_task: str | None = None
+    queue: str | None = None
+    resource: str | None = None
+    resource_glob: str | None = None
+    resources: Collection[str] | None = None
+    states: Collection[str] | None = None
+    job: str | None = None
+    data: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    about: str | None = None
+    tried: bool | None = None
+    job_or_resource: str | None = None
+
+    def condition(self) -> tuple[str, list[Any]]:
+        """Return the condition as SQL, and its values."""
+        parts, values = ["1"], list[Any]()
+        named = {"task": self.task, "queue": self.queue, "subject": self.resource, "job": self.job}
+        for column, wanted in named.items():
+            if wanted is not None:
+                parts.append(f"{column}=?")
+                values.append(wanted)
+        by_state = "state"
+        for column, several in (("id", self.ids), ("subject", self.resources)):
+            if several is not None and len(several) == 1:
+                parts.append(f"{column}=?")
+                values += several
+            elif several is not None:
+                parts.append(f"{column} IN (SELECT value FROM json_each(?))")
+                values.append(json.dumps([*several]))
+                by_state = "+state"  # SQLite would look at all rows in these states, as it can't know how few are named
+        if self.states is not None:
+            parts.append(f"{by_state} IN ({','.join('?' * len(self.states))})")
+            values += self.states
+        for key, value in self.data.items():
+            parts.append("json_extract(data, '$.' || ?)=?")
+            values += [key, value]
+        if self.tried is not None:
+            parts.append("attempts>0" if self.tried else "attempts=0")
+        for condition, text in (
+            ("subject GLOB ?", self.resource_glob),
+            ("task<>?", self.not_task),
+            ("(subject=? OR json_extract(data, '$.Of')=?)", self.about),
+            ("(job=? OR subject=?)", self.job_or_resource),
+        ):
+            if text is not None:
+                parts.append(condition)
+                values += [text] * condition.count("?")
+        return " AND ".join(parts), values
+
+
+class Columns(TypedDict, total=False):
+    """What may be changed of a row."""
+
+    task: str
+    queue: str
+    subject: str
+    attempts: int
+    next_attempt: float
+    job: str
+    data: Mapping[str, Any]
+    created: float
+
+
+def next_attempt_of(row: Mapping[str, Any]) -> str | None:
+    """Return when a row that waits is due; None: it does not wait, or it is due as soon as its destination takes something."""
+    return utc(row["next_attempt"]) if row["state"] == "waiting" and row["next_attempt"] else None
+
+
+class WorkView:
+    """The rows of one ledger, to look at."""
+
+    def __init__(self, ledger: Ledger) -> None:
+        self._ledger = ledger
+
+    def get(self, row: int) -> dict[str, Any] | None:
+        """Return a row by its id, or None."""
+        return next(iter(self._ledger.rows("SELECT * FROM work WHERE id=?", row)), None)
+
+    def find(self, which: Which) -> list[dict[str, Any]]:
+        """Return rows, the oldest first."""
+        condition, values = which.condition()
+        return self._ledger.rows(f"SELECT * FROM work WHERE {condition} ORDER BY id", *values)
+
+    def has(self, which: Which) -> bool:
+        """Return whether there is such a row."""
+        condition, values = which.condition()
+        return bool(self._ledger.rows(f"SELECT 1 FROM work WHERE {condition} LIMIT 1", *values))
+
+    def count(self, which: Which) -> int:
+        """Return the number of rows."""
+        condition, values = which.condition()
+        return int(self._ledger.rows(f"SELECT COUNT(*) n FROM work WHERE {condition}", *values)[0]["n"])
+
+    def page(self, which: Which, since: int, limit: int) -> list[dict[str, Any]]:
+        """Return at most `limit` rows after the row `since`, the oldest first."""
+        condition, values = which.condition()
+        sql = f"SELECT * FROM work WHERE {condition} AND id>? ORDER BY id LIMIT ?"
+        return self._ledger.rows(sql, *values, since, limit)
+
+    def totals_by_queue(self, task: str = SEND) -> dict[str, dict[str, int]]:
+        """Return the number of rows of a task in each state, by queue."""
+        found: dict[str, dict[str, int]] = {}
+        for row in self._ledger.rows("SELECT queue, state, n FROM work_counts WHERE task=?", task):
+            found.setdefault(row["queue"], dict.fromkeys(STATES, 0))[row["state"]] = row["n"]
+        return found
+
+    def oldest_unfinished(self, not_task: str) -> float | None:
+        """Return when the oldest unfinished row of another task was added, as Unix time; None if there is none."""
+        return next((row["created"] for row in self._ledger.rows(OLDEST_UNFINISHED, not_task)), None)
+
+    def unfinished_with(self, key: str, value: str) -> dict[str, Any] | None:
+        """Return a row that waits or is sent whose data has this value at a key, found by its `data_index`; or None."""
+        condition = f"json_extract(data, '$.{key}')=? AND state IN ('waiting','sending')"
+        return next(iter(self._ledger.rows(f"SELECT * FROM work WHERE {condition} LIMIT 1", value)), None)
+
+    def unfinished_listing(self, key: str, task: str = SEND) -> dict[str, int]:
+        """Return, by queue, the number of rows of a task that wait or are sent and whose data has a list at a key."""
+        condition = f"json_type(data, '$.{key}')='array' AND state IN ('waiting','sending') AND task=?"
+        sql = f"SELECT queue, COUNT(*) n FROM work WHERE {condition} GROUP BY queue"
+        return {row["queue"]: row["n"] for row in self._ledger.rows(sql, task)}
+
+    def next_of(self, queue: str, limit: int, longest: float) -> list[dict[str, Any]]:
+        """Return the rows of a queue that are due to be sent, the longest due first, in whatever order they were added.
+
+        A next attempt further away than the `longest` delay comes from a clock that has jumped back: it is due.
+        """
+        return self._ledger.rows(
+            "SELECT * FROM work WHERE state='waiting' AND task=? AND queue=? AND (next_attempt<=? OR next_attempt>?) "
+            "ORDER BY next_attempt, id LIMIT ?",
+            *(SEND, queue, time.time(), time.time() + longest, limit),
+        )
+
+
+class Work(WorkView):
+    """The rows of one ledger. Each call is a transaction, or part of the one that is under way."""
+
+    def claim(self, row: int, job: str | None = None) -> bool:
+        """Begin an attempt, before it is made; return False if the row does not wait any more: a person has removed it."""
+        sql = "UPDATE work SET state='sending', attempts=attempts+1, job=?, updated=? WHERE id=? AND state='waiting'"
+        return bool(self._ledger.run(sql, job, time.time(), row))
+
+    def give_up(self, row: int, error: str) -> None:
+        """Make a row `dead`, for this reason."""
+        self._ledger.run("UPDATE work SET state='dead', error=?, updated=? WHERE id=?", error, time.time(), row)
+
+    def change(self, row: int, **columns: Unpack[Columns]) -> None:
+        """Set columns of a row."""
+        names = ", ".join(f"{name}=?" for name in columns)
+        values = [json.dumps(value) if name == "data" else value for name, value in columns.items()]
+        self._ledger.run(f"UPDATE work SET {names} WHERE id=?", *values, row)
+
+    def replace_data(self, row: Mapping[str, Any], data: Mapping[str, Any]) -> bool:
+        """Set the data of a row, unless somebody has changed them since it was read; return whether it is done."""
+        sql = "UPDATE work SET data=? WHERE id=? AND data=?"
+        return bool(self._ledger.run(sql, json.dumps(data), row["id"], row["data"]))
+
+    def add_attempt(self, row: int) -> None:
+        """Count one attempt more."""
+        self._ledger.run("UPDATE work SET attempts=attempts+1 WHERE id=?", row)
+
+    def touch(self, row: int) -> None:
+        """Say that a row is worked on now."""
+        self._ledger.run("UPDATE work SET updated=? WHERE id=?", time.time(), row)
+
+    def make_due(self, which: Which) -> int:
+        """Let rows that wait be due now; return their number."""
+        condition, values = which.condition()
+        return self._ledger.run(f"UPDATE work SET next_attempt=0 WHERE state='waiting' AND {condition}", *values)
+
+    def wait_again(self, row: int) -> None:
+        """Let a row be due again, whose attempt has come to nothing; it counts as one."""
+        self._ledger.run("UPDATE work SET state='waiting', next_attempt=0 WHERE id=?", row)
+
+    def take_back(self, row: int) -> None:
+        """Let a row be due again, as if the attempt had not been made."""
+        sql = "UPDATE work SET state='waiting', attempts=attempts-1, next_attempt=0, job=NULL WHERE id=?"
+        self._ledger.run(sql, row)
+
+    def retry(self, which: Which) -> int:
+        """Let rows that are dead or wait be due now, with the whole time until they are given up; return their number."""
+        condition, values = which.condition()
+        sql = "UPDATE work SET state='waiting', attempts=0, next_attempt=0, created=? WHERE state IN ('dead','waiting')"
+        return self._ledger.run(f"{sql} AND {condition}", time.time(), *values)
+
+    def reopen_done(self, queue: str, since: float) -> None:
+        """Let rows be due again that count as sent since a Unix time, with the whole time until they are given up."""
+        sql = "UPDATE work SET state='waiting', next_attempt=0, job=NULL, created=?"
+        where = "task=? AND queue=? AND state='done' AND updated>=?"
+        self._ledger.run(f"{sql} WHERE {where}", time.time(), SEND, queue, since)
+
+    def give_whole_time(self, queue: str) -> None:
+        """Let the time until they are given up begin now for rows that wait to be sent there, and were not tried yet."""
+        sql = "UPDATE work SET created=? WHERE state='waiting' AND task=? AND queue=? AND attempts=0"
+        self._ledger.run(sql, time.time(), SEND, queue)
+
+    def explain_waiting(self, queue: str, error: str, after: int) -> int:
+        """Give the reason to the rows that wait to be sent there, those after this id; return the id of the last of all rows."""
+        waits = "state='waiting' AND task=? AND queue=?"
+        last = self._ledger.rows(f"SELECT MAX(id) last FROM work WHERE {waits}", SEND, queue)[0]["last"] or 0
+        if last > after:
+            self._ledger.run(f"UPDATE work SET error=? WHERE {waits} AND id>?", error, SEND, queue, after)
+        return max(after, int(last))
+
+    def remove(self, row: int, states: Collection[str] = STATES) -> bool:
+        """Delete a row, if it is in one of these states; return whether it was."""
+        condition, values = Which(ids=[row], states=states).condition()
+        return bool(self._ledger.run(f"DELETE FROM work WHERE {condition}", *values))
+
+    def remove_all(self, which: Which) -> int:
+        """Delete rows; return their number."""
+        condition, values = which.condition()
+        return self._ledger.run(f"DELETE FROM work WHERE {condition}", *values)
 
 
 # ---- src/common/owed.py: What a script still has to do with studies, for `POST /NAME/owed`: a purge leaves them alone until then.
@@ -2206,12 +2486,9 @@ def is_arriving(ledger: Ledger, loopback: Loopback, instances: Iterable[str]) ->
 PLACES_PER_LOOKUP = 100
 OVERWRITTEN_SECONDS = 0.2  # after which one that was overwritten is here again: Orthanc deletes it for a moment
 PARENT_OF = {"Instance": "ParentSeries", "Series": "ParentStudy", "Study": "ParentPatient"}
-ARRIVING = """
-SELECT level, resource, MIN(instance) instance FROM arrived WHERE resource IS NOT NULL GROUP BY level, resource
-UNION ALL SELECT level, resource, instance FROM arrived WHERE resource IS NULL
-"""
 # Of the rows that are not finished: a row's resource may be a series or an instance, and named are studies. `study` is "" for
 # a row about a whole patient, and both are "" until somebody asks (`Owing.find_out`) where `data` does not say it.
+# `patients_waited_for` has those of rows that wait or are sent.
 _OWED = """
 CREATE TABLE IF NOT EXISTS owed(
     row INTEGER NOT NULL, study TEXT NOT NULL, patient TEXT NOT NULL, PRIMARY KEY(row, study)) WITHOUT ROWID;
@@ -2232,6 +2509,8 @@ END;
 CREATE TRIGGER IF NOT EXISTS owed_no_more AFTER DELETE ON work BEGIN
     DELETE FROM owed WHERE row=old.id;
 END;
+CREATE VIEW IF NOT EXISTS patients_waited_for AS
+    SELECT owed.patient FROM owed JOIN work ON work.id=owed.row WHERE work.state IN ('waiting','sending');
 INSERT INTO owed SELECT id, CASE json_extract(data, '$.Level') WHEN 'Study' THEN subject ELSE '' END,
     CASE json_extract(data, '$.Level') WHEN 'Patient' THEN subject ELSE '' END FROM work new
 WHERE state IN ('waiting','sending','dead') AND {condition} AND id NOT IN (SELECT row FROM owed);
@@ -2292,7 +2571,8 @@ class Owing:
         loopback: Loopback,
         resources_of: Callable[[Mapping[str, Any]], Collection[str]] = lambda row: [row["subject"]],
     ) -> None:
-        self._ledger, self._loopback, self._resources_of = ledger, loopback, resources_of
+        self._ledger, self._work, self._loopback = ledger, WorkView(ledger), loopback
+        self._resources_of = resources_of
 
     def of(self, resources: Collection[str]) -> set[str]:
         """Return which of these studies, and patients as a whole, an unfinished row is about.
@@ -2314,55 +2594,45 @@ class Owing:
         With `at_once` it asks for some of them only. Return whether there are more.
         """
         unknown = "patient=''" if patients else "patient='' AND study=''"
-        sql = f"SELECT work.id, subject, data FROM owed JOIN work ON work.id=owed.row WHERE {unknown} LIMIT ?"
-        while rows := self._ledger.rows(sql, PLACES_PER_LOOKUP):
-            self._find_out(rows)
+        sql = f"SELECT DISTINCT row FROM owed WHERE {unknown} LIMIT ?"
+        while found := [each["row"] for each in self._ledger.rows(sql, PLACES_PER_LOOKUP)]:
+            self._find_out(found)
             if at_once:
-                return len(rows) == PLACES_PER_LOOKUP
+                return len(found) == PLACES_PER_LOOKUP
         return False
 
-    def _find_out(self, rows: Iterable[Mapping[str, Any]]) -> None:
-        of_each = {row["id"]: self._resources_of(row) for row in rows}
+    def _find_out(self, rows: Collection[int]) -> None:
+        of_each = {row["id"]: self._resources_of(row) for row in self._work.find(Which(ids=rows))}
         wanted = {each for some in of_each.values() for each in some}
         places = places_of(self._loopback, wanted)
         if missing := wanted - places.keys():
             time.sleep(OVERWRITTEN_SECONDS)
             places |= places_of(self._loopback, missing)
-        # It may have ended meanwhile.
-        sql = (
-            "INSERT OR IGNORE INTO owed SELECT ?,?,? "
-            "WHERE EXISTS (SELECT 1 FROM work WHERE id=? AND state IN ('waiting','sending','dead'))"
-        )
         with self._ledger.transaction() as db:
-            for row, resources in of_each.items():
-                db.execute("DELETE FROM owed WHERE row=?", (row,))
-                db.executemany(sql, {(row, *places[each], row) for each in resources if each in places})
+            unfinished = self._work.find(
+                Which(ids=rows, states=("waiting", "sending", "dead"))
+            )  # it may have ended meanwhile
+            found = {(row["id"], *places[each]) for row in unfinished for each in of_each[row["id"]] if each in places}
+            db.executemany("DELETE FROM owed WHERE row=?", [(row,) for row in rows])
+            db.executemany("INSERT OR IGNORE INTO owed VALUES(?,?,?)", found)
 
 
-def still_to_read(ledger: Ledger, loopback: Loopback) -> list[str]:
-    """Return the new instances of the log of changes that the script has still to read; ask before `arriving`.
+def arriving(ledger: Ledger, loopback: Loopback, parents: Parents, reported: Iterable[str]) -> set[str]:
+    """Return the studies, and patients as a whole, of which something has arrived and is not handed over yet.
 
-    Orthanc says through OnChange what it has stored, but may be seconds behind.
+    `reported` are instances of which OnChange has said that they are new, and that are not read in the log of changes yet.
 
     Raises
     ------
-    Refused : (503) they are many.
+    Refused : (503) much is still to be read there.
     LoopbackError : Orthanc can't answer now.
     """
-    cursor = ledger.get_value("cursor", -1)
-    if cursor < 0:
-        return []  # Reconcile is false: there is only what OnChange says
-    page = loopback.get(f"/changes?since={cursor}&limit={PAGE}")
-    if not page["Done"]:
+    unread = still_to_read(ledger, loopback)  # before what was read: it may be read meanwhile
+    if unread is None:
         raise Refused(503, f"{ledger.path.stem} has still to read what arrived")
-    return [change["ID"] for change in page["Changes"] if change["ChangeType"] == "NewInstance"]
-
-
-def arriving(ledger: Ledger, loopback: Loopback, parents: Parents, unread: Iterable[str]) -> set[str]:
-    """Return the studies, and patients as a whole, of which something has arrived and is not handed over yet."""
     found, unknown = set[str](), set[str]()
-    arrived = [(row["level"], row["resource"], row["instance"]) for row in ledger.rows(ARRIVING)]
-    for level, resource, instance in (*arrived, *(("", None, each) for each in unread)):
+    new = (("", None, each) for each in unread.union(reported))
+    for level, resource, instance in (*arriving_resources(ledger), *new):
         if resource and level in ("Patient", "Study"):
             found.add(resource)
         elif known := parents(instance):
@@ -2859,252 +3129,6 @@ def _speak_for_all() -> None:
         return
     register_route("/scripts", {"GET": list_scripts}, _never)
     register_route("/scripts/health", {"GET": health}, _never)
-
-
-# ---- src/common/work.py: Verbs on the ledger's rows of work: find, count, change, retry, take back, remove.
-
-
-OLDEST_UNFINISHED = """
-SELECT created FROM work INDEXED BY work_unfinished WHERE state IN ('waiting','sending') AND task<>? ORDER BY created LIMIT 1
-"""
-NEXT_ATTEMPT_INDEX = "CREATE INDEX IF NOT EXISTS work_by_next ON work(state, queue, next_attempt);"  # for `next_of`
-
-
-def data_index(key: str) -> str:
-    """Return the SQL of an index that finds rows by a key of their data (`unfinished_with`)."""
-    return f"CREATE INDEX IF NOT EXISTS work_by_{key.lower()} ON work(json_extract(data, '$.{key}'), state);"
-
-
-@dataclasses.dataclass(frozen=True)
-class Which:
-    """Which rows: those for which all the given conditions hold. The column of a row's resource is called `subject`.
-
-    Attributes
-    ----------
-    ids, resources : it is one of these.
-    task, queue, resource, job : it is this one.
-    resource_glob : its resource fits this pattern of SQLite's GLOB.
-    not_task : it is another task.
-    states : it is in one of these states.
-    data : its data has these values, by key.
-    about : this is its resource, or what its data calls `Of`: the resource of which its own is a part.
-    tried : it was attempted before, or it was not.
-    job_or_resource : its last attempt is this job, or it is about it.
-    """
-
-    ids: Collection[int] | None = None
-    task: str | None = None
-    not_task: str | None = None
-    queue: str | None = None
-    resource: str | None = None
-    resource_glob: str | None = None
-    resources: Collection[str] | None = None
-    states: Collection[str] | None = None
-    job: str | None = None
-    data: Mapping[str, str] = dataclasses.field(default_factory=dict)
-    about: str | None = None
-    tried: bool | None = None
-    job_or_resource: str | None = None
-
-    def condition(self) -> tuple[str, list[Any]]:
-        """Return the condition as SQL, and its values."""
-        parts, values = ["1"], list[Any]()
-        named = {"task": self.task, "queue": self.queue, "subject": self.resource, "job": self.job}
-        for column, wanted in named.items():
-            if wanted is not None:
-                parts.append(f"{column}=?")
-                values.append(wanted)
-        by_state = "state"
-        for column, several in (("id", self.ids), ("subject", self.resources)):
-            if several is not None and len(several) == 1:
-                parts.append(f"{column}=?")
-                values += several
-            elif several is not None:
-                parts.append(f"{column} IN (SELECT value FROM json_each(?))")
-                values.append(json.dumps([*several]))
-                by_state = "+state"  # SQLite would look at all rows in these states, as it can't know how few are named
-        if self.states is not None:
-            parts.append(f"{by_state} IN ({','.join('?' * len(self.states))})")
-            values += self.states
-        for key, value in self.data.items():
-            parts.append("json_extract(data, '$.' || ?)=?")
-            values += [key, value]
-        if self.tried is not None:
-            parts.append("attempts>0" if self.tried else "attempts=0")
-        for condition, text in (
-            ("subject GLOB ?", self.resource_glob),
-            ("task<>?", self.not_task),
-            ("(subject=? OR json_extract(data, '$.Of')=?)", self.about),
-            ("(job=? OR subject=?)", self.job_or_resource),
-        ):
-            if text is not None:
-                parts.append(condition)
-                values += [text] * condition.count("?")
-        return " AND ".join(parts), values
-
-
-class Columns(TypedDict, total=False):
-    """What may be changed of a row."""
-
-    task: str
-    queue: str
-    subject: str
-    attempts: int
-    next_attempt: float
-    job: str
-    data: Mapping[str, Any]
-    created: float
-
-
-def next_attempt_of(row: Mapping[str, Any]) -> str | None:
-    """Return when a row that waits is due; None: it does not wait, or it is due as soon as its destination takes something."""
-    return utc(row["next_attempt"]) if row["state"] == "waiting" and row["next_attempt"] else None
-
-
-class WorkView:
-    """The rows of one ledger, to look at."""
-
-    def __init__(self, ledger: Ledger) -> None:
-        self._ledger = ledger
-
-    def get(self, row: int) -> dict[str, Any] | None:
-        """Return a row by its id, or None."""
-        return next(iter(self._ledger.rows("SELECT * FROM work WHERE id=?", row)), None)
-
-    def find(self, which: Which) -> list[dict[str, Any]]:
-        """Return rows, the oldest first."""
-        condition, values = which.condition()
-        return self._ledger.rows(f"SELECT * FROM work WHERE {condition} ORDER BY id", *values)
-
-    def has(self, which: Which) -> bool:
-        """Return whether there is such a row."""
-        condition, values = which.condition()
-        return bool(self._ledger.rows(f"SELECT 1 FROM work WHERE {condition} LIMIT 1", *values))
-
-    def count(self, which: Which) -> int:
-        """Return the number of rows."""
-        condition, values = which.condition()
-        return int(self._ledger.rows(f"SELECT COUNT(*) n FROM work WHERE {condition}", *values)[0]["n"])
-
-    def page(self, which: Which, since: int, limit: int) -> list[dict[str, Any]]:
-        """Return at most `limit` rows after the row `since`, the oldest first."""
-        condition, values = which.condition()
-        sql = f"SELECT * FROM work WHERE {condition} AND id>? ORDER BY id LIMIT ?"
-        return self._ledger.rows(sql, *values, since, limit)
-
-    def totals_by_queue(self, task: str = SEND) -> dict[str, dict[str, int]]:
-        """Return the number of rows of a task in each state, by queue."""
-        found: dict[str, dict[str, int]] = {}
-        for row in self._ledger.rows("SELECT queue, state, n FROM work_counts WHERE task=?", task):
-            found.setdefault(row["queue"], dict.fromkeys(STATES, 0))[row["state"]] = row["n"]
-        return found
-
-    def oldest_unfinished(self, not_task: str) -> float | None:
-        """Return when the oldest unfinished row of another task was added, as Unix time; None if there is none."""
-        return next((row["created"] for row in self._ledger.rows(OLDEST_UNFINISHED, not_task)), None)
-
-    def unfinished_with(self, key: str, value: str) -> dict[str, Any] | None:
-        """Return a row that waits or is sent whose data has this value at a key, found by its `data_index`; or None."""
-        condition = f"json_extract(data, '$.{key}')=? AND state IN ('waiting','sending')"
-        return next(iter(self._ledger.rows(f"SELECT * FROM work WHERE {condition} LIMIT 1", value)), None)
-
-    def unfinished_listing(self, key: str, task: str = SEND) -> dict[str, int]:
-        """Return, by queue, the number of rows of a task that wait or are sent and whose data has a list at a key."""
-        condition = f"json_type(data, '$.{key}')='array' AND state IN ('waiting','sending') AND task=?"
-        sql = f"SELECT queue, COUNT(*) n FROM work WHERE {condition} GROUP BY queue"
-        return {row["queue"]: row["n"] for row in self._ledger.rows(sql, task)}
-
-    def next_of(self, queue: str, limit: int, longest: float) -> list[dict[str, Any]]:
-        """Return the rows of a queue that are due to be sent, the longest due first, in whatever order they were added.
-
-        A next attempt further away than the `longest` delay comes from a clock that has jumped back: it is due.
-        """
-        return self._ledger.rows(
-            "SELECT * FROM work WHERE state='waiting' AND task=? AND queue=? AND (next_attempt<=? OR next_attempt>?) "
-            "ORDER BY next_attempt, id LIMIT ?",
-            *(SEND, queue, time.time(), time.time() + longest, limit),
-        )
-
-
-class Work(WorkView):
-    """The rows of one ledger. Each call is a transaction, or part of the one that is under way."""
-
-    def claim(self, row: int, job: str | None = None) -> bool:
-        """Begin an attempt, before it is made; return False if the row does not wait any more: a person has removed it."""
-        sql = "UPDATE work SET state='sending', attempts=attempts+1, job=?, updated=? WHERE id=? AND state='waiting'"
-        return bool(self._ledger.run(sql, job, time.time(), row))
-
-    def give_up(self, row: int, error: str) -> None:
-        """Make a row `dead`, for this reason."""
-        self._ledger.run("UPDATE work SET state='dead', error=?, updated=? WHERE id=?", error, time.time(), row)
-
-    def change(self, row: int, **columns: Unpack[Columns]) -> None:
-        """Set columns of a row."""
-        names = ", ".join(f"{name}=?" for name in columns)
-        values = [json.dumps(value) if name == "data" else value for name, value in columns.items()]
-        self._ledger.run(f"UPDATE work SET {names} WHERE id=?", *values, row)
-
-    def replace_data(self, row: Mapping[str, Any], data: Mapping[str, Any]) -> bool:
-        """Set the data of a row, unless somebody has changed them since it was read; return whether it is done."""
-        sql = "UPDATE work SET data=? WHERE id=? AND data=?"
-        return bool(self._ledger.run(sql, json.dumps(data), row["id"], row["data"]))
-
-    def add_attempt(self, row: int) -> None:
-        """Count one attempt more."""
-        self._ledger.run("UPDATE work SET attempts=attempts+1 WHERE id=?", row)
-
-    def touch(self, row: int) -> None:
-        """Say that a row is worked on now."""
-        self._ledger.run("UPDATE work SET updated=? WHERE id=?", time.time(), row)
-
-    def make_due(self, which: Which) -> int:
-        """Let rows that wait be due now; return their number."""
-        condition, values = which.condition()
-        return self._ledger.run(f"UPDATE work SET next_attempt=0 WHERE state='waiting' AND {condition}", *values)
-
-    def wait_again(self, row: int) -> None:
-        """Let a row be due again, whose attempt has come to nothing; it counts as one."""
-        self._ledger.run("UPDATE work SET state='waiting', next_attempt=0 WHERE id=?", row)
-
-    def take_back(self, row: int) -> None:
-        """Let a row be due again, as if the attempt had not been made."""
-        sql = "UPDATE work SET state='waiting', attempts=attempts-1, next_attempt=0, job=NULL WHERE id=?"
-        self._ledger.run(sql, row)
-
-    def retry(self, which: Which) -> int:
-        """Let rows that are dead or wait be due now, with the whole time until they are given up; return their number."""
-        condition, values = which.condition()
-        sql = "UPDATE work SET state='waiting', attempts=0, next_attempt=0, created=? WHERE state IN ('dead','waiting')"
-        return self._ledger.run(f"{sql} AND {condition}", time.time(), *values)
-
-    def reopen_done(self, queue: str, since: float) -> None:
-        """Let rows be due again that count as sent since a Unix time, with the whole time until they are given up."""
-        sql = "UPDATE work SET state='waiting', next_attempt=0, job=NULL, created=?"
-        where = "task=? AND queue=? AND state='done' AND updated>=?"
-        self._ledger.run(f"{sql} WHERE {where}", time.time(), SEND, queue, since)
-
-    def give_whole_time(self, queue: str) -> None:
-        """Let the time until they are given up begin now for rows that wait to be sent there, and were not tried yet."""
-        sql = "UPDATE work SET created=? WHERE state='waiting' AND task=? AND queue=? AND attempts=0"
-        self._ledger.run(sql, time.time(), SEND, queue)
-
-    def explain_waiting(self, queue: str, error: str, after: int) -> int:
-        """Give the reason to the rows that wait to be sent there, those after this id; return the id of the last of all rows."""
-        waits = "state='waiting' AND task=? AND queue=?"
-        last = self._ledger.rows(f"SELECT MAX(id) last FROM work WHERE {waits}", SEND, queue)[0]["last"] or 0
-        if last > after:
-            self._ledger.run(f"UPDATE work SET error=? WHERE {waits} AND id>?", error, SEND, queue, after)
-        return max(after, int(last))
-
-    def remove(self, row: int, states: Collection[str] = STATES) -> bool:
-        """Delete a row, if it is in one of these states; return whether it was."""
-        condition, values = Which(ids=[row], states=states).condition()
-        return bool(self._ledger.run(f"DELETE FROM work WHERE {condition}", *values))
-
-    def remove_all(self, which: Which) -> int:
-        """Delete rows; return their number."""
-        condition, values = which.condition()
-        return self._ledger.run(f"DELETE FROM work WHERE {condition}", *values)
 
 
 # ---- src/common/wildcards.py: Patterns with `*` and `?`, as DICOM matches them (PS3.4 C.2.2.2.4): every other character is itself, `[` too.
@@ -5467,13 +5491,10 @@ CREATE TABLE IF NOT EXISTS given(
     destination TEXT NOT NULL, instance TEXT NOT NULL, seq INTEGER NOT NULL, digest TEXT NOT NULL,
     PRIMARY KEY(instance, destination)) WITHOUT ROWID;
 """
-FORGET_ROUTED = f"""
-DELETE FROM given WHERE NOT EXISTS (
-    SELECT 1 FROM arrived WHERE level IN ('Patient','Study','Series') AND arrived.instance=given.instance)
-AND instance NOT IN (
-    SELECT key FROM work, json_each(work.data, '$.Instances')
-    WHERE state IN ('waiting','sending','dead') AND task='{ROUTE}')
-"""
+FORGET_ROUTED = (
+    f"DELETE FROM given WHERE NOT {still_arrives('given.instance')} "
+    f"AND instance NOT IN ({unfinished_keys('Instances', ROUTE)})"
+)
 
 
 class SentInstances:
@@ -7089,8 +7110,9 @@ class Intake:
 
     def arriving(self) -> set[str]:
         """Return the studies, and patients as a whole, of which something has arrived and is not routed yet."""
-        unread = (*self._unread.now(), *still_to_read(self._ledger, self._loopback)) if self._levels else ()
-        return arriving(self._ledger, self._loopback, self._arrivals.parents, unread)
+        if not self._levels:
+            return set()
+        return arriving(self._ledger, self._loopback, self._arrivals.parents, self._unread.now())
 
     def _on_change_entry(self, change: Mapping[str, Any]) -> None:
         self._unread.on_change_entry(change)
@@ -7115,9 +7137,7 @@ class Intake:
         """Count what was deleted before the log of changes was read: it is not there any more."""
         left = self._unread.never_read()
         if left and self._levels:
-            known = "SELECT instance FROM arrived WHERE level=? AND instance IN (SELECT value FROM json_each(?))"
-            found = self._ledger.rows(known, self._levels[0], json.dumps([*left]))
-            left -= {row["instance"] for row in found}  # the event came after its entry was read
+            left -= not_handed_over(self._ledger, self._levels[0], left)  # the event came after its entry was read
             self._deleted_early += len(left.difference(still_here(self._loopback, [*left])))
         if number := self._deleted_early:
             self._gone.note(
@@ -7183,12 +7203,11 @@ PROTECTED_TABLE = """
 CREATE TABLE IF NOT EXISTS protected(patient TEXT PRIMARY KEY, state TEXT NOT NULL, until REAL NOT NULL) WITHOUT ROWID;
 """
 WAITS = """
-EXISTS (SELECT 1 FROM owed JOIN work ON work.id=owed.row
-        WHERE owed.patient=protected.patient AND work.state IN ('waiting','sending'))
+EXISTS (SELECT 1 FROM patients_waited_for waited WHERE waited.patient=protected.patient)
 """
 NEW = """
-SELECT DISTINCT owed.patient FROM owed JOIN work ON work.id=owed.row WHERE work.state IN ('waiting','sending')
-AND owed.patient<>'' AND owed.patient NOT IN (SELECT patient FROM protected) LIMIT ?
+SELECT DISTINCT patient FROM patients_waited_for
+WHERE patient<>'' AND patient NOT IN (SELECT patient FROM protected) LIMIT ?
 """
 
 

@@ -1902,6 +1902,12 @@ def data_index(key: str) -> str:
     return f"CREATE INDEX IF NOT EXISTS work_by_{key.lower()} ON work(json_extract(data, '$.{key}'), state);"
 
 
+def unfinished_keys(key: str, task: str) -> str:
+    """Return the SQL of a query for the keys of an object in the data of unfinished rows of a task."""
+    states = "'waiting','sending','dead'"
+    return f"SELECT key FROM work, json_each(work.data, '$.{key}') WHERE state IN ({states}) AND task='{task}'"
+
+
 @dataclasses.dataclass(frozen=True)
 class Which:
     """Which rows: those for which all the given conditions hold. The column of a row's resource is called `subject`.
@@ -3241,6 +3247,38 @@ def not_handed_over(ledger: Ledger, level: str, instances: Iterable[str]) -> set
     return {row["instance"] for row in ledger.rows(arrived, level, json.dumps([*instances]))}
 
 
+def still_arrives(instance: str) -> str:
+    """Return the SQL of a condition: what this column names has arrived, and is not handed over at each level yet."""
+    levels = ",".join(f"'{level}'" for level in LEVELS_WITH_INSTANCES)
+    return f"EXISTS (SELECT 1 FROM arrived WHERE level IN ({levels}) AND arrived.instance={instance})"
+
+
+def arriving_resources(ledger: Ledger) -> list[tuple[str, str | None, str]]:
+    """Return level, resource and one instance of each resource that arrives; None: which resource it is, is not known yet."""
+    sql = (
+        "SELECT level, resource, MIN(instance) instance FROM arrived WHERE resource IS NOT NULL GROUP BY level, resource "
+        "UNION ALL SELECT level, resource, instance FROM arrived WHERE resource IS NULL"
+    )
+    return [(row["level"], row["resource"], row["instance"]) for row in ledger.rows(sql)]
+
+
+def still_to_read(ledger: Ledger, loopback: Loopback) -> set[str] | None:
+    """Return the new instances of the log of changes that the feed has still to read; None: more than a page of changes.
+
+    Orthanc says through OnChange what it has stored, but may be seconds behind.
+
+    Raises
+    ------
+    LoopbackError : Orthanc can't answer now.
+    """
+    cursor = ledger.get_value("cursor", -1)
+    if cursor < 0:
+        return set()  # Reconcile is false: there is only what OnChange says
+    page = loopback.get(f"/changes?since={cursor}&limit={PAGE}")
+    new = {change["ID"] for change in page["Changes"] if change["ChangeType"] == "NewInstance"}
+    return new if page["Done"] else None
+
+
 def is_arriving(ledger: Ledger, loopback: Loopback, instances: Iterable[str]) -> bool:
     """Return whether any of these came (again) and is not handed over yet; also where the feed has still to read of it."""
     arrived = "SELECT 1 FROM arrived WHERE level=? AND instance IN (SELECT value FROM json_each(?)) LIMIT 1"
@@ -3248,12 +3286,8 @@ def is_arriving(ledger: Ledger, loopback: Loopback, instances: Iterable[str]) ->
     some = json.dumps(sorted(wanted))
     if any(ledger.rows(arrived, level, some) for level in LEVELS_WITH_INSTANCES):
         return True
-    cursor = ledger.get_value("cursor", -1)
-    if cursor < 0:
-        return False  # Reconcile is false: all that came has been noted at once
-    page = loopback.get(f"/changes?since={cursor}&limit={PAGE}")
-    new = {change["ID"] for change in page["Changes"] if change["ChangeType"] == "NewInstance"}
-    return not page["Done"] or not new.isdisjoint(wanted)
+    unread = still_to_read(ledger, loopback)
+    return unread is None or not unread.isdisjoint(wanted)
 
 
 # ---- src/common/owed.py: What a script still has to do with studies, for `POST /NAME/owed`: a purge leaves them alone until then.
@@ -3262,12 +3296,9 @@ def is_arriving(ledger: Ledger, loopback: Loopback, instances: Iterable[str]) ->
 PLACES_PER_LOOKUP = 100
 OVERWRITTEN_SECONDS = 0.2  # after which one that was overwritten is here again: Orthanc deletes it for a moment
 PARENT_OF = {"Instance": "ParentSeries", "Series": "ParentStudy", "Study": "ParentPatient"}
-ARRIVING = """
-SELECT level, resource, MIN(instance) instance FROM arrived WHERE resource IS NOT NULL GROUP BY level, resource
-UNION ALL SELECT level, resource, instance FROM arrived WHERE resource IS NULL
-"""
 # Of the rows that are not finished: a row's resource may be a series or an instance, and named are studies. `study` is "" for
 # a row about a whole patient, and both are "" until somebody asks (`Owing.find_out`) where `data` does not say it.
+# `patients_waited_for` has those of rows that wait or are sent.
 _OWED = """
 CREATE TABLE IF NOT EXISTS owed(
     row INTEGER NOT NULL, study TEXT NOT NULL, patient TEXT NOT NULL, PRIMARY KEY(row, study)) WITHOUT ROWID;
@@ -3288,6 +3319,8 @@ END;
 CREATE TRIGGER IF NOT EXISTS owed_no_more AFTER DELETE ON work BEGIN
     DELETE FROM owed WHERE row=old.id;
 END;
+CREATE VIEW IF NOT EXISTS patients_waited_for AS
+    SELECT owed.patient FROM owed JOIN work ON work.id=owed.row WHERE work.state IN ('waiting','sending');
 INSERT INTO owed SELECT id, CASE json_extract(data, '$.Level') WHEN 'Study' THEN subject ELSE '' END,
     CASE json_extract(data, '$.Level') WHEN 'Patient' THEN subject ELSE '' END FROM work new
 WHERE state IN ('waiting','sending','dead') AND {condition} AND id NOT IN (SELECT row FROM owed);
@@ -3348,7 +3381,8 @@ class Owing:
         loopback: Loopback,
         resources_of: Callable[[Mapping[str, Any]], Collection[str]] = lambda row: [row["subject"]],
     ) -> None:
-        self._ledger, self._loopback, self._resources_of = ledger, loopback, resources_of
+        self._ledger, self._work, self._loopback = ledger, WorkView(ledger), loopback
+        self._resources_of = resources_of
 
     def of(self, resources: Collection[str]) -> set[str]:
         """Return which of these studies, and patients as a whole, an unfinished row is about.
@@ -3370,55 +3404,45 @@ class Owing:
         With `at_once` it asks for some of them only. Return whether there are more.
         """
         unknown = "patient=''" if patients else "patient='' AND study=''"
-        sql = f"SELECT work.id, subject, data FROM owed JOIN work ON work.id=owed.row WHERE {unknown} LIMIT ?"
-        while rows := self._ledger.rows(sql, PLACES_PER_LOOKUP):
-            self._find_out(rows)
+        sql = f"SELECT DISTINCT row FROM owed WHERE {unknown} LIMIT ?"
+        while found := [each["row"] for each in self._ledger.rows(sql, PLACES_PER_LOOKUP)]:
+            self._find_out(found)
             if at_once:
-                return len(rows) == PLACES_PER_LOOKUP
+                return len(found) == PLACES_PER_LOOKUP
         return False
 
-    def _find_out(self, rows: Iterable[Mapping[str, Any]]) -> None:
-        of_each = {row["id"]: self._resources_of(row) for row in rows}
+    def _find_out(self, rows: Collection[int]) -> None:
+        of_each = {row["id"]: self._resources_of(row) for row in self._work.find(Which(ids=rows))}
         wanted = {each for some in of_each.values() for each in some}
         places = places_of(self._loopback, wanted)
         if missing := wanted - places.keys():
             time.sleep(OVERWRITTEN_SECONDS)
             places |= places_of(self._loopback, missing)
-        # It may have ended meanwhile.
-        sql = (
-            "INSERT OR IGNORE INTO owed SELECT ?,?,? "
-            "WHERE EXISTS (SELECT 1 FROM work WHERE id=? AND state IN ('waiting','sending','dead'))"
-        )
         with self._ledger.transaction() as db:
-            for row, resources in of_each.items():
-                db.execute("DELETE FROM owed WHERE row=?", (row,))
-                db.executemany(sql, {(row, *places[each], row) for each in resources if each in places})
+            unfinished = self._work.find(
+                Which(ids=rows, states=("waiting", "sending", "dead"))
+            )  # it may have ended meanwhile
+            found = {(row["id"], *places[each]) for row in unfinished for each in of_each[row["id"]] if each in places}
+            db.executemany("DELETE FROM owed WHERE row=?", [(row,) for row in rows])
+            db.executemany("INSERT OR IGNORE INTO owed VALUES(?,?,?)", found)
 
 
-def still_to_read(ledger: Ledger, loopback: Loopback) -> list[str]:
-    """Return the new instances of the log of changes that the script has still to read; ask before `arriving`.
+def arriving(ledger: Ledger, loopback: Loopback, parents: Parents, reported: Iterable[str]) -> set[str]:
+    """Return the studies, and patients as a whole, of which something has arrived and is not handed over yet.
 
-    Orthanc says through OnChange what it has stored, but may be seconds behind.
+    `reported` are instances of which OnChange has said that they are new, and that are not read in the log of changes yet.
 
     Raises
     ------
-    Refused : (503) they are many.
+    Refused : (503) much is still to be read there.
     LoopbackError : Orthanc can't answer now.
     """
-    cursor = ledger.get_value("cursor", -1)
-    if cursor < 0:
-        return []  # Reconcile is false: there is only what OnChange says
-    page = loopback.get(f"/changes?since={cursor}&limit={PAGE}")
-    if not page["Done"]:
+    unread = still_to_read(ledger, loopback)  # before what was read: it may be read meanwhile
+    if unread is None:
         raise Refused(503, f"{ledger.path.stem} has still to read what arrived")
-    return [change["ID"] for change in page["Changes"] if change["ChangeType"] == "NewInstance"]
-
-
-def arriving(ledger: Ledger, loopback: Loopback, parents: Parents, unread: Iterable[str]) -> set[str]:
-    """Return the studies, and patients as a whole, of which something has arrived and is not handed over yet."""
     found, unknown = set[str](), set[str]()
-    arrived = [(row["level"], row["resource"], row["instance"]) for row in ledger.rows(ARRIVING)]
-    for level, resource, instance in (*arrived, *(("", None, each) for each in unread)):
+    new = (("", None, each) for each in unread.union(reported))
+    for level, resource, instance in (*arriving_resources(ledger), *new):
         if resource and level in ("Patient", "Study"):
             found.add(resource)
         elif known := parents(instance):

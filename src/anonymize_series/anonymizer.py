@@ -26,7 +26,7 @@ from common.inbox import Inbox
 from common.jobs import JobEnds
 from common.ledger import Ledger
 from common.loopback import Loopback
-from common.owed import Owing, arriving, owed_tables, still_to_read
+from common.owed import Owing, arriving, owed_tables
 from common.routes import Refused
 from common.state import configuration_folder, state_folder
 from common.unread import Unread
@@ -157,8 +157,9 @@ class Anonymizer:
             raise Refused(503, f"{NAME} has not read yet what arrived before Orthanc started")
         self._inbox.flush()
         with self.turns.turn():  # it asks Orthanc
-            unread = (*self._unread.now(), *still_to_read(self.ledger, self.loopback)) if self._levels else ()
-            found = arriving(self.ledger, self.loopback, self._arrivals.parents, unread)
+            found = set[str]()
+            if self._levels:
+                found = arriving(self.ledger, self.loopback, self._arrivals.parents, self._unread.now())
             return found | self._owing.of(resources)
 
     def _turn(self) -> float:

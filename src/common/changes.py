@@ -241,6 +241,38 @@ def not_handed_over(ledger: Ledger, level: str, instances: Iterable[str]) -> set
     return {row["instance"] for row in ledger.rows(arrived, level, json.dumps([*instances]))}
 
 
+def still_arrives(instance: str) -> str:
+    """Return the SQL of a condition: what this column names has arrived, and is not handed over at each level yet."""
+    levels = ",".join(f"'{level}'" for level in LEVELS_WITH_INSTANCES)
+    return f"EXISTS (SELECT 1 FROM arrived WHERE level IN ({levels}) AND arrived.instance={instance})"
+
+
+def arriving_resources(ledger: Ledger) -> list[tuple[str, str | None, str]]:
+    """Return level, resource and one instance of each resource that arrives; None: which resource it is, is not known yet."""
+    sql = (
+        "SELECT level, resource, MIN(instance) instance FROM arrived WHERE resource IS NOT NULL GROUP BY level, resource "
+        "UNION ALL SELECT level, resource, instance FROM arrived WHERE resource IS NULL"
+    )
+    return [(row["level"], row["resource"], row["instance"]) for row in ledger.rows(sql)]
+
+
+def still_to_read(ledger: Ledger, loopback: Loopback) -> set[str] | None:
+    """Return the new instances of the log of changes that the feed has still to read; None: more than a page of changes.
+
+    Orthanc says through OnChange what it has stored, but may be seconds behind.
+
+    Raises
+    ------
+    LoopbackError : Orthanc can't answer now.
+    """
+    cursor = ledger.get_value("cursor", -1)
+    if cursor < 0:
+        return set()  # Reconcile is false: there is only what OnChange says
+    page = loopback.get(f"/changes?since={cursor}&limit={PAGE}")
+    new = {change["ID"] for change in page["Changes"] if change["ChangeType"] == "NewInstance"}
+    return new if page["Done"] else None
+
+
 def is_arriving(ledger: Ledger, loopback: Loopback, instances: Iterable[str]) -> bool:
     """Return whether any of these came (again) and is not handed over yet; also where the feed has still to read of it."""
     arrived = "SELECT 1 FROM arrived WHERE level=? AND instance IN (SELECT value FROM json_each(?)) LIMIT 1"
@@ -248,9 +280,5 @@ def is_arriving(ledger: Ledger, loopback: Loopback, instances: Iterable[str]) ->
     some = json.dumps(sorted(wanted))
     if any(ledger.rows(arrived, level, some) for level in LEVELS_WITH_INSTANCES):
         return True
-    cursor = ledger.get_value("cursor", -1)
-    if cursor < 0:
-        return False  # Reconcile is false: all that came has been noted at once
-    page = loopback.get(f"/changes?since={cursor}&limit={PAGE}")
-    new = {change["ID"] for change in page["Changes"] if change["ChangeType"] == "NewInstance"}
-    return not page["Done"] or not new.isdisjoint(wanted)
+    unread = still_to_read(ledger, loopback)
+    return unread is None or not unread.isdisjoint(wanted)

@@ -6,21 +6,19 @@ import time
 from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any
 
-from common.changes import PAGE, Parents
+from common.changes import Parents, arriving_resources, still_to_read
 from common.ledger import Ledger
 from common.loopback import Loopback
 from common.parameters import Texts, takes
 from common.routes import Refused, Request, register_route
+from common.work import Which, WorkView
 
 PLACES_PER_LOOKUP = 100
 OVERWRITTEN_SECONDS = 0.2  # after which one that was overwritten is here again: Orthanc deletes it for a moment
 PARENT_OF = {"Instance": "ParentSeries", "Series": "ParentStudy", "Study": "ParentPatient"}
-ARRIVING = """
-SELECT level, resource, MIN(instance) instance FROM arrived WHERE resource IS NOT NULL GROUP BY level, resource
-UNION ALL SELECT level, resource, instance FROM arrived WHERE resource IS NULL
-"""
 # Of the rows that are not finished: a row's resource may be a series or an instance, and named are studies. `study` is "" for
 # a row about a whole patient, and both are "" until somebody asks (`Owing.find_out`) where `data` does not say it.
+# `patients_waited_for` has those of rows that wait or are sent.
 _OWED = """
 CREATE TABLE IF NOT EXISTS owed(
     row INTEGER NOT NULL, study TEXT NOT NULL, patient TEXT NOT NULL, PRIMARY KEY(row, study)) WITHOUT ROWID;
@@ -41,6 +39,8 @@ END;
 CREATE TRIGGER IF NOT EXISTS owed_no_more AFTER DELETE ON work BEGIN
     DELETE FROM owed WHERE row=old.id;
 END;
+CREATE VIEW IF NOT EXISTS patients_waited_for AS
+    SELECT owed.patient FROM owed JOIN work ON work.id=owed.row WHERE work.state IN ('waiting','sending');
 INSERT INTO owed SELECT id, CASE json_extract(data, '$.Level') WHEN 'Study' THEN subject ELSE '' END,
     CASE json_extract(data, '$.Level') WHEN 'Patient' THEN subject ELSE '' END FROM work new
 WHERE state IN ('waiting','sending','dead') AND {condition} AND id NOT IN (SELECT row FROM owed);
@@ -101,7 +101,8 @@ class Owing:
         loopback: Loopback,
         resources_of: Callable[[Mapping[str, Any]], Collection[str]] = lambda row: [row["subject"]],
     ) -> None:
-        self._ledger, self._loopback, self._resources_of = ledger, loopback, resources_of
+        self._ledger, self._work, self._loopback = ledger, WorkView(ledger), loopback
+        self._resources_of = resources_of
 
     def of(self, resources: Collection[str]) -> set[str]:
         """Return which of these studies, and patients as a whole, an unfinished row is about.
@@ -123,55 +124,45 @@ class Owing:
         With `at_once` it asks for some of them only. Return whether there are more.
         """
         unknown = "patient=''" if patients else "patient='' AND study=''"
-        sql = f"SELECT work.id, subject, data FROM owed JOIN work ON work.id=owed.row WHERE {unknown} LIMIT ?"
-        while rows := self._ledger.rows(sql, PLACES_PER_LOOKUP):
-            self._find_out(rows)
+        sql = f"SELECT DISTINCT row FROM owed WHERE {unknown} LIMIT ?"
+        while found := [each["row"] for each in self._ledger.rows(sql, PLACES_PER_LOOKUP)]:
+            self._find_out(found)
             if at_once:
-                return len(rows) == PLACES_PER_LOOKUP
+                return len(found) == PLACES_PER_LOOKUP
         return False
 
-    def _find_out(self, rows: Iterable[Mapping[str, Any]]) -> None:
-        of_each = {row["id"]: self._resources_of(row) for row in rows}
+    def _find_out(self, rows: Collection[int]) -> None:
+        of_each = {row["id"]: self._resources_of(row) for row in self._work.find(Which(ids=rows))}
         wanted = {each for some in of_each.values() for each in some}
         places = places_of(self._loopback, wanted)
         if missing := wanted - places.keys():
             time.sleep(OVERWRITTEN_SECONDS)
             places |= places_of(self._loopback, missing)
-        # It may have ended meanwhile.
-        sql = (
-            "INSERT OR IGNORE INTO owed SELECT ?,?,? "
-            "WHERE EXISTS (SELECT 1 FROM work WHERE id=? AND state IN ('waiting','sending','dead'))"
-        )
         with self._ledger.transaction() as db:
-            for row, resources in of_each.items():
-                db.execute("DELETE FROM owed WHERE row=?", (row,))
-                db.executemany(sql, {(row, *places[each], row) for each in resources if each in places})
+            unfinished = self._work.find(
+                Which(ids=rows, states=("waiting", "sending", "dead"))
+            )  # it may have ended meanwhile
+            found = {(row["id"], *places[each]) for row in unfinished for each in of_each[row["id"]] if each in places}
+            db.executemany("DELETE FROM owed WHERE row=?", [(row,) for row in rows])
+            db.executemany("INSERT OR IGNORE INTO owed VALUES(?,?,?)", found)
 
 
-def still_to_read(ledger: Ledger, loopback: Loopback) -> list[str]:
-    """Return the new instances of the log of changes that the script has still to read; ask before `arriving`.
+def arriving(ledger: Ledger, loopback: Loopback, parents: Parents, reported: Iterable[str]) -> set[str]:
+    """Return the studies, and patients as a whole, of which something has arrived and is not handed over yet.
 
-    Orthanc says through OnChange what it has stored, but may be seconds behind.
+    `reported` are instances of which OnChange has said that they are new, and that are not read in the log of changes yet.
 
     Raises
     ------
-    Refused : (503) they are many.
+    Refused : (503) much is still to be read there.
     LoopbackError : Orthanc can't answer now.
     """
-    cursor = ledger.get_value("cursor", -1)
-    if cursor < 0:
-        return []  # Reconcile is false: there is only what OnChange says
-    page = loopback.get(f"/changes?since={cursor}&limit={PAGE}")
-    if not page["Done"]:
+    unread = still_to_read(ledger, loopback)  # before what was read: it may be read meanwhile
+    if unread is None:
         raise Refused(503, f"{ledger.path.stem} has still to read what arrived")
-    return [change["ID"] for change in page["Changes"] if change["ChangeType"] == "NewInstance"]
-
-
-def arriving(ledger: Ledger, loopback: Loopback, parents: Parents, unread: Iterable[str]) -> set[str]:
-    """Return the studies, and patients as a whole, of which something has arrived and is not handed over yet."""
     found, unknown = set[str](), set[str]()
-    arrived = [(row["level"], row["resource"], row["instance"]) for row in ledger.rows(ARRIVING)]
-    for level, resource, instance in (*arrived, *(("", None, each) for each in unread)):
+    new = (("", None, each) for each in unread.union(reported))
+    for level, resource, instance in (*arriving_resources(ledger), *new):
         if resource and level in ("Patient", "Study"):
             found.add(resource)
         elif known := parents(instance):

@@ -21,6 +21,12 @@ def data_index(key: str) -> str:
     return f"CREATE INDEX IF NOT EXISTS work_by_{key.lower()} ON work(json_extract(data, '$.{key}'), state);"
 
 
+def unfinished_keys(key: str, task: str) -> str:
+    """Return the SQL of a query for the keys of an object in the data of unfinished rows of a task."""
+    states = "'waiting','sending','dead'"
+    return f"SELECT key FROM work, json_each(work.data, '$.{key}') WHERE state IN ({states}) AND task='{task}'"
+
+
 @dataclasses.dataclass(frozen=True)
 class Which:
     """Which rows: those for which all the given conditions hold. The column of a row's resource is called `subject`.

@@ -10,9 +10,9 @@ from typing import Any
 import orthanc
 
 from common.arrivals import Arrivals
-from common.changes import Feed, arrived_since
+from common.changes import Feed, arrived_since, not_handed_over
 from common.inbox import Inbox
-from common.owed import arriving, place_of, still_to_read
+from common.owed import arriving, place_of
 from common.unread import Unread
 from common.work import Which, Work
 from forwarding.archive import still_here
@@ -120,8 +120,9 @@ class Intake:
 
     def arriving(self) -> set[str]:
         """Return the studies, and patients as a whole, of which something has arrived and is not routed yet."""
-        unread = (*self._unread.now(), *still_to_read(self._ledger, self._loopback)) if self._levels else ()
-        return arriving(self._ledger, self._loopback, self._arrivals.parents, unread)
+        if not self._levels:
+            return set()
+        return arriving(self._ledger, self._loopback, self._arrivals.parents, self._unread.now())
 
     def _on_change_entry(self, change: Mapping[str, Any]) -> None:
         self._unread.on_change_entry(change)
@@ -146,9 +147,7 @@ class Intake:
         """Count what was deleted before the log of changes was read: it is not there any more."""
         left = self._unread.never_read()
         if left and self._levels:
-            known = "SELECT instance FROM arrived WHERE level=? AND instance IN (SELECT value FROM json_each(?))"
-            found = self._ledger.rows(known, self._levels[0], json.dumps([*left]))
-            left -= {row["instance"] for row in found}  # the event came after its entry was read
+            left -= not_handed_over(self._ledger, self._levels[0], left)  # the event came after its entry was read
             self._deleted_early += len(left.difference(still_here(self._loopback, [*left])))
         if number := self._deleted_early:
             self._gone.note(

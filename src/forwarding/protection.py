@@ -22,12 +22,11 @@ PROTECTED_TABLE = """
 CREATE TABLE IF NOT EXISTS protected(patient TEXT PRIMARY KEY, state TEXT NOT NULL, until REAL NOT NULL) WITHOUT ROWID;
 """
 WAITS = """
-EXISTS (SELECT 1 FROM owed JOIN work ON work.id=owed.row
-        WHERE owed.patient=protected.patient AND work.state IN ('waiting','sending'))
+EXISTS (SELECT 1 FROM patients_waited_for waited WHERE waited.patient=protected.patient)
 """
 NEW = """
-SELECT DISTINCT owed.patient FROM owed JOIN work ON work.id=owed.row WHERE work.state IN ('waiting','sending')
-AND owed.patient<>'' AND owed.patient NOT IN (SELECT patient FROM protected) LIMIT ?
+SELECT DISTINCT patient FROM patients_waited_for
+WHERE patient<>'' AND patient NOT IN (SELECT patient FROM protected) LIMIT ?
 """
 
 

@@ -4,8 +4,9 @@
 import json
 from collections.abc import Collection, Iterable
 
+from common.changes import still_arrives
 from common.ledger import SEND, Ledger
-from common.work import Which, WorkView
+from common.work import Which, WorkView, unfinished_keys
 from forwarding.tasks import ROUTE
 
 # Which instance, at which Seq and with which content, was given to a destination: until it is routed for the last time at
@@ -16,13 +17,10 @@ CREATE TABLE IF NOT EXISTS given(
     destination TEXT NOT NULL, instance TEXT NOT NULL, seq INTEGER NOT NULL, digest TEXT NOT NULL,
     PRIMARY KEY(instance, destination)) WITHOUT ROWID;
 """
-FORGET_ROUTED = f"""
-DELETE FROM given WHERE NOT EXISTS (
-    SELECT 1 FROM arrived WHERE level IN ('Patient','Study','Series') AND arrived.instance=given.instance)
-AND instance NOT IN (
-    SELECT key FROM work, json_each(work.data, '$.Instances')
-    WHERE state IN ('waiting','sending','dead') AND task='{ROUTE}')
-"""
+FORGET_ROUTED = (
+    f"DELETE FROM given WHERE NOT {still_arrives('given.instance')} "
+    f"AND instance NOT IN ({unfinished_keys('Instances', ROUTE)})"
+)
 
 
 class SentInstances:
