@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
 """Breaks guards on purpose, one at a time, in copies of the sources: a test has to notice each (`make mutate`).
 
-    python -m tests.mutants [WORD]      the rows of tests/mutant_table.py whose file or text has this word
+    python -m tests.mutants [WORD]      the rows of tests/*/mutants.py whose file or text has this word
 
 One line for each change that no test noticed, and for each text that is not in its file any more: correct the table then.
 """
@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import concurrent.futures
+import importlib
 import os
 import queue
 import shutil
@@ -18,8 +19,6 @@ import sys
 import tempfile
 from pathlib import Path
 from typing import NamedTuple
-
-from tests.mutant_table import TABLE
 
 HERE = Path(__file__).parents[1]
 COPIED = ("src", "testing", "tests", "docs", "examples", "pyproject.toml")
@@ -56,8 +55,21 @@ def main() -> int:
 
 
 def every_mutant() -> list[Mutant]:
-    """Return the rows of the table."""
-    return [Mutant(*where, old, new) for where, changes in TABLE.items() for old, new in changes.items()]
+    """Return the rows of all tables."""
+    rows = (row for path in tables_of_folders() for row in table_of(path).items())
+    return [Mutant(file, tests, old, new) for (file, tests), changes in rows for old, new in changes.items()]
+
+
+def tables_of_folders() -> list[Path]:
+    """Return the files that have a table, one for each folder of tests."""
+    return sorted(HERE.glob("tests/*/mutants.py"))
+
+
+def table_of(path: Path) -> dict[tuple[str, str], dict[str, str]]:
+    """Return the table in such a file."""
+    module = importlib.import_module(".".join(path.relative_to(HERE).with_suffix("").parts))
+    table: dict[tuple[str, str], dict[str, str]] = module.TABLE
+    return table
 
 
 def copy_tree(folder: Path) -> Path:

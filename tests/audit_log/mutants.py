@@ -1,0 +1,20 @@
+# SPDX-License-Identifier: AGPL-3.0-or-later
+"""Guards, and single changes that break them: `tests/mutants.py` makes them one at a time, and the tests of this folder notice.
+
+By file and the tests that watch it: the text in the file, which is there once, and what it becomes.
+"""
+
+TABLE: dict[tuple[str, str], dict[str, str]] = {
+    ("src/audit_log/recorder.py", "tests/audit_log/unit/test_guards.py"): {
+        "if lost := self._inbox.lost:": "if lost := 0:",
+    },
+    ("src/audit_log/verification.py", "tests/audit_log/unit/test_guards.py"): {
+        # (d)
+        "if self._first > self._dropped_up_to + 1:": "if False:",
+        "if self._newest and self.number < self._newest[0]:": "if False:",
+        "elif not hmac.compare_digest(": "elif False and not hmac.compare_digest(",
+    },
+    ("src/common/inbox.py", "tests/audit_log/unit/test_guards.py"): {
+        "self.lost += 1": "pass",
+    },
+}

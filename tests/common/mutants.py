@@ -1,0 +1,204 @@
+# SPDX-License-Identifier: AGPL-3.0-or-later
+"""Guards, and single changes that break them: `tests/mutants.py` makes them one at a time, and the tests of this folder notice.
+
+By file and the tests that watch it: the text in the file, which is there once, and what it becomes.
+"""
+
+TABLE: dict[tuple[str, str], dict[str, str]] = {
+    ("src/anonymize_series/sending.py", "tests/common/unit/test_forgotten_jobs.py"): {
+        "< END_EVENT_SECONDS:": "< 0:",
+        "self._on_forgotten(row, data)\n": 'self._attempts.fail(row, "")\n',
+        "here.keys() == set(copies) == self._peers": "self._peers",
+        "if recipe.peer is None:\n            return False": "if recipe.peer is None:\n            return True",
+        "self._ends.get(row": "(lambda _: None)(row",
+    },
+    ("src/common/aets.py", "tests/common/unit/test_aets.py"): {
+        "return aet if self._is_strict else aet.lower()": "return aet.lower()",
+        "matches_any(self.key(aet), map(self.key, patterns))": "matches_any(aet, patterns)",
+    },
+    ("src/common/append_only.py", "tests/common/unit/test_append_only.py"): {
+        "if there > place:": "if False:",
+        "< len(lines):": "< 0:",
+        "if self._synced:": "if False:",
+        "min(self._end, there)": "self._end",
+        "if self._is_ours:\n            self.check()": "",
+        "os.ftruncate(self._file, whole)\n": "pass\n",
+        "with contextlib.suppress(OSError):\n                os.ftruncate(self._file, place)\n": "",
+    },
+    ("src/common/jobs.py", "tests/common/unit/test_forgotten_jobs.py"): {
+        "if reported is None else (Ending.FAILURE": "if True else (Ending.FAILURE",
+        "if reported is None and job[": "if job[",
+    },
+    ("src/common/outside.py", "tests/common/unit/test_outside.py"): {
+        "session.cookies.set_policy": "(lambda _: None)",
+        "def get_redirect_target(": "def get_no_redirect_target(",
+        "prepared.url = self._origin + target": "prepared.prepare_url(self._origin + target, None)",
+        "if call.ended:  # headers": "if False:  # headers",
+        "if call.ended:  # without": "if False:  # without",
+        "if len(body) > largest:": "if False:",
+        'if declared.isdecimal() and "Transfer-Encoding" not in': 'if False and "Transfer-Encoding" not in',
+        'kind.__module__.partition(".")[0] not in ("requests", "urllib3") or': "True or",
+        "not isinstance(error, http.client.InvalidURL)": "True",
+        'return getattr(THREAD, "call", None) is None': "return True",
+        "decode_content=False": "decode_content=True",
+        "IDLE_CONNECTION_SECONDS:\n": "IDLE_CONNECTION_SECONDS * 0 + 1e9:\n",
+    },
+    ("src/common/outside.py", "tests/common/unit/test_outside_tls_and_proxies.py"): {
+        "session.trust_env = False": "session.trust_env = True",
+        "def cert_verify(": "def verify_no_cert(",
+        "context.load_cert_chain(certificate_file, key_file, key_password)": "context.load_cert_chain(certificate_file, key_file)",
+    },
+    ("src/cmove_interceptor/delivery.py", "tests/common/unit/test_outside_callers.py"): {
+        "if self._stopping.is_set():  # it may": "if False:  # it may",
+    },
+    ("src/cmove_interceptor/peer.py", "tests/common/unit/test_outside_callers.py"): {
+        "if answer.problem:": "if False:",
+        "total=max(0.1, deadline - time.monotonic())": "total=60",
+        "or urllib.request.proxy_bypass(host)": "",
+    },
+    ("src/cmove_interceptor/required.py", "tests/common/unit/test_outside_callers.py"): {
+        "caller.send(prepared, seconds, seconds)": "caller.send(prepared, seconds, 60)",
+    },
+    ("src/dicom_events/brokers/webhook.py", "tests/common/unit/test_outside_callers.py"): {
+        "self._outside.close()": "pass",
+    },
+    ("src/common/routes.py", "tests/common/unit/test_routes.py"): {
+        "output.SetHttpHeader(one_line(name), one_line(value))": "output.SetHttpHeader(name, value)",
+        "KEPT_ALIVE.append(callback)": "pass",
+        'if len(body := raw.get("body", b"")) > LARGEST_BODY:': 'if len(body := raw.get("body", b"")) < 0:',
+    },
+    ("src/common/quirks.py", "tests/common/unit/test_quirks.py"): {
+        "except OSError:": "except KeyError:",
+        "except TypeError:": "except KeyError:",
+        "each.absolute().parent == parent": "True",
+    },
+    ("src/common/arrivals.py", "tests/common/unit/test_arrivals.py"): {
+        'str(tags.get(tag) or "") for': 'str(tags.get(tag) or "").strip() for',
+        "Arrival(*shared, digest)": "Arrival(*self._shared[key], digest)",
+        "if not all(uid.isascii() for uid in uids):": "if False:",
+        "self._known.pop(instance, None)\n            self._known[instance]": "self._known[instance]",
+    },
+    ("src/common/cross_site.py", "tests/common/unit/test_routes.py"): {
+        # (h)
+        '*headers.get("x-forwarded-host", "").split(",")]': "]",
+        'OWN_PAGES = ("same-origin", "none")': 'OWN_PAGES = ("same-origin", "none", "same-site")',
+        "if _is_browser(headers) and (mime": "if False and (mime",
+    },
+    ("src/common/times.py", "tests/common/unit/test_days.py"): {
+        'r"[0-9]{8}"': 'r"\\d{8}"',
+        "except ValueError:\n        return None\n\n\ndef parse_time": "except KeyError:\n        return None\n\n\ndef parse_time",
+    },
+    ("src/common/embedded.py", "tests/common/unit/test_days.py"): {
+        ".parent / name": ".parent.parent / name",
+    },
+    ("src/common/changes.py", "tests/common/unit/test_changes.py"): {
+        'self._ledger.run("UPDATE arrived SET seen=? WHERE seen>?", time.time(), time.time())': "pass",
+        "limit = 2**62 if before is None else before": "limit = 2**62",
+        'if not self._reconcile and change == "NewInstance"': 'if change == "NewInstance"',
+        "if last + self._quiet_after > time.time():": "if False:",
+        'self._ledger.run("DELETE FROM arrived WHERE instance=?", instance)\n': "raise\n",
+        "if not any(first <= change": "if not any(first < change",
+        "<= last for first, last in spans)": "for first, last in spans)",
+        "self._ledger.run(\"DELETE FROM state WHERE name='cursor'\")": "pass",
+        'self._ledger.set_value("began", 0)': "pass",
+    },
+    ("src/common/json_text.py", "tests/common/unit/test_routes.py"): {
+        "if depth > MAX_JSON_DEPTH:": "if False:",
+        "if len(found := dict(pairs)) < len(pairs):": "if (found := dict(pairs)) is None:",
+    },
+    ("src/common/ledger.py", "tests/common/unit/test_ledger.py"): {
+        'OR next_attempt>?) "': 'OR next_attempt>?+9e9) "',
+        "state IN ('done','gone') AND": "state IN ('done','gone','dead') AND",
+    },
+    ("src/common/ledger.py", "tests/common/unit/test_ledger_tasks.py"): {
+        "DROP TABLE IF EXISTS work_counts;": "",
+        "DROP INDEX IF EXISTS work_by_state;": "",
+        "o.task=w.task AND": "",
+        "WHERE task=? AND queue=? AND state='waiting'": "WHERE ?<>'' AND queue=? AND state='waiting'",
+        "AFTER UPDATE OF task, queue, state ON work": "AFTER UPDATE OF state ON work",
+        'f"BEGIN IMMEDIATE; {sql} COMMIT;"': "sql",
+    },
+    ("src/common/loopback.py", "tests/common/unit/test_loopback.py"): {
+        "{path.partition('?')[0]}: {reason}": "{path}: {reason}",
+    },
+    ("src/common/loopback.py", "tests/common/unit/test_loopback_certificates.py"): {
+        "            self.tls()  # now": "            pass  # now",
+        "file if file.is_absolute() else configuration_folder() / file": "file",
+        "if url := _own_url(configuration):": "if url := None:",
+        "except (OSError, ValueError) as error:": "except KeyError as error:",
+    },
+    ("src/common/loopback.py", "tests/common/unit/test_loopback_and_settings.py"): {
+        '2 if method != "POST" or path.endswith(IDEMPOTENT_POSTS) else 1': "2",
+    },
+    ("src/common/pinned_tls.py", "tests/common/unit/test_loopback_certificates.py"): {
+        "if certificate != context.pinned:": "if False:",
+        "@functools.cache": "@functools.lru_cache(0)",
+        "if is_shown:": "if False:",
+    },
+    ("src/common/place.py", "tests/common/unit/test_changes.py"): {
+        # (f)
+        "return min(kept, newest)": "return kept",
+        # (f)
+        "if kept > newest:": "if False:",
+    },
+    ("src/common/settings.py", "tests/common/unit/test_scripts_section.py"): {
+        ".is_loopback and bool(parts.port)": ".is_loopback",
+        'ipaddress.ip_address(parts.hostname or "").is_loopback and': "",
+        '"@" not in parts.netloc and': "",
+        'url.removesuffix("/") == f"http://{parts.netloc}"': "True",
+        "    settings_of_all_scripts(configuration)\n": "",
+    },
+    ("src/common/settings.py", "tests/common/unit/test_settings.py"): {
+        "(hint is bool) == isinstance(found, bool)": "True",
+    },
+    ("src/common/settings.py", "tests/common/unit/test_loopback_and_settings.py"): {
+        'if limits and limits.get("secret"):': "if False:",
+    },
+    ("src/common/state.py", "tests/common/unit/test_state.py"): {
+        "if stat.S_IMODE(path.stat().st_mode) & OTHERS:": "if False:",
+    },
+    ("src/common/status.py", "tests/common/unit/test_status.py"): {
+        "WAITING if worker.is_waiting else": "WAITING if False else",
+        "MISCONFIGURED if worker.is_off else": "MISCONFIGURED if False else",
+        "return self.is_unused or (self.state == RUNNING and self.reason is None)": "return True",
+        "self.state == RUNNING and self.reason is None": "self.state == RUNNING",
+        "except (sqlite3.OperationalError, OSError) as error:": "except KeyError as error:",
+        'return text.partition("\\n")[0]': "return text",
+        "if hand_over := getattr(orthanc, HAND_OVER, None):": "if hand_over := None:",
+        "if not LISTED_SCRIPTS:": "if True:",
+    },
+    ("src/common/worker.py", "tests/common/unit/test_status.py"): {
+        "self.trouble.note(reason)": "pass",
+        'self.last = text.partition("\\n")[0], time.time()': "self.last = text, time.time()",
+    },
+    ("src/common/parameters.py", "tests/common/unit/test_status.py"): {
+        "if name in found:": "if False:",
+        "if in_other_style(each) == name": "if False",
+        "if name[:1].isupper() == from_query:": "if False:",
+    },
+    ("src/purge_old_studies/api.py", "tests/common/unit/test_status_of_scripts.py"): {
+        "reason=self._clock.read().doubt or None": "reason=None",
+    },
+    ("src/dicom_events/pipeline.py", "tests/common/unit/test_status_of_scripts.py"): {
+        "for each in self.publishers if each.complaint]": "for each in self.publishers if False]",
+    },
+    ("src/common/user_number.py", "tests/common/unit/test_user_number.py"): {
+        "if value == number]": "if False]",
+        "value[0] if isinstance(value, list) and value else value": "value",
+    },
+    ("src/common/work.py", "tests/common/unit/test_work_attempts.py"): {
+        '(next_attempt<=? OR next_attempt>?) "': '(next_attempt<=? OR next_attempt>?+9e9) "',
+        "WHERE id=? AND state='waiting'\"\n        return bool(self._ledger.run(sql, job": 'WHERE id=?"\n        return bool(self._ledger.run(sql, job',
+        "AND state IN ('waiting','sending')\"": '"',
+    },
+    ("src/common/unread.py", "tests/common/unit/test_unread.py"): {
+        "        self._before |= new\n        self._new -= new\n": "        self._new -= new\n        self._before |= new\n",
+        "{*self._new, *self._before}": "{*self._before, *self._new}",
+        "if len(self._new) < MOST_REPORTS:": "if True:",
+    },
+    ("src/common/owed.py", "tests/common/unit/test_owed.py"): {
+        "            places |= places_of(self._loopback, missing)\n": "",
+        "WHEN 'Study' THEN subject": "WHEN 'Study' THEN ''",
+        "WHEN 'Patient' THEN subject": "WHEN 'Patient' THEN ''",
+    },
+}

@@ -1,0 +1,16 @@
+# SPDX-License-Identifier: AGPL-3.0-or-later
+"""Guards, and single changes that break them: `tests/mutants.py` makes them one at a time, and the tests of this folder notice.
+
+By file and the tests that watch it: the text in the file, which is there once, and what it becomes.
+"""
+
+TABLE: dict[tuple[str, str], dict[str, str]] = {
+    ("src/series_thumbnail/drawing.py", "tests/series_thumbnail/unit/test_guards.py"): {
+        "if not task.spoiled:\n                    self._cache.put": "if True:\n                    self._cache.put",
+        "if picture.count in (None, count):": "if True:",
+        "self._cache.drop(resource)": "pass",
+    },
+    ("src/series_thumbnail/routes.py", "tests/series_thumbnail/unit/test_guards.py"): {
+        "if not is_orthanc_identifier(resource):": "if False:",
+    },
+}
