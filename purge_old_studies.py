@@ -2531,7 +2531,7 @@ class Clock:
     """
 
     def __init__(
-        self, ledger: Any, wall: Callable[[], float] = time.time, steady: Callable[[], float] | None = None
+        self, ledger: Ledger, wall: Callable[[], float] = time.time, steady: Callable[[], float] | None = None
     ) -> None:
         self._ledger, self._wall, self._steady = ledger, wall, steady or steady_seconds
         self._lock = threading.Lock()
@@ -2937,7 +2937,7 @@ UNKNOWN_RESOURCE = (17, 3)  # codes of OrthancException; 3 is what the protectio
 class Index:
     """What Orthanc knows of its studies, asked as its version allows; `with_metadata`: all metadata of a study are needed."""
 
-    def __init__(self, loopback: Any, *, with_metadata: bool) -> None:
+    def __init__(self, loopback: Loopback, *, with_metadata: bool) -> None:
         self._loopback, self._with_metadata = loopback, with_metadata
 
     @functools.cached_property
@@ -3254,7 +3254,7 @@ class Undelivered:
     One that is not there owes nothing. One that is there and can't answer may owe all. `keeps`: whether anybody is asked.
     """
 
-    def __init__(self, loopback: Any, *, keeps: bool) -> None:
+    def __init__(self, loopback: Loopback, *, keeps: bool) -> None:
         self._loopback = loopback
         self._scripts: tuple[str, ...] = SCRIPTS if keeps else ()
         self._unavailable = set[str]()  # that could not say twice, and are not waited for until they can
@@ -3338,7 +3338,7 @@ class Choice:
 class Archive:
     """The studies of this Orthanc, by loopback HTTP: through the SDK what takes long would hold stores up."""
 
-    def __init__(self, loopback: Any, settings: Settings, clock: Clock) -> None:
+    def __init__(self, loopback: Loopback, settings: Settings, clock: Clock) -> None:
         self._loopback, self._settings, self._clock = loopback, settings, clock
         self.index = Index(loopback, with_metadata=bool(settings.keep_metadata))
         self.undelivered = Undelivered(loopback, keeps=settings.keep_undelivered)
@@ -3543,7 +3543,7 @@ class Purge:
     """One purge under way: each study is in the ledger before it is deleted, in the history before it counts as deleted."""
 
     def __init__(
-        self, number: int, asked: Conditions, ledger: Any, history: History, archive: Archive, who: Any
+        self, number: int, asked: Conditions, ledger: Ledger, history: History, archive: Archive, who: Any
     ) -> None:
         self.number, self._asked, self._who = number, asked, who
         self._ledger, self._history, self._archive = ledger, history, archive
@@ -3761,7 +3761,7 @@ FINISHED = ("deleted", "gone", "kept", "failed")
 class Jobs:
     """What the ledger knows of each purge."""
 
-    def __init__(self, ledger: Any) -> None:
+    def __init__(self, ledger: Ledger) -> None:
         self._ledger = ledger
 
     def row(self, number: int) -> dict[str, Any]:
@@ -3841,7 +3841,7 @@ AFTER_ERROR = 2.0  # seconds until the next try when Orthanc does not answer
 class Runner:
     """One purge at a time, remembered until it has ended. Whoever begins one holds `busy`, which its end releases."""
 
-    def __init__(self, settings: Settings, ledger: Any, history: History, archive: Archive) -> None:
+    def __init__(self, settings: Settings, ledger: Ledger, history: History, archive: Archive) -> None:
         self._settings, self._ledger, self._history, self._archive = settings, ledger, history, archive
         self._jobs = Jobs(ledger)
         self.busy, self.stopping = threading.Lock(), threading.Event()
@@ -4040,7 +4040,7 @@ def _moments(rule: Rule, first: datetime.date, last: datetime.date) -> list[date
 class Schedule:
     """Runs each rule when its time passes while this runs: what was missed while down waits for its next time."""
 
-    def __init__(self, settings: Settings, ledger: Any, clock: Clock, archive: Archive, runner: Runner) -> None:
+    def __init__(self, settings: Settings, ledger: Ledger, clock: Clock, archive: Archive, runner: Runner) -> None:
         self._settings, self._rules = settings, settings.rules
         self._ledger, self._clock, self._archive, self._runner = ledger, clock, archive, runner
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import orthanc
 
-from common.loopback import LoopbackError
+from common.loopback import Loopback, LoopbackError
 from common.routes import one_line
 
 from .clock import Clock
@@ -38,7 +38,7 @@ class Choice:
 class Archive:
     """The studies of this Orthanc, by loopback HTTP: through the SDK what takes long would hold stores up."""
 
-    def __init__(self, loopback: Any, settings: Settings, clock: Clock) -> None:
+    def __init__(self, loopback: Loopback, settings: Settings, clock: Clock) -> None:
         self._loopback, self._settings, self._clock = loopback, settings, clock
         self.index = Index(loopback, with_metadata=bool(settings.keep_metadata))
         self.undelivered = Undelivered(loopback, keeps=settings.keep_undelivered)

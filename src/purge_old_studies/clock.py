@@ -15,6 +15,7 @@ from typing import Any
 
 import orthanc
 
+from common.ledger import Ledger
 from common.routes import one_line
 
 DAY_SECONDS = 86400.0
@@ -65,7 +66,7 @@ class Clock:
     """
 
     def __init__(
-        self, ledger: Any, wall: Callable[[], float] = time.time, steady: Callable[[], float] | None = None
+        self, ledger: Ledger, wall: Callable[[], float] = time.time, steady: Callable[[], float] | None = None
     ) -> None:
         self._ledger, self._wall, self._steady = ledger, wall, steady or steady_seconds
         self._lock = threading.Lock()

@@ -12,6 +12,8 @@ from typing import Any
 
 import orthanc
 
+from common.loopback import Loopback
+
 from .studies import Study, matches
 
 PAGE = 500  # studies read at a time: each question reads through all that match
@@ -23,7 +25,7 @@ UNKNOWN_RESOURCE = (17, 3)  # codes of OrthancException; 3 is what the protectio
 class Index:
     """What Orthanc knows of its studies, asked as its version allows; `with_metadata`: all metadata of a study are needed."""
 
-    def __init__(self, loopback: Any, *, with_metadata: bool) -> None:
+    def __init__(self, loopback: Loopback, *, with_metadata: bool) -> None:
         self._loopback, self._with_metadata = loopback, with_metadata
 
     @functools.cached_property

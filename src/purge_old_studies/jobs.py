@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
-from common.ledger import FORGOTTEN_AT_ONCE
+from common.ledger import FORGOTTEN_AT_ONCE, Ledger
 from common.routes import Refused
 
 from .clock import CLOCK_TABLES, utc_time
@@ -44,7 +44,7 @@ FINISHED = ("deleted", "gone", "kept", "failed")
 class Jobs:
     """What the ledger knows of each purge."""
 
-    def __init__(self, ledger: Any) -> None:
+    def __init__(self, ledger: Ledger) -> None:
         self._ledger = ledger
 
     def row(self, number: int) -> dict[str, Any]:

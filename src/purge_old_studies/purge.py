@@ -13,6 +13,8 @@ from typing import Any
 
 import orthanc
 
+from common.ledger import Ledger
+
 from .archive import PIECE, WINDOW, Archive
 from .conditions import Conditions
 from .history import History, now_utc
@@ -35,7 +37,7 @@ class Purge:
     """One purge under way: each study is in the ledger before it is deleted, in the history before it counts as deleted."""
 
     def __init__(
-        self, number: int, asked: Conditions, ledger: Any, history: History, archive: Archive, who: Any
+        self, number: int, asked: Conditions, ledger: Ledger, history: History, archive: Archive, who: Any
     ) -> None:
         self.number, self._asked, self._who = number, asked, who
         self._ledger, self._history, self._archive = ledger, history, archive

@@ -15,6 +15,7 @@ from typing import Any
 
 import orthanc
 
+from common.ledger import Ledger
 from common.loopback import LoopbackError
 from common.routes import Refused, one_line
 
@@ -33,7 +34,7 @@ AFTER_ERROR = 2.0  # seconds until the next try when Orthanc does not answer
 class Runner:
     """One purge at a time, remembered until it has ended. Whoever begins one holds `busy`, which its end releases."""
 
-    def __init__(self, settings: Settings, ledger: Any, history: History, archive: Archive) -> None:
+    def __init__(self, settings: Settings, ledger: Ledger, history: History, archive: Archive) -> None:
         self._settings, self._ledger, self._history, self._archive = settings, ledger, history, archive
         self._jobs = Jobs(ledger)
         self.busy, self.stopping = threading.Lock(), threading.Event()

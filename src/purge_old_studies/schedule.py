@@ -9,10 +9,10 @@ import sqlite3
 import time
 import traceback
 from collections.abc import Iterable
-from typing import Any
 
 import orthanc
 
+from common.ledger import Ledger
 from common.loopback import LoopbackError
 from common.routes import Refused, one_line
 
@@ -46,7 +46,7 @@ def _moments(rule: Rule, first: datetime.date, last: datetime.date) -> list[date
 class Schedule:
     """Runs each rule when its time passes while this runs: what was missed while down waits for its next time."""
 
-    def __init__(self, settings: Settings, ledger: Any, clock: Clock, archive: Archive, runner: Runner) -> None:
+    def __init__(self, settings: Settings, ledger: Ledger, clock: Clock, archive: Archive, runner: Runner) -> None:
         self._settings, self._rules = settings, settings.rules
         self._ledger, self._clock, self._archive, self._runner = ledger, clock, archive, runner
 

@@ -7,9 +7,8 @@ import http
 import threading
 import time
 from collections.abc import Collection
-from typing import Any
 
-from common.loopback import LoopbackError
+from common.loopback import Loopback, LoopbackError
 from common.routes import one_line
 
 from .studies import Study
@@ -30,7 +29,7 @@ class Undelivered:
     One that is not there owes nothing. One that is there and can't answer may owe all. `keeps`: whether anybody is asked.
     """
 
-    def __init__(self, loopback: Any, *, keeps: bool) -> None:
+    def __init__(self, loopback: Loopback, *, keeps: bool) -> None:
         self._loopback = loopback
         self._scripts: tuple[str, ...] = SCRIPTS if keeps else ()
         self._unavailable = set[str]()  # that could not say twice, and are not waited for until they can
