@@ -21,7 +21,7 @@ from types import FrameType
 
 import requests
 
-from testing import demo_tour
+from testing import demo_pace, demo_tour
 from testing.demo_studies import Study, real_studies
 from testing.server import OrthancFailedError, OrthancServer, RequestFailedError, send_by_cstore
 
@@ -82,6 +82,7 @@ def servers(http_port: int, dicom_port: int) -> tuple[OrthancServer, OrthancServ
             "DicomModalities": {"ORTHANC": ["ORTHANC", "127.0.0.1", main_dicom]},
         },
         aet="DESTINATION",
+        environment={"TCP_NODELAY": "0"},  # as a package starts it; what testing/ starts is quick otherwise
     )
     main = OrthancServer(
         FOLDER / "orthanc",
@@ -190,6 +191,7 @@ def journey(options: argparse.Namespace) -> int:
         everything = all(study.delivered is not None and study.here == study.there for study in studies)
         print("\nEverything arrived." if everything else f"\nNot everything arrived; see {main.folder}/orthanc.log")
         if everything:
+            print("\n" + "\n".join(demo_pace.lines(main, destination, max(studies, key=lambda each: len(each.files)))))
             print("\nWhat else there is:\n" + "\n".join(demo_tour.lines(main, pictured_study(studies).identifier)))
         if not options.exit:
             print(f"{addresses(main, destination)}\n\nPress Ctrl-C to stop both.", flush=True)
