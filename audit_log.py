@@ -2924,7 +2924,9 @@ class Log:
             if self.number:
                 break
         if broken:
-            self.append([{"At": utc(), "Event": "recovered", "Broken": hashlib.sha256(broken).hexdigest()}])
+            # `Previous`: the cut line may be the first of its file, and the files before may be dropped for their age.
+            entry = {"Event": "recovered", "Broken": hashlib.sha256(broken).hexdigest(), "Previous": self.mac}
+            self.append([{"At": utc(), **entry}])
 
     def append(self, entries: Iterable[Mapping[str, Any]]) -> None:
         """Write lines; all of them, or none. Raises OSError: a full disk, or the file was deleted, for example."""
@@ -3183,11 +3185,15 @@ class Settings:
 
 
 def read_or_make_key(path: Path) -> str:
-    """Return the key in a file, which is made if it is not there. Raises OSError."""
+    """Return the key in a file, which is made, whole or not at all, if it is not there. Raises OSError."""
     make_private(path)
-    if not path.exists() or not path.stat().st_size:  # or a full disk has kept it empty
-        with os.fdopen(open_private(path), "r+") as file:
+    if not path.exists() or not path.stat().st_size:  # an older version left it empty where the disk was full
+        growing = path.with_name(f"{path.name}.new")
+        with os.fdopen(open_private(growing, os.O_TRUNC), "r+") as file:
             file.write(secrets.token_hex(32) + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+        growing.replace(path)
     if wrong_key(key := path.read_text().strip()):
         raise OSError(f"{path} holds no key of at least {MIN_KEY_LENGTH} characters")
     return key
@@ -3500,6 +3506,12 @@ def _numbers(first: int, last: int) -> str:
     return f"number {first} is" if first == last else f"numbers {first} to {last} are"
 
 
+def _parse_newest(text: str) -> tuple[int, str]:
+    if not (found := re.fullmatch(r"([0-9]+):([0-9a-f]{64})", text)):
+        raise argparse.ArgumentTypeError("it must be NUMBER:MAC, as 12:5f… with 64 digits")
+    return int(found[1]), found[2]
+
+
 def main(words: Sequence[str]) -> int:
     """Run `python3 audit_log.py --verify FOLDER`; return 0 if all is well, 1 if not, 2 if nothing can be verified."""
     parser = argparse.ArgumentParser(  # the built file has the docstring of the script
@@ -3509,18 +3521,20 @@ def main(words: Sequence[str]) -> int:
     parser.add_argument(
         "--key-file", type=Path, help="the key, as audit_log.key; without: AUDIT_LOG_KEY of the environment"
     )
-    parser.add_argument("--newest", metavar="NUMBER:MAC", help="what GET /audit-log/newest gave, once")
+    parser.add_argument(
+        "--newest", metavar="NUMBER:MAC", type=_parse_newest, help="what GET /audit-log/newest gave, once"
+    )
     given = parser.parse_args(words)
-    key = given.key_file.read_text().strip() if given.key_file else os.environ.get("AUDIT_LOG_KEY", "")
-    files = log_files(given.verify)
-    if wrong_key(key) or not files:
-        sys.stderr.write(f"no log in {given.verify}\n" if not files else "no key: --key-file or AUDIT_LOG_KEY\n")
+    try:
+        key = given.key_file.read_text().strip() if given.key_file else os.environ.get("AUDIT_LOG_KEY", "")
+        files = log_files(given.verify)
+        if wrong_key(key) or not files:
+            sys.stderr.write(f"no log in {given.verify}\n" if not files else "no key: --key-file or AUDIT_LOG_KEY\n")
+            return 2
+        problems, number, mac = verify(files, key.encode(), given.newest)
+    except (OSError, UnicodeDecodeError) as error:
+        sys.stderr.write(f"can't be read: {error}\n")
         return 2
-    newest = None
-    if given.newest:
-        number, _, mac = given.newest.partition(":")
-        newest = int(number), mac
-    problems, number, mac = verify(files, key.encode(), newest)
     sys.stdout.write("".join(f"{problem}\n" for problem in problems))
     sys.stdout.write(f"{'WRONG' if problems else 'ok'}: {number} lines, the newest is {number}:{mac}\n")
     return 1 if problems else 0

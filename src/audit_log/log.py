@@ -64,7 +64,9 @@ class Log:
             if self.number:
                 break
         if broken:
-            self.append([{"At": utc(), "Event": "recovered", "Broken": hashlib.sha256(broken).hexdigest()}])
+            # `Previous`: the cut line may be the first of its file, and the files before may be dropped for their age.
+            entry = {"Event": "recovered", "Broken": hashlib.sha256(broken).hexdigest(), "Previous": self.mac}
+            self.append([{"At": utc(), **entry}])
 
     def append(self, entries: Iterable[Mapping[str, Any]]) -> None:
         """Write lines; all of them, or none. Raises OSError: a full disk, or the file was deleted, for example."""

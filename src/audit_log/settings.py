@@ -62,11 +62,15 @@ class Settings:
 
 
 def read_or_make_key(path: Path) -> str:
-    """Return the key in a file, which is made if it is not there. Raises OSError."""
+    """Return the key in a file, which is made, whole or not at all, if it is not there. Raises OSError."""
     make_private(path)
-    if not path.exists() or not path.stat().st_size:  # or a full disk has kept it empty
-        with os.fdopen(open_private(path), "r+") as file:
+    if not path.exists() or not path.stat().st_size:  # an older version left it empty where the disk was full
+        growing = path.with_name(f"{path.name}.new")
+        with os.fdopen(open_private(growing, os.O_TRUNC), "r+") as file:
             file.write(secrets.token_hex(32) + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+        growing.replace(path)
     if wrong_key(key := path.read_text().strip()):
         raise OSError(f"{path} holds no key of at least {MIN_KEY_LENGTH} characters")
     return key

@@ -13,6 +13,13 @@ TABLE: dict[tuple[str, str], dict[str, str]] = {
         "if self._first > self._dropped_up_to + 1:": "if False:",
         "if self._newest and self.number < self._newest[0]:": "if False:",
         "elif not hmac.compare_digest(": "elif False and not hmac.compare_digest(",
+        "except (OSError, UnicodeDecodeError) as error:": "except ZeroDivisionError as error:",
+    },
+    ("src/audit_log/log.py", "tests/audit_log/unit/test_guards.py"): {
+        ', "Previous": self.mac}\n            self.append': "}\n            self.append",
+    },
+    ("src/audit_log/settings.py", "tests/audit_log/unit/test_guards.py"): {
+        'growing = path.with_name(f"{path.name}.new")': "growing = path",
     },
     ("src/common/inbox.py", "tests/audit_log/unit/test_guards.py"): {
         "self.lost += 1": "pass",

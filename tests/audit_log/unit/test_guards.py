@@ -107,6 +107,43 @@ def test_without_a_key_or_a_log_it_can_not_be_told(
     assert part("verification").main(["--verify", str(tmp_path / "log")]) == 0
 
 
+def test_what_can_not_be_read_is_status_2_and_no_word_of_a_change(
+    audit: Script, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("AUDIT_LOG_KEY", KEY)
+    written(audit, tmp_path / "log", 1)
+    words = ["--verify", str(tmp_path / "log")]
+    (tmp_path / "binary").write_bytes(b"\xff" * 40)
+    for key_file in (tmp_path / "no.key", tmp_path, tmp_path / "binary"):
+        assert part("verification").main([*words, "--key-file", str(key_file)]) == 2
+        assert "can't be read" in capsys.readouterr().err
+    with pytest.raises(SystemExit) as ended:
+        part("verification").main([*words, "--newest", "twelve"])
+    assert ended.value.code == 2
+    assert "NUMBER:MAC" in capsys.readouterr().err
+    (tmp_path / "log" / "audit-000000000002.jsonl").mkdir()
+    assert part("verification").main(words) == 2
+    assert "can't be read" in capsys.readouterr().err
+
+
+def test_a_key_is_made_whole_or_not_at_all(audit: Script, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = part("settings")
+    path = tmp_path / "audit_log.key"
+    with monkeypatch.context() as full:
+
+        def refuse(_descriptor: int) -> None:
+            raise OSError(28, "No space left on device")
+
+        full.setattr(settings.os, "fsync", refuse)
+        with pytest.raises(OSError, match="No space"):
+            settings.read_or_make_key(path)
+    assert not path.exists()
+    key = settings.read_or_make_key(path)
+    assert len(key) == 64
+    assert settings.read_or_make_key(path) == key
+    assert path.stat().st_mode & 0o777 == 0o600
+
+
 # What is written down
 
 
@@ -172,6 +209,25 @@ def test_a_file_that_began_when_the_disk_was_full_or_orthanc_was_killed_says_wha
     log.close()
     [path, *_] = part("lines").log_files(folder)
     assert [entry["Event"] for entry in part("lines").entries_of(path)][:2] == ["continued", "test"]
+    assert verified(audit, folder) == []
+
+
+def test_a_file_whose_first_line_a_crash_cut_says_what_it_continues(
+    audit: Script, tmp_path: Path, clock: Clock
+) -> None:
+    folder, line = tmp_path / "log", {"At": part("log").utc(), "Event": "test"}
+    written(audit, folder, 3, max_bytes=300)
+    log = part("log").Log(folder, KEY.encode(), 300, sync=False)
+    log.append([line])
+    log.close()
+    last = part("lines").log_files(folder)[-1]
+    last.write_bytes(last.read_bytes()[:20])  # of its first line
+    log = part("log").Log(folder, KEY.encode(), 300, sync=False)
+    clock.advance(86400)
+    log.append([line])
+    log.drop_before(part("log").utc())
+    log.close()
+    assert part("lines").log_files(folder)[0] == last
     assert verified(audit, folder) == []
 
 
