@@ -40,7 +40,8 @@ def test_a_destination_gets_as_many_associations_at_a_time_as_its_bound_says(
 
 
 def test_a_bound_holds_over_kill_and_failures(start_orthanc: StartOrthanc) -> None:
-    with AwkwardNode("NODE", seconds_per_image=0.1, breaks_off_after=2) as node:
+    # So slow that Orthanc has noted the end of one job when the next is killed: else it runs both again, at once.
+    with AwkwardNode("NODE", seconds_per_image=0.5, breaks_off_after=2) as node:
         nodes = {"DicomModalities": {"NODE": node.as_modality()}, "ConcurrentJobs": 4}
         source = start_orthanc(SCRIPT, {**nodes, "AutoForwardModality": {"MaxPerDestination": 1}})
         for patient in range(6):
@@ -48,6 +49,7 @@ def test_a_bound_holds_over_kill_and_failures(start_orthanc: StartOrthanc) -> No
         source.wait_until(lambda: len(node.received) > 4, what="fail", timeout=30)
         source.kill()
         wait_until(lambda: node.at_once == 0)  # it learns of that when its system does
+        node.seconds_per_image = 0.1
         source.start()
         source.wait_until(lambda: len(node.received) > 12, what="fail again", timeout=30)
         node.breaks_off_after = None
