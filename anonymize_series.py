@@ -5048,7 +5048,7 @@ def _place_of(error: BaseException) -> str:
     return f"{Path(last.filename).name}:{last.lineno}"
 
 
-# ---- src/anonymize_series/profile_table.py: What DICOM PS3.15 Table E.1-1 asks for each attribute, as data. `tests/anonymize_series/profile_source.py` made it, and says of what.
+# ---- src/anonymize_series/profile_table.py: DICOM PS3.15 Table E.1-1 as data: what the Basic Profile asks for each attribute.
 
 
 PROFILE_EDITION = "2026c"  # of the standard
@@ -5261,7 +5261,7 @@ def apply_profile(copy: Any, original: Any, recipe: Recipe) -> None:
 
 
 class Protection:
-    """Protects data sets and the items of their sequences, but for attributes that are `kept`; those `removed` don't come back."""
+    """Protects data sets and the items of their sequences, but for what is `kept`; what is `removed` does not come back."""
 
     def __init__(self, kept: frozenset[int | None], removed: frozenset[int | None]) -> None:
         self._kept, self._removed = kept, removed
@@ -5289,7 +5289,7 @@ class Protection:
             return empty(source.VR)
         if source.VR == "SQ":
             return [self._dummy_item(source.value[0])]
-        return source.value if source.VR == "UI" else DUMMIES[source.VR]  # UIDs are replaced afterwards
+        return source.value if source.VR == "UI" else DUMMIES.get(source.VR)  # UIDs are replaced afterwards
 
     def _dummy_item(self, item: Any) -> Any:
         """Return an item of the same form; defined terms are as they were."""

@@ -80,7 +80,7 @@ def apply_profile(copy: Any, original: Any, recipe: Recipe) -> None:
 
 
 class Protection:
-    """Protects data sets and the items of their sequences, but for attributes that are `kept`; those `removed` don't come back."""
+    """Protects data sets and the items of their sequences, but for what is `kept`; what is `removed` does not come back."""
 
     def __init__(self, kept: frozenset[int | None], removed: frozenset[int | None]) -> None:
         self._kept, self._removed = kept, removed
@@ -108,7 +108,7 @@ class Protection:
             return empty(source.VR)
         if source.VR == "SQ":
             return [self._dummy_item(source.value[0])]
-        return source.value if source.VR == "UI" else DUMMIES[source.VR]  # UIDs are replaced afterwards
+        return source.value if source.VR == "UI" else DUMMIES.get(source.VR)  # UIDs are replaced afterwards
 
     def _dummy_item(self, item: Any) -> Any:
         """Return an item of the same form; defined terms are as they were."""

@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""What DICOM PS3.15 Table E.1-1 asks for each attribute, as data. `tests/anonymize_series/profile_source.py` made it, and says of what."""
+"""DICOM PS3.15 Table E.1-1 as data: what the Basic Profile asks for each attribute.
+
+`tests/anonymize_series/profile_source.py` says of what it was made, and makes it again.
+"""
 
 PROFILE_EDITION = "2026c"  # of the standard
 # The action of the Basic Profile, the group, and the elements. D: a dummy; Z: empty; X: removed; U: another UID. Of several,

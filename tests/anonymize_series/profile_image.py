@@ -11,8 +11,8 @@ import pydicom
 from pydicom.datadict import dictionary_VR, keyword_for_tag
 from pydicom.dataset import Dataset
 
-from testing.dicom import make_study, uid
 from docs.basic_profile import NAMES
+from testing.dicom import make_study, uid
 
 MARK = "MARK"  # what each text begins with
 DATE, TIME, BYTES = "19770707", "070707", b"MARKMARK"
