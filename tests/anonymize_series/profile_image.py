@@ -63,6 +63,8 @@ def image_with_all(actions: dict[int, str], **tags: Any) -> bytes:
         outer.AnatomicRegionModifierSequence = [inner]
         dataset.AnatomicRegionSequence = [outer]
         add_all(dataset, actions)
+        for place in (dataset, outer, inner):
+            place.private_block(0x29, "ACME", create=True).add_new(0x10, "LO", MARK)
         for tag, vr in LAST_OF_THE_TABLE:
             dataset.add_new(tag, vr, marked(tag, vr))
         for keyword, value in tags.items():

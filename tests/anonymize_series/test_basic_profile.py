@@ -18,7 +18,8 @@ def actions() -> dict[int, str]:
         return dict(standin.load(SCRIPT).ACTIONS)
 
 
-ACTIONS = actions()
+# Without SelectorUNValue, which only hanging protocols have: Orthanc 1.12.7 answers 500 to /anonymize of a file with it.
+ACTIONS = {tag: action for tag, action in actions().items() if tag != 0x0072006D}
 
 
 @pytest.mark.parametrize("modality", ["CT", "US"])
@@ -31,6 +32,6 @@ def test_a_copy_has_of_each_attribute_what_the_basic_profile_asks(start_orthanc:
     copy = read(server, done["Copies"][0])
     assert wrong_with(copy, read_content(original), ACTIONS) == []
     for _, dataset, _ in places(copy, read_content(original)):
-        assert not [element for element in dataset if element.tag.group in (0x5000, 0x6000)]
+        assert not [each for each in dataset if each.tag.is_private or each.tag.group in (0x5000, 0x6000)]
         assert DATE not in str(dataset)
         assert BYTES.decode() not in str(dataset)
