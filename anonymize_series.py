@@ -5048,6 +5048,264 @@ def _place_of(error: BaseException) -> str:
     return f"{Path(last.filename).name}:{last.lineno}"
 
 
+# ---- src/anonymize_series/profile_table.py: DICOM PS3.15 Table E.1-1 as data: what the Basic Profile asks for each attribute.
+
+
+PROFILE_EDITION = "2026c"  # of the standard
+# The action of the Basic Profile, the group, and the elements. D: a dummy; Z: empty; X: removed; U: another UID. Of several,
+# the first that the IOD allows.
+PROFILE = """
+D 0008 0106 0107
+D 0012 0010 0020 0040 0042 0081
+D 0018 11BB 9074 9151 9367 9369 936A 9371 9623 9701 9804
+D 0034 0001 0002 0005 0007
+D 003A 0314
+D 0040 0512 0551 1101 A027 A030 A073 A075 A120 A121 A122 A123 A13A A730
+D 0042 0011
+D 0044 0104
+D 0068 6226 6270
+D 006A 0003 0005
+D 0070 0001 0006
+D 0072 000A 005E 005F 0061 0063 0065 0066 0068 006A 006B 006C 006D 006E 0070 0071
+D 0400 0105 0115 0562 0563 0565
+D 2100 0140
+D 3006 0002
+D 3008 0024 0025 0162 0164 0166 0168
+D 300A 0002 022C 022E 0608 0619 0623 062A 067C 0734 0736 073A 0741 0742 0760 0783
+D 300C 0127
+D 3010 002D 0033 0034 0035 0038 0054
+Z 0008 0020 0030 0050 0090 009C
+Z 0010 0010 0030 0040
+Z 0012 0021 0030 0031 0050 0060
+Z 0018 1203
+Z 0020 0010
+Z 0040 0513 0562 0610 2016 2017 A082 A088
+Z 0400 0564
+Z 3006 0008 0009 0026 00A6
+Z 300A 0611 0615 067D
+Z 300E 0004 0005
+Z 3010 000F 0017 001B 0043 005A 005C 007A 007B 007F 0081
+X 0000 1000
+X 0008 0015 0024 0025 0034 0035 0054 0055 0081 0092 0094 0096 009D 0201 1000 1030 103E 1040 1041 1048 1049 1050 1052
+X 0008 1060 1062 1080 1084 1088 1120 1301 1302 1303 1304 2111 4000
+X 0010 0011 0012 0013 0014 0015 0016 0021 0032 0041 0042 0043 0044 0045 0046 0047 0050 0101 0102 1000 1001 1002 1005
+X 0010 1010 1020 1030 1040 1050 1060 1080 1081 1090 1100 2000 2110 2150 2152 2154 2155 2160 2161 2162 2180 21A0 21B0
+X 0010 21C0 21D0 21F0 2297 2299 4000
+X 0012 0022 0023 0032 0041 0043 0051 0055 0071 0072 0073 0082 0086 0087
+X 0014 407C 407E
+X 0016 002B 004B 004D 004E 004F 0050 0051 0070 0071 0072 0073 0074 0075 0076 0077 0078 0079 007A 007B 007C 007D 007E
+X 0016 007F 0080 0081 0082 0083 0084 0085 0086 0087 0088 0089 008A 008B 008C 008D 008E
+X 0018 0027 0035 1004 1005 1007 1008 1009 100A 1010 1011 1012 1014 1042 1043 1072 1073 1078 1079 1200 1201 1202 1204
+X 0018 1205 4000 5011 9185 9373 937B 937F 9424 9937 A002 A003
+X 0020 0027 3401 3403 3405 3406 4000 9158
+X 0028 4000
+X 0032 0012 0032 0033 0034 0035 1000 1001 1010 1011 1020 1021 1030 1032 1033 1040 1041 1050 1051 1066 1067 1070 4000
+X 0038 0004 0010 0011 0014 001A 001B 001C 001D 001E 0020 0021 0030 0032 0040 0050 0060 0061 0062 0064 0300 0400 0500
+X 0038 4000
+X 003A 0020 0203 020C 0329 032B
+X 0040 0001 0002 0003 0004 0005 0006 0007 0009 000B 0010 0011 0012 0241 0242 0243 0244 0245 0250 0251 0253 0254 0275
+X 0040 0280 0310 050A 051A 0556 0600 0602 06FA 1001 1002 1004 1005 100A 1010 1011 1102 1103 1104 1400 2001 2004 2005
+X 0040 2008 2009 2010 2011 2400 3001 4005 4008 4010 4011 4025 4027 4028 4030 4034 4035 4036 4037 4050 4051 4052 A023
+X 0040 A024 A033 A034 A035 A078 A07A A07C A110 A112 A192 A193 A307 A352 A353 A354 A358 B034 B036 B03B B03F DB06 DB07
+X 0040 E004 E012
+X 0044 0004 000B 0010 0105
+X 0050 001B 0020 0021
+X 006A 0006
+X 0070 0082 0083 0086
+X 0074 1234 1236
+X 0088 0200 0904 0906 0910 0912
+X 0100 0420
+X 0400 0310 0402 0403 0404 0550 0551 0552 0561 0600
+X 2030 0020
+X 2100 0040 0050 0070
+X 3002 0121 0123
+X 3006 0004 0006 0028 002D 002E 0038 004D 004E 0085 0088
+X 300A 0003 0004 000B 000E 0016 0072 00C3 00DD 0196 01A6 01B2 0216 02EB 0676 078E 0792 0794 079A
+X 300C 0113
+X 3010 0036 0037 0061 0085
+X 4000 0010 4000
+X 4008 0040 0042 0100 0101 0102 0108 0109 010A 010B 010C 0111 0112 0113 0114 0115 0118 0119 011A 0200 0202 0300 4000
+X FFFA FFFA
+X FFFC FFFC
+U 0000 1001
+U 0002 0003
+U 0004 1511
+U 0008 0014 0017 0018 0019 0058 1155 1195 3010
+U 0018 1002 100B 2042
+U 0020 000D 000E 0052 0200 9161 9164
+U 0028 1199 1214
+U 003A 0310
+U 0040 0554 4023 A124 A171 A172 A402 DB0C DB0D
+U 0062 0021
+U 0064 0003
+U 0070 031A 1101 1102
+U 0088 0140
+U 0400 0100
+U 3006 0024 00C2
+U 300A 0013 0054 0083 0609 0650 0700 0785
+U 3010 0006 000B 0013 0015 0031 003B 006E 006F
+Z/D 0008 0023 0033
+Z/D 0010 0020
+Z/D 0018 0010 9919
+Z/D 0070 0084
+X/Z 0008 0022 0032 1110
+X/Z 0010 2203
+X/Z 0032 1060
+X/Z 0040 0555
+X/Z 2200 0002 0005
+X/Z 3008 0105
+X/Z 300A 00B2
+X/Z 300E 0008
+X/D 0008 0012 0021 0031 1072
+X/D 0018 1030 1400 700A 700C 700E 9516 9517
+X/D 0040 A032 B020
+X/D 3008 0054 0056 0250 0251
+X/D 300A 0006 0007
+X/D 3010 004C 004D 0056 0077
+X/Z/D 0008 0013 002A 0080 0082 1010 1070 1111
+X/Z/D 0018 1000
+X/Z/U* 0008 1140 2112
+"""
+# By SOP class (after 1.2.840.10008.5.1.4.1.1.): of attributes with several actions, which ones its IOD requires with a value, and
+# which ones it requires but allows to be empty, in the data set itself (PS3.3; types 1 and 2, also conditional).
+REQUIRED = (
+    ("1 2 4 7 7.1 12.1 12.2", "", ""),
+    ("1.1 1.1.1 1.2 1.2.1 1.3 1.3.1", "ReferencedPerformedProcedureStepSequence", "AcquisitionContextSequence"),
+    ("3.1 6.1", "AcquisitionDateTime", ""),
+    ("20", "", "AcquisitionContextSequence"),
+    ("128", "SeriesDate SeriesTime", "AcquisitionContextSequence AcquisitionDate AcquisitionTime"),
+    ("77.1.1 77.1.1.1 77.1.2 77.1.2.1 77.1.3 77.1.4 77.1.4.1", "ContentTime", "AcquisitionContextSequence"),
+    ("104.1 104.2", "", "AcquisitionDateTime"),
+    ("481.1 481.3", "", "OperatorsName ReviewerName"),
+    ("481.2", "", "OperatorsName"),
+    ("481.5 481.8", "", "OperatorsName ReviewerName RTPlanDate RTPlanTime"),
+    (
+        "481.4 481.6 481.7 481.9",
+        "",
+        "OperatorsName FirstTreatmentDate MostRecentTreatmentDate TreatmentDate TreatmentTime",
+    ),
+)
+
+
+# ---- src/anonymize_series/basic_profile.py: The Basic Application Level Confidentiality Profile (PS3.15 E): what Orthanc's own anonymization leaves is done here.
+
+
+METHOD = f"anonymize_series, DICOM PS3.15 {PROFILE_EDITION} Table E.1-1"  # DeidentificationMethod, besides Orthanc's
+ROOT_OF_STORAGE = "1.2.840.10008.5.1.4.1.1."
+ACTIONS = {
+    int(group + element, 16): action
+    for action, group, *elements in map(str.split, PROFILE.split("\n")[1:-1])
+    for element in elements
+}
+# What an attribute with several actions gets in the data set of an image of this SOP class; others of them the first action.
+REQUIRED_BY_CLASS = {
+    ROOT_OF_STORAGE + sop_class: {
+        **dict.fromkeys(dummies.split(), "D"),
+        **dict.fromkeys([*emptied.split(), "PatientSexNeutered"], "Z"),
+    }
+    for classes, dummies, emptied in REQUIRED
+    for sop_class in classes.split()
+}
+PATIENT = frozenset((0x00100010, 0x00100020))  # of the data set itself: it gets the pseudonym
+# Valid values of each VR that say nothing (PS3.5 6.2), so short that they hold no part of a name.
+DUMMIES: dict[str, Any] = {
+    **dict.fromkeys(("AE", "LO", "LT", "PN", "SH", "ST", "UC", "UR", "UT"), "-"),
+    **dict.fromkeys(("DS", "IS"), "0"),
+    **dict.fromkeys(("FD", "FL", "SL", "SS", "SV", "UL", "US", "UV"), 0),
+    **dict.fromkeys(("OB", "OD", "OF", "OL", "OV", "OW", "UN"), bytes(8)),
+    **{"AS": "000Y", "AT": 0, "CS": "OTHER", "DA": "19000101", "DT": "19000101000000", "TM": "000000"},
+}
+
+
+def action_of(tag: int) -> str | None:
+    """Return the action of the Basic Profile for an attribute, as the table has it; None if it has none."""
+    group, element = tag >> 16, tag & 0xFFFF
+    is_graphic = group & 0xFF01 == 0x5000 or (group & 0xFF01 == 0x6000 and element in (0x3000, 0x4000))
+    return "X" if is_graphic else ACTIONS.get(tag)
+
+
+def one_action(tag: int, sop_class: str | None) -> str | None:
+    """Return the one of several actions that leaves a file valid, by the SOP class; None of that: in an item of a sequence.
+
+    Where it is not known what the IOD requires: the one that any IOD allows.
+    """
+    action = action_of(tag)
+    if action is None or "/" not in action:
+        return action
+    if action == "X/Z/U*":
+        return "U"  # what it refers to stays, under other UIDs
+    required = REQUIRED_BY_CLASS.get(sop_class or "")
+    if required is None:
+        return "D" if "D" in action else "Z"
+    return required.get(pydicom.datadict.keyword_for_tag(tag), action[0])
+
+
+def is_dummy(element: Any) -> bool:
+    """Return whether an element has the value that the profile's dummies have: the same in every copy."""
+    return bool(element.value == DUMMIES.get(element.VR))
+
+
+def apply_profile(copy: Any, original: Any, recipe: Recipe) -> None:
+    """Do with each attribute of a copy what the profile asks, except what the recipe keeps, replaces or removes.
+
+    What Orthanc has removed or emptied but an IOD requires comes back, as a dummy or empty.
+    """
+    kept, replaced, removed = (
+        frozenset(map(tag_number, tags)) for tags in (recipe.keep, recipe.replace, recipe.remove)
+    )
+    protection = Protection(kept, removed)
+    protection.protect(copy, original, str(original.get("SOPClassUID", "")), replaced | PATIENT)
+    methods = copy.get("DeidentificationMethod") or []
+    if pydicom.datadict.tag_for_keyword("DeidentificationMethod") not in kept | replaced | removed:
+        copy.DeidentificationMethod = [*([methods] if isinstance(methods, str) else methods), METHOD]
+
+
+class Protection:
+    """Protects data sets and the items of their sequences, but for what is `kept`; what is `removed` does not come back."""
+
+    def __init__(self, kept: frozenset[int | None], removed: frozenset[int | None]) -> None:
+        self._kept, self._removed = kept, removed
+
+    def protect(
+        self, copy: Any, original: Any, sop_class: str | None = None, others: frozenset[int | None] = frozenset()
+    ) -> None:
+        """Protect a data set, of which that is the original; the attributes `others` are left as they are."""
+        for tag in {*copy.keys(), *original.keys()}:
+            action = None if int(tag) in self._kept | others else one_action(int(tag), sop_class)
+            if action == "X":
+                copy.pop(tag, None)
+            elif action in ("D", "Z"):
+                if int(tag) not in self._removed:
+                    source = (original if tag in original else copy)[tag]
+                    copy.add_new(tag, source.VR, self._dummy(source) if action == "D" else empty(source.VR))
+            elif tag in copy and copy[tag].VR == "SQ":
+                before = list(original[tag].value or ()) if tag in original else []
+                for number, item in enumerate(copy[tag].value or ()):
+                    self.protect(item, before[number] if number < len(before) else pydicom.Dataset())
+
+    def _dummy(self, source: Any) -> Any:
+        """Return the value that takes the place of another; what was empty stays empty."""
+        if source.is_empty:
+            return empty(source.VR)
+        if source.VR == "SQ":
+            return [self._dummy_item(source.value[0])]
+        return source.value if source.VR == "UI" else DUMMIES.get(source.VR)  # UIDs are replaced afterwards
+
+    def _dummy_item(self, item: Any) -> Any:
+        """Return an item of the same form; defined terms are as they were."""
+        made = pydicom.Dataset()
+        for element in item:
+            if not element.tag.is_private and (element.VR in DUMMIES or element.VR in ("SQ", "UI")):
+                made.add_new(element.tag, element.VR, element.value if element.VR == "CS" else self._dummy(element))
+        self.protect(made, item)
+        return made
+
+
+def empty(vr: str) -> Any:
+    """Return the empty value of a VR."""
+    return [] if vr == "SQ" else None
+
+
 # ---- src/anonymize_series/elements.py: The elements of a data set: their values as texts, their UIDs, and the file that they become.
 
 
@@ -5182,6 +5440,8 @@ def what_remains(copy: Any, original: Any, kept: frozenset[int]) -> str | None:
     for _, _, element in elements_of(copy):
         if int(element.tag) in kept or element.tag.group == 0x7FE0:
             continue
+        if is_dummy(element):
+            continue  # a patient's birthday, or an identifier, is it or a part of it by chance
         name = element.keyword or f"{element.tag}"
         values = [value.strip() for value in values_of(element)]
         if set(values) & by_tag.get(int(element.tag), set()):
@@ -5249,6 +5509,7 @@ class Copy(NamedTuple):
 def de_identified(made: bytes, original: Any, recipe: Recipe, pseudonyms: Pseudonyms) -> Copy | str:
     """Return what Orthanc's anonymization made, with the UIDs and the patient that it shall have; or why it is held back."""
     copy = pydicom.dcmread(io.BytesIO(made), force=True)
+    apply_profile(copy, original, recipe)
     uids: dict[str, str] = {}
 
     def change(_element: Any, value: str) -> str:

@@ -6,6 +6,7 @@ from typing import Any
 
 import pydicom.charset
 
+from anonymize_series.basic_profile import is_dummy
 from anonymize_series.elements import elements_of, names_an_instance, text_of, values_of
 from anonymize_series.settings import Recipe
 
@@ -77,6 +78,8 @@ def what_remains(copy: Any, original: Any, kept: frozenset[int]) -> str | None:
     for _, _, element in elements_of(copy):
         if int(element.tag) in kept or element.tag.group == 0x7FE0:
             continue
+        if is_dummy(element):
+            continue  # a patient's birthday, or an identifier, is it or a part of it by chance
         name = element.keyword or f"{element.tag}"
         values = [value.strip() for value in values_of(element)]
         if set(values) & by_tag.get(int(element.tag), set()):

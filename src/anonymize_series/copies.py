@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 import pydicom
 
+from anonymize_series.basic_profile import apply_profile
 from anonymize_series.checks import identifying, what_remains
 from anonymize_series.elements import elements_of, map_uids, text_of, values_of, written
 from anonymize_series.pseudonyms import Pseudonyms
@@ -25,6 +26,7 @@ class Copy(NamedTuple):
 def de_identified(made: bytes, original: Any, recipe: Recipe, pseudonyms: Pseudonyms) -> Copy | str:
     """Return what Orthanc's anonymization made, with the UIDs and the patient that it shall have; or why it is held back."""
     copy = pydicom.dcmread(io.BytesIO(made), force=True)
+    apply_profile(copy, original, recipe)
     uids: dict[str, str] = {}
 
     def change(_element: Any, value: str) -> str:

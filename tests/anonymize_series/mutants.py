@@ -16,6 +16,22 @@ TABLE: dict[tuple[str, str], dict[str, str]] = {
         "if needle in text or encoded in data:": "if needle in text:",
         'if burned != "NO" and PRONE': "if burned and PRONE",
     },
+    ("src/anonymize_series/checks.py", "tests/anonymize_series/unit/test_basic_profile.py"): {
+        "        if is_dummy(element):\n": "        if False:\n",
+    },
+    ("src/anonymize_series/copies.py", "tests/anonymize_series/unit/test_basic_profile.py"): {
+        "    apply_profile(copy, original, recipe)\n": "",
+    },
+    ("src/anonymize_series/basic_profile.py", "tests/anonymize_series/unit/test_basic_profile.py"): {
+        "copy.pop(tag, None)": "pass",
+        "self.protect(item, before[number]": "(item, before[number]",
+        "if int(tag) not in self._removed:": "if True:",
+        "None if int(tag) in self._kept | others else": "None if int(tag) in others else",
+        "replaced | PATIENT)": "PATIENT)",
+        "if source.is_empty:": "if False:",
+        "else self._dummy(element))": "else element.value)",
+        'return "D" if "D" in action else "Z"': "return action[0]",
+    },
     ("src/anonymize_series/sending.py", "tests/anonymize_series/unit/test_guards.py"): {
         'why = why_not_all(job, data["Copies"])': 'why = ""',
     },
