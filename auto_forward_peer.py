@@ -6859,8 +6859,6 @@ class Dispatcher:
             for row in self._ledger.due(name, max(0, free), LONGEST_WAIT_SECONDS):
                 if self._stopping.is_set():
                     return
-                if not health.may_send():
-                    break  # Orthanc does not know it
                 health.sent()
                 self._attempt(row, options.options if options else {})
 

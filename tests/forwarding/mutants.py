@@ -155,7 +155,6 @@ TABLE: dict[tuple[str, str], dict[str, str]] = {
     },
     ("src/forwarding/dispatcher.py", "tests/forwarding/unit/test_unknown_for_a_moment.py"): {
         'self._destinations.health_of(row["queue"]).failed(str(error))': "pass",
-        "if not health.may_send():\n                    break": "if False:\n                    break",
     },
     ("src/forwarding/dispatcher.py", "tests/forwarding/unit/test_whole_time.py"): {
         "self._work.give_whole_time(name)": "pass",
