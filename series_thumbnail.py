@@ -3019,6 +3019,11 @@ class Source:
     columns: int
 
 
+UNREADABLE = Source(
+    "", "image", (), 0, 0
+)  # of an instance that Orthanc can't read: its transfer syntax is unknown to it
+
+
 def source_of(tags: Mapping[str, Any]) -> Source:
     """Return what the tags of an instance say, as Orthanc's `simplified-tags` gives them."""
     uid = str(tags.get("SOPClassUID", ""))
@@ -3033,9 +3038,12 @@ def source_of(tags: Mapping[str, Any]) -> Source:
 
 
 def _frames_to_try(tags: Mapping[str, Any]) -> list[int | None]:
-    """Return the middle frame."""
+    """Return the middle frame, its neighbours, and two before them: a file that was cut short still has these."""
     frames = int(min((numbers(tags.get("NumberOfFrames"), 1) or (1,))[0], 1e9))
-    return [frames // 2 if frames > 1 else None]
+    if frames <= 1:
+        return [None]
+    middle = frames // 2
+    return [number for number in dict.fromkeys((middle, middle + 1, middle - 1, middle // 2, 0)) if number < frames]
 
 
 def _frame(tags: Mapping[str, Any], number: int | None) -> Frame:
@@ -3047,6 +3055,7 @@ def pixel_aspect(tags: Mapping[str, Any], frame: int = 0) -> float:
     for found in (
         tags.get("PixelSpacing"),
         _measures(tags, "SharedFunctionalGroupsSequence", 0),
+        _measures(tags, "PerFrameFunctionalGroupsSequence", frame),
         tags.get("ImagerPixelSpacing"),
         tags.get("NominalScannedPixelSpacing"),
         tags.get("PixelAspectRatio"),
@@ -3114,11 +3123,21 @@ class Renderer:
         """Return what the tags of an instance say about drawing it."""
         source = self._sources.get(instance)
         if source is None:
-            source = source_of(self._loopback.get(f"/instances/{instance}/simplified-tags"))
+            source = self._read(instance)
             if len(self._sources) >= MAX_SOURCES_IN_MEMORY:
                 self._sources.clear()
             self._sources[instance] = source
         return source
+
+    def _read(self, instance: str) -> Source:
+        try:
+            return source_of(self._loopback.get(f"/instances/{instance}/simplified-tags"))
+        except LoopbackError as error:
+            if error.status == 0:
+                raise
+            self._loopback.get(f"/instances/{instance}")  # raises if there is none
+        self._log_undecodable(instance)
+        return UNREADABLE
 
     def _render(self, instance: str, source: Source, options: RenderOptions) -> bytes | None:
         """Return a picture of the first frame that can be drawn; None if there is none."""
@@ -3150,7 +3169,8 @@ class Renderer:
     ) -> bytes | None:
         width, height, box = fitted(source.rows, source.columns, frame.aspect, options.size)
         path = f"/instances/{instance}{frame.path}/rendered"
-        if abs(math.log(frame.aspect)) <= 0.01:
+        is_strip = min(source.rows, source.columns) * options.size < max(source.rows, source.columns)
+        if abs(math.log(frame.aspect)) <= 0.01 and not is_strip:  # of a strip Orthanc would leave nothing
             side = options.size
             path = f"{path}?width={side}&height={side}&quality={options.quality or 85}{window}"
             _, content = self._loopback.request_raw("GET", path, headers={"Accept": options.mime})
@@ -3188,20 +3208,33 @@ class Renderer:
         if not greys.form:
             _, content = self._loopback.request_raw("GET", f"{path}{frame.path}/numpy?rescale=false")
             return array.array("f", values_of_npy(content) or ()).tobytes(), "F;32F"
-        syntax = self._loopback.request("GET", f"{path}/metadata/TransferSyntax").decode()
+        syntax = self._syntax(instance)
         _, content = self._loopback.request_raw("GET", f"{path}/frames/{frame.number or 0}/raw")
         return native_frame(content, syntax, greys.form)
 
     def _log_undecodable(self, instance: str) -> None:
         self.forget(instance)
-        syntax = self._loopback.request("GET", f"/instances/{instance}/metadata/TransferSyntax")
-        syntax = one_line(syntax.decode() if isinstance(syntax, bytes) else syntax)
+        syntax = self._syntax(instance)
         if syntax not in self._undecodable:
             self._undecodable.add(syntax)
             orthanc.LogWarning(
                 f"series_thumbnail: Orthanc can't decode instance {instance}, transfer syntax {syntax}: an icon is shown. "
                 "This is said once for each transfer syntax; a plugin that decodes it (orthanc-gdcm) may help"
             )
+
+    def _syntax(self, instance: str) -> str:
+        """Return the transfer syntax; one that Orthanc does not know is in the header of the file only."""
+        path = f"/instances/{instance}"
+        try:
+            return one_line(self._loopback.request("GET", f"{path}/metadata/TransferSyntax").decode())
+        except LoopbackError as error:
+            if error.status != 404:
+                raise
+            self._loopback.get(path)  # raises if there is no such instance
+        try:
+            return one_line(self._loopback.get(f"{path}/header")["0002,0010"]["Value"])
+        except (LoopbackError, KeyError):
+            return "unknown"
 
     def _with_pillow(self, draw: Callable[..., Drawn], *arguments: Any) -> Drawn:
         try:
@@ -3214,6 +3247,9 @@ class Renderer:
 
 
 # ---- src/series_thumbnail/chooser.py: What is shown of a series, a study or an instance, and what is kept of it with the series.
+
+
+MAX_SERIES = 100  # of a study, that are looked at for one of images
 
 
 class Chooser:
@@ -3258,7 +3294,7 @@ class Chooser:
     ) -> Picture:
         """Return the picture of the first series that is no icon, else the icon of the first."""
         first, count = None, self.count("studies", study)
-        for series in self._series_of(study)[:MAX_TRIES]:
+        for series in self._series_of(study)[:MAX_SERIES]:
             picture = series_picture(series, options)
             first = first or picture
             if not picture.is_icon:

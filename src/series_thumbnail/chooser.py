@@ -13,8 +13,10 @@ from common.routes import Refused
 
 from .options import RenderOptions
 from .pictures import Picture, make_picture, with_note, without_note
-from .renderer import MAX_TRIES, Renderer
+from .renderer import Renderer
 from .selection import from_the_middle, in_order, is_ordered, numbers
+
+MAX_SERIES = 100  # of a study, that are looked at for one of images
 
 
 class Chooser:
@@ -59,7 +61,7 @@ class Chooser:
     ) -> Picture:
         """Return the picture of the first series that is no icon, else the icon of the first."""
         first, count = None, self.count("studies", study)
-        for series in self._series_of(study)[:MAX_TRIES]:
+        for series in self._series_of(study)[:MAX_SERIES]:
             picture = series_picture(series, options)
             first = first or picture
             if not picture.is_icon:

@@ -18,7 +18,7 @@ from .icons import draw_icon
 from .options import RenderOptions
 from .pictures import Picture, make_picture
 from .pixels import image_of_pam, image_of_values, native_frame, resized, samples, shown, values_of_npy
-from .source import Frame, Source, fitted, source_of
+from .source import UNREADABLE, Frame, Source, fitted, source_of
 from .windows import FLOATS, MAX_SAMPLES, Greys, own_range
 
 MAX_TRIES = 8  # instances looked at, from the middle outwards, until one can be drawn
@@ -62,11 +62,21 @@ class Renderer:
         """Return what the tags of an instance say about drawing it."""
         source = self._sources.get(instance)
         if source is None:
-            source = source_of(self._loopback.get(f"/instances/{instance}/simplified-tags"))
+            source = self._read(instance)
             if len(self._sources) >= MAX_SOURCES_IN_MEMORY:
                 self._sources.clear()
             self._sources[instance] = source
         return source
+
+    def _read(self, instance: str) -> Source:
+        try:
+            return source_of(self._loopback.get(f"/instances/{instance}/simplified-tags"))
+        except LoopbackError as error:
+            if error.status == 0:
+                raise
+            self._loopback.get(f"/instances/{instance}")  # raises if there is none
+        self._log_undecodable(instance)
+        return UNREADABLE
 
     def _render(self, instance: str, source: Source, options: RenderOptions) -> bytes | None:
         """Return a picture of the first frame that can be drawn; None if there is none."""
@@ -98,7 +108,8 @@ class Renderer:
     ) -> bytes | None:
         width, height, box = fitted(source.rows, source.columns, frame.aspect, options.size)
         path = f"/instances/{instance}{frame.path}/rendered"
-        if abs(math.log(frame.aspect)) <= 0.01:
+        is_strip = min(source.rows, source.columns) * options.size < max(source.rows, source.columns)
+        if abs(math.log(frame.aspect)) <= 0.01 and not is_strip:  # of a strip Orthanc would leave nothing
             side = options.size
             path = f"{path}?width={side}&height={side}&quality={options.quality or 85}{window}"
             _, content = self._loopback.request_raw("GET", path, headers={"Accept": options.mime})
@@ -136,20 +147,33 @@ class Renderer:
         if not greys.form:
             _, content = self._loopback.request_raw("GET", f"{path}{frame.path}/numpy?rescale=false")
             return array.array("f", values_of_npy(content) or ()).tobytes(), "F;32F"
-        syntax = self._loopback.request("GET", f"{path}/metadata/TransferSyntax").decode()
+        syntax = self._syntax(instance)
         _, content = self._loopback.request_raw("GET", f"{path}/frames/{frame.number or 0}/raw")
         return native_frame(content, syntax, greys.form)
 
     def _log_undecodable(self, instance: str) -> None:
         self.forget(instance)
-        syntax = self._loopback.request("GET", f"/instances/{instance}/metadata/TransferSyntax")
-        syntax = one_line(syntax.decode() if isinstance(syntax, bytes) else syntax)
+        syntax = self._syntax(instance)
         if syntax not in self._undecodable:
             self._undecodable.add(syntax)
             orthanc.LogWarning(
                 f"series_thumbnail: Orthanc can't decode instance {instance}, transfer syntax {syntax}: an icon is shown. "
                 "This is said once for each transfer syntax; a plugin that decodes it (orthanc-gdcm) may help"
             )
+
+    def _syntax(self, instance: str) -> str:
+        """Return the transfer syntax; one that Orthanc does not know is in the header of the file only."""
+        path = f"/instances/{instance}"
+        try:
+            return one_line(self._loopback.request("GET", f"{path}/metadata/TransferSyntax").decode())
+        except LoopbackError as error:
+            if error.status != 404:
+                raise
+            self._loopback.get(path)  # raises if there is no such instance
+        try:
+            return one_line(self._loopback.get(f"{path}/header")["0002,0010"]["Value"])
+        except (LoopbackError, KeyError):
+            return "unknown"
 
     def _with_pillow(self, draw: Callable[..., Drawn], *arguments: Any) -> Drawn:
         try:

@@ -56,6 +56,11 @@ class Source:
     columns: int
 
 
+UNREADABLE = Source(
+    "", "image", (), 0, 0
+)  # of an instance that Orthanc can't read: its transfer syntax is unknown to it
+
+
 def source_of(tags: Mapping[str, Any]) -> Source:
     """Return what the tags of an instance say, as Orthanc's `simplified-tags` gives them."""
     uid = str(tags.get("SOPClassUID", ""))
@@ -70,9 +75,12 @@ def source_of(tags: Mapping[str, Any]) -> Source:
 
 
 def _frames_to_try(tags: Mapping[str, Any]) -> list[int | None]:
-    """Return the middle frame."""
+    """Return the middle frame, its neighbours, and two before them: a file that was cut short still has these."""
     frames = int(min((numbers(tags.get("NumberOfFrames"), 1) or (1,))[0], 1e9))
-    return [frames // 2 if frames > 1 else None]
+    if frames <= 1:
+        return [None]
+    middle = frames // 2
+    return [number for number in dict.fromkeys((middle, middle + 1, middle - 1, middle // 2, 0)) if number < frames]
 
 
 def _frame(tags: Mapping[str, Any], number: int | None) -> Frame:
@@ -84,6 +92,7 @@ def pixel_aspect(tags: Mapping[str, Any], frame: int = 0) -> float:
     for found in (
         tags.get("PixelSpacing"),
         _measures(tags, "SharedFunctionalGroupsSequence", 0),
+        _measures(tags, "PerFrameFunctionalGroupsSequence", frame),
         tags.get("ImagerPixelSpacing"),
         tags.get("NominalScannedPixelSpacing"),
         tags.get("PixelAspectRatio"),
