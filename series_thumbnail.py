@@ -19,8 +19,8 @@ To look at:
     GET /instances/{id}/thumbnail    of several frames, the middle one
     GET /series-thumbnail/status
 
-Icons, and images whose pixels are no squares, need Pillow (apt install python3-pil, or see docs/install.md). All keys:
-docs/series_thumbnail.md.
+Icons, images whose pixels are no squares, and those of more than 16 bits need Pillow (apt install python3-pil, or see
+docs/install.md). All keys: docs/series_thumbnail.md.
 """
 
 from __future__ import annotations
@@ -3339,7 +3339,7 @@ class Chooser:
             self._loopback.request_raw("PUT", path, content, {"If-Match": headers.get("ETag", "")})
 
     def _note(self, instance: str, count: int, last_update: str) -> str:
-        return f"thumbnail 1 {self.kept_options.size} {self.kept_options.quality} {instance} {count} {last_update}"
+        return f"thumbnail 2 {self.kept_options.size} {self.kept_options.quality} {instance} {count} {last_update}"
 
     def _kept_picture(self, series: str, chosen: str, last_update: str) -> Picture | None:
         """Return the attachment, if it was made of the series as it is now."""

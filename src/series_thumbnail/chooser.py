@@ -106,7 +106,7 @@ class Chooser:
             self._loopback.request_raw("PUT", path, content, {"If-Match": headers.get("ETag", "")})
 
     def _note(self, instance: str, count: int, last_update: str) -> str:
-        return f"thumbnail 1 {self.kept_options.size} {self.kept_options.quality} {instance} {count} {last_update}"
+        return f"thumbnail 2 {self.kept_options.size} {self.kept_options.quality} {instance} {count} {last_update}"
 
     def _kept_picture(self, series: str, chosen: str, last_update: str) -> Picture | None:
         """Return the attachment, if it was made of the series as it is now."""
