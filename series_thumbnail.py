@@ -19,8 +19,8 @@ To look at:
     GET /instances/{id}/thumbnail    of several frames, the middle one
     GET /series-thumbnail/status
 
-Icons, and images whose pixels are no squares, need Pillow (apt install python3-pil, or see docs/install.md). All keys:
-docs/series_thumbnail.md.
+Icons, images whose pixels are no squares, and those of more than 16 bits need Pillow (apt install python3-pil, or see
+docs/install.md). All keys: docs/series_thumbnail.md.
 """
 
 from __future__ import annotations
@@ -31,6 +31,8 @@ if __name__ == "__main__":  # started in a terminal: Orthanc loads it under its 
     print(__doc__)
     sys.exit(0 if sys.argv[1:] in ([], ["-h"], ["--help"]) else 2)
 
+import array
+import ast
 import base64
 import collections
 import concurrent.futures
@@ -2699,19 +2701,112 @@ def draw_icon(kind: str, options: RenderOptions) -> bytes:
     return encoded(image.resize((options.size, options.size), Image.Resampling.LANCZOS), options)
 
 
-def stretched(content: bytes, width: int, height: int, options: RenderOptions) -> bytes:
-    """Return a picture in other proportions. Raises `ImportError` without Pillow."""
-    from PIL import Image
-
-    with Image.open(io.BytesIO(content)) as image:
-        return encoded(image.resize((width, height), Image.Resampling.LANCZOS), options)
-
-
 def encoded(image: Any, options: RenderOptions) -> bytes:
     """Return an image of Pillow as a file."""
     buffer = io.BytesIO()
     image.save(buffer, "JPEG" if options.mime == JPEG else "PNG", quality=options.quality or 85)
     return buffer.getvalue()
+
+
+# ---- src/series_thumbnail/pixels.py: Pixels as Orthanc gives them, and pictures of those that it can't render. Without NumPy; pictures need Pillow.
+
+
+CODES_OF_NPY = {"|u1": "B", "<u1": "B", "|i1": "b", "<i1": "b", "<u2": "H", "<i2": "h", "<f4": "f"}
+RLE, BIG_ENDIAN = "1.2.840.10008.1.2.5", "1.2.840.10008.1.2.2"
+NATIVE = ("1.2.840.10008.1.2", "1.2.840.10008.1.2.1", "1.2.840.10008.1.2.1.99")
+
+
+def values_of_npy(content: bytes) -> array.array[Any] | None:
+    """Return the values of one frame as Orthanc's `/numpy` gives them (NPY, version 1); None if they are no greys."""
+    start = 10 + int.from_bytes(content[8:10], "little")
+    header = ast.literal_eval(content[10:start].decode("latin-1"))
+    code = CODES_OF_NPY.get(header["descr"])
+    return array.array(code, content[start:]) if code and header["shape"][-1] == 1 else None
+
+
+def image_of_values(data: bytes, rows: int, columns: int, form: str) -> Any:
+    """Return values as an image of Pillow, in floats; None if there are not enough. Raises `ImportError` without Pillow."""
+    from PIL import Image
+
+    size = rows * columns * int("".join(filter(str.isdigit, form))) // 8
+    return Image.frombytes("F", (columns, rows), data[:size], "raw", form) if len(data) >= size else None
+
+
+def native_frame(frame: bytes, syntax: str, form: str) -> tuple[bytes, str]:
+    """Return the values of a frame of 32 bits, as Orthanc's `/raw` gives it, and how Pillow names them; empty if unreadable."""
+    if syntax in NATIVE:
+        return frame, form
+    big_endian = f"F;32B{form[4:]}"
+    if syntax == RLE:
+        return unpacked_rle(frame, 4), big_endian
+    if syntax == BIG_ENDIAN:  # Orthanc swaps it as words of 16 bits
+        words = array.array("H", frame[: len(frame) // 2 * 2])
+        words.byteswap()
+        return words.tobytes(), big_endian
+    return b"", form
+
+
+def unpacked_rle(frame: bytes, bytes_per_value: int) -> bytes:
+    """Return the values of an RLE frame, each in big endian (DICOM PS3.5 Annex G); of a broken one fewer, or none."""
+    if int.from_bytes(frame[:4], "little") != bytes_per_value:
+        return b""
+    starts = [int.from_bytes(frame[at : at + 4], "little") for at in range(4, 4 * bytes_per_value + 4, 4)]
+    planes = [_unpacked(frame[a:b]) for a, b in zip(starts, [*starts[1:], len(frame)], strict=True)]
+    count = min(map(len, planes))
+    values = bytearray(bytes_per_value * count)
+    for index, plane in enumerate(planes):
+        values[index::bytes_per_value] = plane[:count]
+    return bytes(values)
+
+
+def _unpacked(segment: bytes) -> bytes:
+    plane, at = bytearray(), 0
+    while at < len(segment) - 1:
+        control = segment[at]
+        if control < 128:
+            plane += segment[at + 1 : at + 2 + control]
+            at += 2 + control
+        elif control > 128:
+            plane += segment[at + 1 : at + 2] * (257 - control)
+            at += 2
+        else:
+            at += 1
+    return bytes(plane)
+
+
+def samples(image: Any, most: int) -> array.array[Any]:
+    """Return values of an image of floats, of both directions alike, at most about `most`."""
+    step = max(1.0, (image.width * image.height / most) ** 0.5)
+    few = image.resize((max(1, int(image.width / step)), max(1, int(image.height / step))), 0)
+    return array.array("f", few.tobytes())
+
+
+def shown(image: Any, low: float, high: float, is_inverted: bool) -> Any:
+    """Return an image of floats in greys, `low` black and `high` white."""
+    black, white = (255.0, 0.0) if is_inverted else (0.0, 255.0)
+    scale = (white - black) / (high - low)
+    offset = black - low * scale
+    return image.point(lambda value: value * scale + offset).convert("L")
+
+
+def image_of_pam(content: bytes) -> Any:
+    """Return an image of 8 bits as Orthanc gives it (PAM) as one of Pillow. Raises `ImportError` without Pillow."""
+    from PIL import Image
+
+    head, _, data = content.partition(b"ENDHDR\n")
+    fields = dict(line.split(None, 1) for line in head.splitlines() if b" " in line)
+    mode = "L" if int(fields[b"DEPTH"]) == 1 else "RGB"
+    return Image.frombytes(mode, (int(fields[b"WIDTH"]), int(fields[b"HEIGHT"])), data)
+
+
+def resized(image: Any, width: int, height: int, options: RenderOptions) -> bytes:
+    """Return a picture of an image of Pillow; where it shrinks, each pixel is a mean."""
+    from PIL import Image
+
+    shrinks = width <= image.width and height <= image.height
+    return encoded(
+        image.resize((width, height), Image.Resampling.BOX if shrinks else Image.Resampling.LANCZOS), options
+    )
 
 
 # ---- src/series_thumbnail/selection.py: Which instance of a series is shown: the middle one, by position, then Instance Number, then time of arrival.
@@ -2771,6 +2866,114 @@ def from_the_middle(items: Sequence[str]) -> Iterator[str]:
                 yield items[index]
 
 
+# ---- src/series_thumbnail/windows.py: Which grey values of an image are black and white, where Orthanc's `/rendered` does not know it by itself.
+
+
+FLOATS = {"FloatPixelData": "F;32F", "DoubleFloatPixelData": "F;64F"}  # DICOM PS3.3 C.7.6.24 and C.7.6.25
+MAX_SAMPLES = 65_536  # values of an image that its range is taken from
+DARKEST, BRIGHTEST = 0.01, 0.99  # of the values, in order: what is black and what is white
+
+
+@dataclasses.dataclass(frozen=True)
+class Greys:
+    """What Orthanc does not know of an image's grey values.
+
+    `window`: the stored values of black and white, None: those of the pixels themselves; `slope` and `intercept`: how Orthanc
+    rescales stored values; `padding`: lowest and highest stored value that is no part of the image; `form`: how Pillow names
+    values that Orthanc can't render (more than 16 bits), else empty.
+    """
+
+    window: tuple[float, float] | None
+    slope: float
+    intercept: float
+    padding: tuple[float, float] | None
+    is_inverted: bool
+    form: str
+
+    def as_orthanc_counts(self, low: float, high: float) -> tuple[float, float]:
+        """Return center and width of a window from stored values."""
+        low, high = sorted((low * self.slope + self.intercept, high * self.slope + self.intercept))
+        return (low + high) / 2, high - low
+
+
+def greys_of(tags: Mapping[str, Any], frame: int) -> Greys | None:
+    """Return what Orthanc must be told; None for colours, and where the image has a window of its own."""
+    photometric = str(tags.get("PhotometricInterpretation", ""))
+    form = _form(tags)
+    own = window_of(tags)
+    if not photometric.startswith("MONOCHROME") or (own and not form):
+        return None
+    shared = nth_item(tags, "SharedFunctionalGroupsSequence", 0)
+    of_frame = nth_item(tags, "PerFrameFunctionalGroupsSequence", frame)
+    orthanc_values = _rescaling(of_frame) or _plain_rescaling(tags)
+    slope, intercept = _rescaling(shared) or orthanc_values
+    window = own or _group_window(shared) or _group_window(of_frame)
+    stored = ((window[0] - intercept) / slope, (window[1] - intercept) / slope) if window else None
+    return Greys(stored, *orthanc_values, _padding(tags), photometric == "MONOCHROME1", form)
+
+
+def window_of(tags: Mapping[str, Any]) -> tuple[float, float] | None:
+    """Return the lowest and the highest value of the first window; a width below 1 is none (DICOM PS3.3 C.11.2.1.2)."""
+    center, width = first_number(tags, "WindowCenter"), first_number(tags, "WindowWidth")
+    if center is None or width is None or width < 1:
+        return None
+    return center - width / 2, center + width / 2
+
+
+def own_range(values: Sequence[float], padding: tuple[float, float] | None) -> tuple[float, float]:
+    """Return the values of black and white: of all but the rarest, and without padding."""
+    finite = sorted(filter(math.isfinite, values[:: max(1, len(values) // MAX_SAMPLES) | 1]))
+    shown = [value for value in finite if not padding or not padding[0] <= value <= padding[1]] or finite or [0.0]
+    low, high = shown[int(len(shown) * DARKEST)], shown[int(len(shown) * BRIGHTEST)]
+    if low == high:
+        low, high = shown[0], shown[-1]
+    return (low, high) if low < high else (low - 128, low + 128)
+
+
+def nth_item(tags: Mapping[str, Any], sequence: str, index: int) -> Mapping[str, Any]:
+    """Return an item of a sequence; an empty one where there is none."""
+    items = tags.get(sequence)
+    item = items[index] if isinstance(items, list) and index < len(items) else None
+    return item if isinstance(item, Mapping) else {}
+
+
+def first_number(tags: Mapping[str, Any], name: str) -> float | None:
+    """Return the first value of an attribute, if it is a number."""
+    found = numbers(str(tags.get(name)).partition("\\")[0], 1)
+    return found[0] if found else None
+
+
+def _form(tags: Mapping[str, Any]) -> str:
+    for name, form in FLOATS.items():
+        if name in tags:
+            return form
+    bits = first_number(tags, "BitsAllocated") or 16
+    if bits <= 16:
+        return ""
+    return f"F;{bits:.0f}{'S' if first_number(tags, 'PixelRepresentation') == 1 else ''}"
+
+
+def _group_window(group: Mapping[str, Any]) -> tuple[float, float] | None:
+    return window_of(nth_item(group, "FrameVOILUTSequence", 0))
+
+
+def _rescaling(group: Mapping[str, Any]) -> tuple[float, float] | None:
+    values = nth_item(group, "PixelValueTransformationSequence", 0)
+    return _plain_rescaling(values) if "RescaleSlope" in values else None
+
+
+def _plain_rescaling(tags: Mapping[str, Any]) -> tuple[float, float]:
+    return first_number(tags, "RescaleSlope") or 1.0, first_number(tags, "RescaleIntercept") or 0.0
+
+
+def _padding(tags: Mapping[str, Any]) -> tuple[float, float] | None:
+    value, limit = first_number(tags, "PixelPaddingValue"), first_number(tags, "PixelPaddingRangeLimit")
+    if value is None:
+        return None
+    limit = value if limit is None else limit
+    return min(value, limit), max(value, limit)
+
+
 # ---- src/series_thumbnail/source.py: What the tags of an instance say about drawing it.
 
 
@@ -2793,15 +2996,32 @@ NO_IMAGES = {
 
 
 @dataclasses.dataclass(frozen=True)
+class Frame:
+    """One frame of an image: `number`, None where there is but one; `aspect`, height of a pixel by its width; its greys."""
+
+    number: int | None
+    aspect: float
+    greys: Greys | None
+
+    @property
+    def path(self) -> str:
+        return "" if self.number is None else f"/frames/{self.number}"
+
+
+@dataclasses.dataclass(frozen=True)
 class Source:
-    """What an instance's tags say about drawing it: `kind` is empty for an image, `frame` None where there is but one."""
+    """What an instance's tags say about drawing it: `kind` is empty for an image; `frames`, which to try, in this order."""
 
     series: str  # Orthanc's identifier, if the PatientID is ASCII
     kind: str
-    frame: int | None
+    frames: tuple[Frame, ...]
     rows: int
     columns: int
-    aspect: float  # height of a pixel by its width
+
+
+UNREADABLE = Source(
+    "", "image", (), 0, 0
+)  # of an instance that Orthanc can't read: its transfer syntax is unknown to it
 
 
 def source_of(tags: Mapping[str, Any]) -> Source:
@@ -2812,17 +3032,30 @@ def source_of(tags: Mapping[str, Any]) -> Source:
     kind = NO_IMAGES[max(known, key=len)] if known else ""
     if not kind and (rows < 1 or columns < 1):
         kind = "other"
-    frames = int(min((numbers(tags.get("NumberOfFrames"), 1) or (1,))[0], 1e9))
     uids = (str(tags.get(name) or "") for name in ("PatientID", "StudyInstanceUID", "SeriesInstanceUID"))
-    series = orthanc_identifier(*uids)
-    return Source(series, kind, frames // 2 if frames > 1 else None, int(rows), int(columns), pixel_aspect(tags))
+    frames = () if kind else tuple(_frame(tags, number) for number in _frames_to_try(tags))
+    return Source(orthanc_identifier(*uids), kind, frames, int(rows), int(columns))
 
 
-def pixel_aspect(tags: Mapping[str, Any]) -> float:
+def _frames_to_try(tags: Mapping[str, Any]) -> list[int | None]:
+    """Return the middle frame, its neighbours, and two before them: a file that was cut short still has these."""
+    frames = int(min((numbers(tags.get("NumberOfFrames"), 1) or (1,))[0], 1e9))
+    if frames <= 1:
+        return [None]
+    middle = frames // 2
+    return [number for number in dict.fromkeys((middle, middle + 1, middle - 1, middle // 2, 0)) if number < frames]
+
+
+def _frame(tags: Mapping[str, Any], number: int | None) -> Frame:
+    return Frame(number, pixel_aspect(tags, number or 0), greys_of(tags, number or 0))
+
+
+def pixel_aspect(tags: Mapping[str, Any], frame: int = 0) -> float:
     """Return the height of a pixel by its width; 1 where the tags say nothing sensible."""
     for found in (
         tags.get("PixelSpacing"),
-        first_item(first_item(tags, "SharedFunctionalGroupsSequence"), "PixelMeasuresSequence").get("PixelSpacing"),
+        _measures(tags, "SharedFunctionalGroupsSequence", 0),
+        _measures(tags, "PerFrameFunctionalGroupsSequence", frame),
         tags.get("ImagerPixelSpacing"),
         tags.get("NominalScannedPixelSpacing"),
         tags.get("PixelAspectRatio"),
@@ -2833,10 +3066,8 @@ def pixel_aspect(tags: Mapping[str, Any]) -> float:
     return 1.0
 
 
-def first_item(tags: Mapping[str, Any], sequence: str) -> Mapping[str, Any]:
-    """Return the first item of a sequence; an empty one where there is none."""
-    items = tags.get(sequence)
-    return items[0] if isinstance(items, list) and items else {}
+def _measures(tags: Mapping[str, Any], sequence: str, index: int) -> object:
+    return nth_item(nth_item(tags, sequence, index), "PixelMeasuresSequence", 0).get("PixelSpacing")
 
 
 def fitted(rows: int, columns: int, aspect: float, size: int) -> tuple[int, int, int]:
@@ -2853,7 +3084,9 @@ def fitted(rows: int, columns: int, aspect: float, size: int) -> tuple[int, int,
 
 MAX_TRIES = 8  # instances looked at, from the middle outwards, until one can be drawn
 MAX_UNDECODABLE_TRIES = 2  # of these, images that Orthanc could not decode: such files may be large
+PAM = "image/x-portable-arbitrarymap"  # which Orthanc makes and Python reads quickest
 MAX_SOURCES_IN_MEMORY = 20_000  # instances whose tags need not be read again for another picture
+Drawn = TypeVar("Drawn", bytes, bytes | None)
 
 
 class Renderer:
@@ -2890,34 +3123,98 @@ class Renderer:
         """Return what the tags of an instance say about drawing it."""
         source = self._sources.get(instance)
         if source is None:
-            source = source_of(self._loopback.get(f"/instances/{instance}/simplified-tags"))
+            source = self._read(instance)
             if len(self._sources) >= MAX_SOURCES_IN_MEMORY:
                 self._sources.clear()
             self._sources[instance] = source
         return source
 
-    def _render(self, instance: str, source: Source, options: RenderOptions) -> bytes | None:
-        """Return the image as Orthanc renders it, windowed; None if Orthanc can't."""
-        stretch = abs(math.log(source.aspect)) > 0.01
-        width, height, box = fitted(source.rows, source.columns, source.aspect, options.size)
-        frame = "" if source.frame is None else f"/frames/{source.frame}"
-        side, mime = (box, PNG) if stretch else (options.size, options.mime)
-        path = f"/instances/{instance}{frame}/rendered?width={side}&height={side}&quality={options.quality or 85}"
+    def _read(self, instance: str) -> Source:
         try:
-            _, content = self._loopback.request_raw("GET", path, headers={"Accept": mime})
+            return source_of(self._loopback.get(f"/instances/{instance}/simplified-tags"))
         except LoopbackError as error:
             if error.status == 0:
                 raise
-            content = b""
-        if not content.startswith((b"\xff\xd8\xff", b"\x89PNG")):
-            self._log_undecodable(instance)
+            self._loopback.get(f"/instances/{instance}")  # raises if there is none
+        self._log_undecodable(instance)
+        return UNREADABLE
+
+    def _render(self, instance: str, source: Source, options: RenderOptions) -> bytes | None:
+        """Return a picture of the first frame that can be drawn; None if there is none."""
+        for frame in source.frames:
+            try:
+                if content := self._draw(instance, source, frame, options):
+                    return content
+            except LoopbackError as error:
+                if error.status == 0:
+                    raise
+        self._log_undecodable(instance)
+        return None
+
+    def _draw(self, instance: str, source: Source, frame: Frame, options: RenderOptions) -> bytes | None:
+        """Return a frame as Orthanc renders it, windowed; drawn here if Orthanc can't. Raises `LoopbackError`."""
+        window, greys = "", frame.greys
+        if greys and greys.form:
+            return self._with_pillow(self._draw_values, instance, source, frame, greys, options)
+        if greys:
+            low, high = greys.window or self._own_range(instance, frame, greys)
+            center, width = greys.as_orthanc_counts(low, high)
+            if width < 1:  # which Orthanc takes for 1
+                return self._with_pillow(self._draw_values, instance, source, frame, greys, options)
+            window = f"&window-center={center:.6f}&window-width={width:.6f}"
+        return self._draw_rendered(instance, source, frame, options, window)
+
+    def _draw_rendered(
+        self, instance: str, source: Source, frame: Frame, options: RenderOptions, window: str
+    ) -> bytes | None:
+        width, height, box = fitted(source.rows, source.columns, frame.aspect, options.size)
+        path = f"/instances/{instance}{frame.path}/rendered"
+        is_strip = min(source.rows, source.columns) * options.size < max(source.rows, source.columns)
+        if abs(math.log(frame.aspect)) <= 0.01 and not is_strip:  # of a strip Orthanc would leave nothing
+            side = options.size
+            path = f"{path}?width={side}&height={side}&quality={options.quality or 85}{window}"
+            _, content = self._loopback.request_raw("GET", path, headers={"Accept": options.mime})
+            return content if content.startswith((b"\xff\xd8\xff", b"\x89PNG")) else None
+        path = f"{path}?width={box}&height={box}{window}"
+        _, content = self._loopback.request_raw("GET", path, headers={"Accept": PAM})
+        return self._with_pillow(lambda: resized(image_of_pam(content), width, height, options))
+
+    def _own_range(self, instance: str, frame: Frame, greys: Greys) -> tuple[float, float]:
+        _, content = self._loopback.request_raw("GET", f"/instances/{instance}{frame.path}/numpy?rescale=false")
+        return own_range(values_of_npy(content) or (), greys.padding)
+
+    def _draw_values(
+        self, instance: str, source: Source, frame: Frame, greys: Greys, options: RenderOptions
+    ) -> bytes | None:
+        """Return a picture of what Orthanc can't render: values of more than 16 bits, and those in a range below 1."""
+        data, form = self._values(instance, source, frame, greys)
+        image = image_of_values(data, source.rows, source.columns, form)
+        if image is None:
             return None
-        return self._with_pillow(stretched, content, width, height, options) if stretch else content
+        low, high = greys.window or own_range(samples(image, MAX_SAMPLES), greys.padding)
+        if greys.slope < 0:
+            low, high = high, low
+        width, height, _ = fitted(source.rows, source.columns, frame.aspect, options.size)
+        return resized(shown(image, low, high, greys.is_inverted), width, height, options)
+
+    def _values(self, instance: str, source: Source, frame: Frame, greys: Greys) -> tuple[bytes, str]:
+        path = f"/instances/{instance}"
+        if greys.form in FLOATS.values():
+            values = source.rows * source.columns * (4 if greys.form == FLOATS["FloatPixelData"] else 8)
+            tag = "7fe0-0008" if greys.form == FLOATS["FloatPixelData"] else "7fe0-0009"
+            _, content = self._loopback.request_raw("GET", f"{path}/content/{tag}")
+            start = (frame.number or 0) * values
+            return content[start : start + values], greys.form
+        if not greys.form:
+            _, content = self._loopback.request_raw("GET", f"{path}{frame.path}/numpy?rescale=false")
+            return array.array("f", values_of_npy(content) or ()).tobytes(), "F;32F"
+        syntax = self._syntax(instance)
+        _, content = self._loopback.request_raw("GET", f"{path}/frames/{frame.number or 0}/raw")
+        return native_frame(content, syntax, greys.form)
 
     def _log_undecodable(self, instance: str) -> None:
         self.forget(instance)
-        syntax = self._loopback.request("GET", f"/instances/{instance}/metadata/TransferSyntax")
-        syntax = one_line(syntax.decode() if isinstance(syntax, bytes) else syntax)
+        syntax = self._syntax(instance)
         if syntax not in self._undecodable:
             self._undecodable.add(syntax)
             orthanc.LogWarning(
@@ -2925,7 +3222,21 @@ class Renderer:
                 "This is said once for each transfer syntax; a plugin that decodes it (orthanc-gdcm) may help"
             )
 
-    def _with_pillow(self, draw: Callable[..., bytes], *arguments: Any) -> bytes:
+    def _syntax(self, instance: str) -> str:
+        """Return the transfer syntax; one that Orthanc does not know is in the header of the file only."""
+        path = f"/instances/{instance}"
+        try:
+            return one_line(self._loopback.request("GET", f"{path}/metadata/TransferSyntax").decode())
+        except LoopbackError as error:
+            if error.status != 404:
+                raise
+            self._loopback.get(path)  # raises if there is no such instance
+        try:
+            return one_line(self._loopback.get(f"{path}/header")["0002,0010"]["Value"])
+        except (LoopbackError, KeyError):
+            return "unknown"
+
+    def _with_pillow(self, draw: Callable[..., Drawn], *arguments: Any) -> Drawn:
         try:
             return draw(*arguments)
         except ImportError as error:
@@ -2936,6 +3247,9 @@ class Renderer:
 
 
 # ---- src/series_thumbnail/chooser.py: What is shown of a series, a study or an instance, and what is kept of it with the series.
+
+
+MAX_SERIES = 100  # of a study, that are looked at for one of images
 
 
 class Chooser:
@@ -2980,7 +3294,7 @@ class Chooser:
     ) -> Picture:
         """Return the picture of the first series that is no icon, else the icon of the first."""
         first, count = None, self.count("studies", study)
-        for series in self._series_of(study)[:MAX_TRIES]:
+        for series in self._series_of(study)[:MAX_SERIES]:
             picture = series_picture(series, options)
             first = first or picture
             if not picture.is_icon:
@@ -3025,7 +3339,7 @@ class Chooser:
             self._loopback.request_raw("PUT", path, content, {"If-Match": headers.get("ETag", "")})
 
     def _note(self, instance: str, count: int, last_update: str) -> str:
-        return f"thumbnail 1 {self.kept_options.size} {self.kept_options.quality} {instance} {count} {last_update}"
+        return f"thumbnail 2 {self.kept_options.size} {self.kept_options.quality} {instance} {count} {last_update}"
 
     def _kept_picture(self, series: str, chosen: str, last_update: str) -> Picture | None:
         """Return the attachment, if it was made of the series as it is now."""

@@ -17,8 +17,8 @@ To look at:
     GET /instances/{id}/thumbnail    of several frames, the middle one
     GET /series-thumbnail/status
 
-Icons, and images whose pixels are no squares, need Pillow (apt install python3-pil, or see docs/install.md). All keys:
-docs/series_thumbnail.md.
+Icons, images whose pixels are no squares, and those of more than 16 bits need Pillow (apt install python3-pil, or see
+docs/install.md). All keys: docs/series_thumbnail.md.
 """
 
 from __future__ import annotations

@@ -13,8 +13,10 @@ from common.routes import Refused
 
 from .options import RenderOptions
 from .pictures import Picture, make_picture, with_note, without_note
-from .renderer import MAX_TRIES, Renderer
+from .renderer import Renderer
 from .selection import from_the_middle, in_order, is_ordered, numbers
+
+MAX_SERIES = 100  # of a study, that are looked at for one of images
 
 
 class Chooser:
@@ -59,7 +61,7 @@ class Chooser:
     ) -> Picture:
         """Return the picture of the first series that is no icon, else the icon of the first."""
         first, count = None, self.count("studies", study)
-        for series in self._series_of(study)[:MAX_TRIES]:
+        for series in self._series_of(study)[:MAX_SERIES]:
             picture = series_picture(series, options)
             first = first or picture
             if not picture.is_icon:
@@ -104,7 +106,7 @@ class Chooser:
             self._loopback.request_raw("PUT", path, content, {"If-Match": headers.get("ETag", "")})
 
     def _note(self, instance: str, count: int, last_update: str) -> str:
-        return f"thumbnail 1 {self.kept_options.size} {self.kept_options.quality} {instance} {count} {last_update}"
+        return f"thumbnail 2 {self.kept_options.size} {self.kept_options.quality} {instance} {count} {last_update}"
 
     def _kept_picture(self, series: str, chosen: str, last_update: str) -> Picture | None:
         """Return the attachment, if it was made of the series as it is now."""

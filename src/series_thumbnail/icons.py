@@ -50,14 +50,6 @@ def draw_icon(kind: str, options: RenderOptions) -> bytes:
     return encoded(image.resize((options.size, options.size), Image.Resampling.LANCZOS), options)
 
 
-def stretched(content: bytes, width: int, height: int, options: RenderOptions) -> bytes:
-    """Return a picture in other proportions. Raises `ImportError` without Pillow."""
-    from PIL import Image
-
-    with Image.open(io.BytesIO(content)) as image:
-        return encoded(image.resize((width, height), Image.Resampling.LANCZOS), options)
-
-
 def encoded(image: Any, options: RenderOptions) -> bytes:
     """Return an image of Pillow as a file."""
     buffer = io.BytesIO()

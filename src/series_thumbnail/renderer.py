@@ -3,9 +3,10 @@
 
 from __future__ import annotations
 
+import array
 import math
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, TypeVar
 
 import orthanc
 
@@ -13,15 +14,18 @@ from common.loopback import Loopback, LoopbackError
 from common.packages import package_problem
 from common.routes import Refused, one_line
 
-from .icons import draw_icon, stretched
+from .icons import draw_icon
 from .options import RenderOptions
 from .pictures import Picture, make_picture
-from .settings import PNG
-from .source import Source, fitted, source_of
+from .pixels import image_of_pam, image_of_values, native_frame, resized, samples, shown, values_of_npy
+from .source import UNREADABLE, Frame, Source, fitted, source_of
+from .windows import FLOATS, MAX_SAMPLES, Greys, own_range
 
 MAX_TRIES = 8  # instances looked at, from the middle outwards, until one can be drawn
 MAX_UNDECODABLE_TRIES = 2  # of these, images that Orthanc could not decode: such files may be large
+PAM = "image/x-portable-arbitrarymap"  # which Orthanc makes and Python reads quickest
 MAX_SOURCES_IN_MEMORY = 20_000  # instances whose tags need not be read again for another picture
+Drawn = TypeVar("Drawn", bytes, bytes | None)
 
 
 class Renderer:
@@ -58,34 +62,98 @@ class Renderer:
         """Return what the tags of an instance say about drawing it."""
         source = self._sources.get(instance)
         if source is None:
-            source = source_of(self._loopback.get(f"/instances/{instance}/simplified-tags"))
+            source = self._read(instance)
             if len(self._sources) >= MAX_SOURCES_IN_MEMORY:
                 self._sources.clear()
             self._sources[instance] = source
         return source
 
-    def _render(self, instance: str, source: Source, options: RenderOptions) -> bytes | None:
-        """Return the image as Orthanc renders it, windowed; None if Orthanc can't."""
-        stretch = abs(math.log(source.aspect)) > 0.01
-        width, height, box = fitted(source.rows, source.columns, source.aspect, options.size)
-        frame = "" if source.frame is None else f"/frames/{source.frame}"
-        side, mime = (box, PNG) if stretch else (options.size, options.mime)
-        path = f"/instances/{instance}{frame}/rendered?width={side}&height={side}&quality={options.quality or 85}"
+    def _read(self, instance: str) -> Source:
         try:
-            _, content = self._loopback.request_raw("GET", path, headers={"Accept": mime})
+            return source_of(self._loopback.get(f"/instances/{instance}/simplified-tags"))
         except LoopbackError as error:
             if error.status == 0:
                 raise
-            content = b""
-        if not content.startswith((b"\xff\xd8\xff", b"\x89PNG")):
-            self._log_undecodable(instance)
+            self._loopback.get(f"/instances/{instance}")  # raises if there is none
+        self._log_undecodable(instance)
+        return UNREADABLE
+
+    def _render(self, instance: str, source: Source, options: RenderOptions) -> bytes | None:
+        """Return a picture of the first frame that can be drawn; None if there is none."""
+        for frame in source.frames:
+            try:
+                if content := self._draw(instance, source, frame, options):
+                    return content
+            except LoopbackError as error:
+                if error.status == 0:
+                    raise
+        self._log_undecodable(instance)
+        return None
+
+    def _draw(self, instance: str, source: Source, frame: Frame, options: RenderOptions) -> bytes | None:
+        """Return a frame as Orthanc renders it, windowed; drawn here if Orthanc can't. Raises `LoopbackError`."""
+        window, greys = "", frame.greys
+        if greys and greys.form:
+            return self._with_pillow(self._draw_values, instance, source, frame, greys, options)
+        if greys:
+            low, high = greys.window or self._own_range(instance, frame, greys)
+            center, width = greys.as_orthanc_counts(low, high)
+            if width < 1:  # which Orthanc takes for 1
+                return self._with_pillow(self._draw_values, instance, source, frame, greys, options)
+            window = f"&window-center={center:.6f}&window-width={width:.6f}"
+        return self._draw_rendered(instance, source, frame, options, window)
+
+    def _draw_rendered(
+        self, instance: str, source: Source, frame: Frame, options: RenderOptions, window: str
+    ) -> bytes | None:
+        width, height, box = fitted(source.rows, source.columns, frame.aspect, options.size)
+        path = f"/instances/{instance}{frame.path}/rendered"
+        is_strip = min(source.rows, source.columns) * options.size < max(source.rows, source.columns)
+        if abs(math.log(frame.aspect)) <= 0.01 and not is_strip:  # of a strip Orthanc would leave nothing
+            side = options.size
+            path = f"{path}?width={side}&height={side}&quality={options.quality or 85}{window}"
+            _, content = self._loopback.request_raw("GET", path, headers={"Accept": options.mime})
+            return content if content.startswith((b"\xff\xd8\xff", b"\x89PNG")) else None
+        path = f"{path}?width={box}&height={box}{window}"
+        _, content = self._loopback.request_raw("GET", path, headers={"Accept": PAM})
+        return self._with_pillow(lambda: resized(image_of_pam(content), width, height, options))
+
+    def _own_range(self, instance: str, frame: Frame, greys: Greys) -> tuple[float, float]:
+        _, content = self._loopback.request_raw("GET", f"/instances/{instance}{frame.path}/numpy?rescale=false")
+        return own_range(values_of_npy(content) or (), greys.padding)
+
+    def _draw_values(
+        self, instance: str, source: Source, frame: Frame, greys: Greys, options: RenderOptions
+    ) -> bytes | None:
+        """Return a picture of what Orthanc can't render: values of more than 16 bits, and those in a range below 1."""
+        data, form = self._values(instance, source, frame, greys)
+        image = image_of_values(data, source.rows, source.columns, form)
+        if image is None:
             return None
-        return self._with_pillow(stretched, content, width, height, options) if stretch else content
+        low, high = greys.window or own_range(samples(image, MAX_SAMPLES), greys.padding)
+        if greys.slope < 0:
+            low, high = high, low
+        width, height, _ = fitted(source.rows, source.columns, frame.aspect, options.size)
+        return resized(shown(image, low, high, greys.is_inverted), width, height, options)
+
+    def _values(self, instance: str, source: Source, frame: Frame, greys: Greys) -> tuple[bytes, str]:
+        path = f"/instances/{instance}"
+        if greys.form in FLOATS.values():
+            values = source.rows * source.columns * (4 if greys.form == FLOATS["FloatPixelData"] else 8)
+            tag = "7fe0-0008" if greys.form == FLOATS["FloatPixelData"] else "7fe0-0009"
+            _, content = self._loopback.request_raw("GET", f"{path}/content/{tag}")
+            start = (frame.number or 0) * values
+            return content[start : start + values], greys.form
+        if not greys.form:
+            _, content = self._loopback.request_raw("GET", f"{path}{frame.path}/numpy?rescale=false")
+            return array.array("f", values_of_npy(content) or ()).tobytes(), "F;32F"
+        syntax = self._syntax(instance)
+        _, content = self._loopback.request_raw("GET", f"{path}/frames/{frame.number or 0}/raw")
+        return native_frame(content, syntax, greys.form)
 
     def _log_undecodable(self, instance: str) -> None:
         self.forget(instance)
-        syntax = self._loopback.request("GET", f"/instances/{instance}/metadata/TransferSyntax")
-        syntax = one_line(syntax.decode() if isinstance(syntax, bytes) else syntax)
+        syntax = self._syntax(instance)
         if syntax not in self._undecodable:
             self._undecodable.add(syntax)
             orthanc.LogWarning(
@@ -93,7 +161,21 @@ class Renderer:
                 "This is said once for each transfer syntax; a plugin that decodes it (orthanc-gdcm) may help"
             )
 
-    def _with_pillow(self, draw: Callable[..., bytes], *arguments: Any) -> bytes:
+    def _syntax(self, instance: str) -> str:
+        """Return the transfer syntax; one that Orthanc does not know is in the header of the file only."""
+        path = f"/instances/{instance}"
+        try:
+            return one_line(self._loopback.request("GET", f"{path}/metadata/TransferSyntax").decode())
+        except LoopbackError as error:
+            if error.status != 404:
+                raise
+            self._loopback.get(path)  # raises if there is no such instance
+        try:
+            return one_line(self._loopback.get(f"{path}/header")["0002,0010"]["Value"])
+        except (LoopbackError, KeyError):
+            return "unknown"
+
+    def _with_pillow(self, draw: Callable[..., Drawn], *arguments: Any) -> Drawn:
         try:
             return draw(*arguments)
         except ImportError as error:

@@ -12,6 +12,7 @@ from common.identifiers import orthanc_identifier
 
 from .selection import numbers
 from .settings import MAX_SIZE
+from .windows import Greys, greys_of, nth_item
 
 # What is no image, by SOP Class UID (DICOM PS3.6 A): of the entries that a UID begins with, the longest counts.
 NO_IMAGES = {
@@ -32,15 +33,32 @@ NO_IMAGES = {
 
 
 @dataclasses.dataclass(frozen=True)
+class Frame:
+    """One frame of an image: `number`, None where there is but one; `aspect`, height of a pixel by its width; its greys."""
+
+    number: int | None
+    aspect: float
+    greys: Greys | None
+
+    @property
+    def path(self) -> str:
+        return "" if self.number is None else f"/frames/{self.number}"
+
+
+@dataclasses.dataclass(frozen=True)
 class Source:
-    """What an instance's tags say about drawing it: `kind` is empty for an image, `frame` None where there is but one."""
+    """What an instance's tags say about drawing it: `kind` is empty for an image; `frames`, which to try, in this order."""
 
     series: str  # Orthanc's identifier, if the PatientID is ASCII
     kind: str
-    frame: int | None
+    frames: tuple[Frame, ...]
     rows: int
     columns: int
-    aspect: float  # height of a pixel by its width
+
+
+UNREADABLE = Source(
+    "", "image", (), 0, 0
+)  # of an instance that Orthanc can't read: its transfer syntax is unknown to it
 
 
 def source_of(tags: Mapping[str, Any]) -> Source:
@@ -51,17 +69,30 @@ def source_of(tags: Mapping[str, Any]) -> Source:
     kind = NO_IMAGES[max(known, key=len)] if known else ""
     if not kind and (rows < 1 or columns < 1):
         kind = "other"
-    frames = int(min((numbers(tags.get("NumberOfFrames"), 1) or (1,))[0], 1e9))
     uids = (str(tags.get(name) or "") for name in ("PatientID", "StudyInstanceUID", "SeriesInstanceUID"))
-    series = orthanc_identifier(*uids)
-    return Source(series, kind, frames // 2 if frames > 1 else None, int(rows), int(columns), pixel_aspect(tags))
+    frames = () if kind else tuple(_frame(tags, number) for number in _frames_to_try(tags))
+    return Source(orthanc_identifier(*uids), kind, frames, int(rows), int(columns))
 
 
-def pixel_aspect(tags: Mapping[str, Any]) -> float:
+def _frames_to_try(tags: Mapping[str, Any]) -> list[int | None]:
+    """Return the middle frame, its neighbours, and two before them: a file that was cut short still has these."""
+    frames = int(min((numbers(tags.get("NumberOfFrames"), 1) or (1,))[0], 1e9))
+    if frames <= 1:
+        return [None]
+    middle = frames // 2
+    return [number for number in dict.fromkeys((middle, middle + 1, middle - 1, middle // 2, 0)) if number < frames]
+
+
+def _frame(tags: Mapping[str, Any], number: int | None) -> Frame:
+    return Frame(number, pixel_aspect(tags, number or 0), greys_of(tags, number or 0))
+
+
+def pixel_aspect(tags: Mapping[str, Any], frame: int = 0) -> float:
     """Return the height of a pixel by its width; 1 where the tags say nothing sensible."""
     for found in (
         tags.get("PixelSpacing"),
-        first_item(first_item(tags, "SharedFunctionalGroupsSequence"), "PixelMeasuresSequence").get("PixelSpacing"),
+        _measures(tags, "SharedFunctionalGroupsSequence", 0),
+        _measures(tags, "PerFrameFunctionalGroupsSequence", frame),
         tags.get("ImagerPixelSpacing"),
         tags.get("NominalScannedPixelSpacing"),
         tags.get("PixelAspectRatio"),
@@ -72,10 +103,8 @@ def pixel_aspect(tags: Mapping[str, Any]) -> float:
     return 1.0
 
 
-def first_item(tags: Mapping[str, Any], sequence: str) -> Mapping[str, Any]:
-    """Return the first item of a sequence; an empty one where there is none."""
-    items = tags.get(sequence)
-    return items[0] if isinstance(items, list) and items else {}
+def _measures(tags: Mapping[str, Any], sequence: str, index: int) -> object:
+    return nth_item(nth_item(tags, sequence, index), "PixelMeasuresSequence", 0).get("PixelSpacing")
 
 
 def fitted(rows: int, columns: int, aspect: float, size: int) -> tuple[int, int, int]:

@@ -10,6 +10,27 @@ TABLE: dict[tuple[str, str], dict[str, str]] = {
         "if picture.count in (None, count):": "if True:",
         "self._cache.drop(resource)": "pass",
     },
+    ("src/series_thumbnail/windows.py", "tests/series_thumbnail/test_windows.py"): {
+        " or width < 1:": ":",
+        "window = own or _group_window(shared)": "window = own",
+        "if not padding or not padding[0] <= value <= padding[1]": "if True",
+        "slope, intercept = _rescaling(shared) or orthanc_values": "slope, intercept = orthanc_values",
+    },
+    ("src/series_thumbnail/renderer.py", "tests/series_thumbnail/test_windows.py"): {
+        "if width < 1:  # which": "if False:  # which",
+        "if greys and greys.form:": "if False:",
+    },
+    ("src/series_thumbnail/renderer.py", "tests/series_thumbnail/test_neighbours.py"): {
+        " and not is_strip:": ":",
+        "if error.status != 404:\n                raise\n            self._loopback.get(path)": "if True:\n                raise",
+    },
+    ("src/series_thumbnail/source.py", "tests/series_thumbnail/test_neighbours.py"): {
+        "(middle, middle + 1, middle - 1, middle // 2, 0)": "(middle,)",
+        '_measures(tags, "PerFrameFunctionalGroupsSequence", frame),': "",
+    },
+    ("src/series_thumbnail/chooser.py", "tests/series_thumbnail/test_neighbours.py"): {
+        "[:MAX_SERIES]": "[:8]",
+    },
     ("src/series_thumbnail/routes.py", "tests/series_thumbnail/unit/test_guards.py"): {
         "if not is_orthanc_identifier(resource):": "if False:",
     },
