@@ -106,3 +106,12 @@ def resized(image: Any, width: int, height: int, options: RenderOptions) -> byte
     return encoded(
         image.resize((width, height), Image.Resampling.BOX if shrinks else Image.Resampling.LANCZOS), options
     )
+
+
+def has_pillow() -> bool:
+    """Return whether pictures can be drawn here."""
+    try:
+        import PIL.Image  # noqa: F401 - one that is there may still be unusable
+    except ImportError:
+        return False
+    return True

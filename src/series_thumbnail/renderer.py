@@ -17,12 +17,15 @@ from common.routes import Refused, one_line
 from .icons import draw_icon
 from .options import RenderOptions
 from .pictures import Picture, make_picture
-from .pixels import image_of_pam, image_of_values, native_frame, resized, samples, shown, values_of_npy
+from .pixels import has_pillow, image_of_pam, image_of_values, native_frame, resized, samples, shown, values_of_npy
 from .source import UNREADABLE, Frame, Source, fitted, source_of
 from .windows import FLOATS, MAX_SAMPLES, Greys, own_range
 
 MAX_TRIES = 8  # instances looked at, from the middle outwards, until one can be drawn
 MAX_UNDECODABLE_TRIES = 2  # of these, images that Orthanc could not decode: such files may be large
+AVERAGED = (
+    4  # times the size of a picture is what Orthanc is asked for, at most: where it shrinks, it leaves pixels out
+)
 PAM = "image/x-portable-arbitrarymap"  # which Orthanc makes and Python reads quickest
 MAX_SOURCES_IN_MEMORY = 20_000  # instances whose tags need not be read again for another picture
 Drawn = TypeVar("Drawn", bytes, bytes | None)
@@ -32,7 +35,7 @@ class Renderer:
     """Draws over loopback HTTP: through the SDK it would hold the GIL, and with it every store."""
 
     def __init__(self, loopback: Loopback) -> None:
-        self._loopback = loopback
+        self._loopback, self._has_pillow = loopback, has_pillow()
         self._undecodable: set[str] = set()  # transfer syntaxes that were logged
         self._sources: dict[str, Source] = {}
         self.drawn = 0
@@ -108,12 +111,15 @@ class Renderer:
     ) -> bytes | None:
         width, height, box = fitted(source.rows, source.columns, frame.aspect, options.size)
         path = f"/instances/{instance}{frame.path}/rendered"
-        is_strip = min(source.rows, source.columns) * options.size < max(source.rows, source.columns)
-        if abs(math.log(frame.aspect)) <= 0.01 and not is_strip:  # of a strip Orthanc would leave nothing
+        longest = max(source.rows, source.columns)
+        is_strip = min(source.rows, source.columns) * options.size < longest  # of which Orthanc would leave nothing
+        is_plain = abs(math.log(frame.aspect)) <= 0.01 and not is_strip
+        if is_plain and (longest <= options.size or not self._has_pillow):
             side = options.size
             path = f"{path}?width={side}&height={side}&quality={options.quality or 85}{window}"
             _, content = self._loopback.request_raw("GET", path, headers={"Accept": options.mime})
             return content if content.startswith((b"\xff\xd8\xff", b"\x89PNG")) else None
+        box = max(box, min(AVERAGED * options.size, longest))
         path = f"{path}?width={box}&height={box}{window}"
         _, content = self._loopback.request_raw("GET", path, headers={"Accept": PAM})
         return self._with_pillow(lambda: resized(image_of_pam(content), width, height, options))

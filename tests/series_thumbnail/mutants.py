@@ -18,6 +18,7 @@ TABLE: dict[tuple[str, str], dict[str, str]] = {
     },
     ("src/series_thumbnail/renderer.py", "tests/series_thumbnail/test_windows.py"): {
         "if width < 1:  # which": "if False:  # which",
+        "if is_plain and (longest <= options.size or not self._has_pillow):": "if is_plain:",
         "if greys and greys.form:": "if False:",
     },
     ("src/series_thumbnail/renderer.py", "tests/series_thumbnail/test_neighbours.py"): {

@@ -115,11 +115,17 @@ def reference(dataset: Dataset, content: bytes) -> Image.Image:
         step = 2 if bits == 16 or len(tables[0]) >= 2 * (entries or 65536) else 1
         at = [min(max(value - first, 0), len(tables[0]) // step - 1) * step + step - 1 for value in values]
         return Image.frombytes("RGB", (columns, rows), bytes(table[i] for i in at for table in tables))
-    if isinstance(dataset.WindowCenter, pydicom.multival.MultiValue):
-        dataset.WindowCenter, dataset.WindowWidth = dataset.WindowCenter[0], dataset.WindowWidth[0]
     slope, intercept = float(dataset.get("RescaleSlope", 1)), float(dataset.get("RescaleIntercept", 0))
-    center, width = float(dataset.WindowCenter), float(dataset.WindowWidth)
-    low = center - width / 2
+    if dataset.get("WindowCenter") is None:  # the values of the image itself
+        ordered = sorted(values)
+        low, high = (ordered[len(ordered) * part // 100] * slope + intercept for part in (1, 99))
+        width = high - low
+    else:
+        center, width = (
+            float(value[0] if isinstance(value, pydicom.multival.MultiValue) else value)
+            for value in (dataset.WindowCenter, dataset.WindowWidth)
+        )
+        low = center - width / 2
     shown = bytes(min(255, max(0, round(255 * (value * slope + intercept - low) / width))) for value in values)
     image = Image.frombytes("L", (columns, rows), shown)
     return ImageChops.invert(image) if dataset.PhotometricInterpretation == "MONOCHROME1" else image
@@ -160,8 +166,6 @@ def test_a_thumbnail_looks_as_the_reference_picture(gallery: OrthancServer, name
     dataset.PatientID, dataset.SOPInstanceUID = "REFERENCE", uid("reference", name)
     dataset.SeriesInstanceUID, dataset.StudyInstanceUID = uid("series", name), uid("study", name)
     dataset.file_meta.MediaStorageSOPInstanceUID = dataset.SOPInstanceUID
-    if "WindowCenter" not in dataset or dataset.WindowCenter is None:
-        dataset.WindowCenter, dataset.WindowWidth = "1000", "2000"
     content, syntax = dataset.PixelData, str(dataset.file_meta.TransferSyntaxUID)
     if syntax == "1.2.840.10008.1.2.5":
         frame = next(pydicom.encaps.generate_frames(content, number_of_frames=1))

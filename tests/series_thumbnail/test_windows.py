@@ -168,3 +168,20 @@ def test_an_image_with_a_window_is_shown_with_it(gallery: OrthancServer) -> None
 
     image = stored_thumbnail(gallery, "its own", change)
     assert_slope(image.crop((0, 100, *image.size)))
+
+
+def test_thin_lines_do_not_vanish_where_an_image_is_made_smaller(gallery: OrthancServer) -> None:
+    lines = [
+        40 + 60 * number + number % 4 for number in range(8)
+    ]  # one pixel wide; of four pixels one is drawn by Orthanc
+    row = [1000 if x in lines else 0 for x in range(512)]
+
+    def change(dataset: Dataset) -> None:
+        dataset.PixelData = struct.pack("<512H", *row) * 512
+        dataset.WindowCenter, dataset.WindowWidth = "500", "1000"
+
+    files = make_study(patient_id="LINES", rows=512, columns=512, change=change)
+    image = thumbnail(gallery, "series", gallery.store(files)[0]["ParentSeries"], format="png")
+    drawn = image.convert("L").tobytes()[64 * 128 :][:128]
+    assert [drawn[line // 4] for line in lines] == [64] * 8
+    assert sum(drawn) == 8 * 64
