@@ -21,7 +21,7 @@ def test_corpus_has_no_content_twice() -> None:
 
 def test_files_without_a_preamble_are_known() -> None:
     names = {name for name, _ in corpus_files()}
-    assert "pydicom/data/test_files/no_meta.dcm" in names
+    assert "pydicom/data/test_files/ExplVR_LitEndNoMeta.dcm" in names
 
 
 def test_a_text_is_no_dicom_file() -> None:
