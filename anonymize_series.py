@@ -4820,6 +4820,10 @@ class Recipe:
     stow: str | None = dataclasses.field(
         default=None, metadata={"help": "The copy is sent to this server of the DICOMweb plugin."}
     )
+    whole: bool = dataclasses.field(
+        default=False,
+        metadata={"help": "Where one image of a series (or study) is held back, make no copy of the others either."},
+    )
     delete_copy: bool = dataclasses.field(
         default=False, metadata={"help": "Delete the copy when it has arrived there."}
     )
@@ -5024,7 +5028,7 @@ class Attempts:
         except (Stopping, sqlite3.Error, OSError):
             raise
         except Exception as error:  # noqa: BLE001 - a file that pydicom can't read, a user's matcher
-            self.fail(row, f"{type(error).__name__} at {_place_of(error)}")
+            self.fail(row, f"{type(error).__name__} at {where_raised(error)}")
 
     def go_on(self) -> None:
         """Raise `Stopping` if Orthanc ends."""
@@ -5042,7 +5046,7 @@ class Attempts:
             orthanc.LogWarning(f"{text}. It will be tried again")
 
 
-def _place_of(error: BaseException) -> str:
+def where_raised(error: BaseException) -> str:
     """Return where an error was raised: its text may hold a patient's data."""
     last = traceback.extract_tb(error.__traceback__)[-1]
     return f"{Path(last.filename).name}:{last.lineno}"
@@ -5373,6 +5377,14 @@ def written(dataset: Any) -> bytes:
 
 
 MIN_SEARCHED_CHARACTERS = 4  # of a value that is looked for everywhere in a copy
+NO_IDENTITY = (
+    "CS",
+    "IS",
+    "US",
+    "UL",
+    "SS",
+    "SL",
+)  # defined terms and counters: in an element of the standard, they are just that
 # Secondary capture and ultrasound write names into pixels; where BurnedInAnnotation does not say NO, that must be assumed.
 # Photographs and endoscopy show faces.
 PRONE_TO_BURN_IN = re.compile(r"1\.2\.840\.10008\.5\.1\.4\.1\.1\.(7(\.\d)?|[36](\.\d)?|77\.1\.[14](\.1)?)")
@@ -5440,13 +5452,15 @@ def what_remains(copy: Any, original: Any, kept: frozenset[int]) -> str | None:
     for _, _, element in elements_of(copy):
         if int(element.tag) in kept or element.tag.group == 0x7FE0:
             continue
-        if is_dummy(element):
+        if is_dummy(element) or _is_our_method(element, original):
             continue  # a patient's birthday, or an identifier, is it or a part of it by chance
         name = element.keyword or f"{element.tag}"
         values = [value.strip() for value in values_of(element)]
         if set(values) & by_tag.get(int(element.tag), set()):
             return f"{name} has the value of the original"
-        if element.VR in ("DS", "IS", "TM", "AS", "UI", "CS") or element.keyword in ("PatientID", "PatientName"):
+        if element.VR in NO_IDENTITY and not element.tag.is_private:
+            continue  # StudyID 1234 and InstanceNumber 1234, PatientName Brain and BodyPartExamined BRAIN
+        if element.VR in (*NO_IDENTITY, "DS", "TM", "AS", "UI") or element.keyword in ("PatientID", "PatientName"):
             if found := anywhere.keys() & {value.lower() for value in values}:
                 return f"{name} has the value of {anywhere[found.pop()]} of the original"
             continue  # numbers, defined terms, and what we have made: they hold parts of others by chance
@@ -5460,6 +5474,12 @@ def what_remains(copy: Any, original: Any, kept: frozenset[int]) -> str | None:
             if named := [text for text in foreign if any(text in reading for reading in readings)]:
                 return f"{name} holds the {foreign[named[0]]} of the original"
     return None
+
+
+def _is_our_method(element: Any, original: Any) -> bool:
+    """Return whether an element says how the copy was made, by Orthanc and here, and nothing that the original said."""
+    before = text_of(original, "DeidentificationMethod")
+    return element.keyword == "DeidentificationMethod" and not (before and before in str(element.value))
 
 
 def codecs_of(dataset: Any) -> set[str]:
@@ -5805,6 +5825,9 @@ def store_route(recipe: Recipe) -> str | None:
 # ---- src/anonymize_series/anonymizing.py: De-identifying: the copies of the instances of a row are made, registered and stored.
 
 
+MOST_ATTEMPTS = 3  # at an instance for which Orthanc has an error of its own (500), until it is held back
+
+
 class Anonymizing:
     """Makes the copies of a row, then has them sent: two steps, so that a destination that is away costs nothing."""
 
@@ -5826,23 +5849,20 @@ class Anonymizing:
         """Do a row: make its copies unless that is done, and submit them."""
         recipe = self._recipes[row["queue"]]
         if "Copies" not in data:
-            data |= self._make_copies(data["Instances"], row["queue"], recipe)
+            data |= self._make_copies(data["Instances"], row, recipe)
             self._work.change(row["id"], data=data)
         self._sending.submit(row, data, recipe)
 
-    def _make_copies(self, instances: list[str], name: str, recipe: Recipe) -> dict[str, Any]:
+    def _make_copies(self, instances: list[str], row: Mapping[str, Any], recipe: Recipe) -> dict[str, Any]:
         """Return the Orthanc identifiers of the copies, and how many instances were held back."""
-        copies, held, is_ours = list[str](), 0, False
-        for instance in instances:
-            self._attempts.go_on()
-            content = self._archive.file(instance)
-            if content is None:
-                continue
-            original = pydicom.dcmread(io.BytesIO(content), force=True)
-            if self._is_made_here(original):
-                continue
-            copy = self._copy_of(instance, original, recipe)
+        name, copies, held, is_ours = str(row["queue"]), list[str](), 0, False
+        makes = True
+        if recipe.whole:  # first it is only looked: what is held back last would leave the copies of the others
+            makes = not any(isinstance(copy, str) for _, _, copy in self._each(instances, row, recipe))
+        for instance, original, copy in self._each(instances, row, recipe):
             if isinstance(copy, Copy):
+                if not makes:
+                    continue
                 if not is_ours and (others := self._register.other_recipes(copy.instance, name)):
                     self._take_from(others, instances)
                     is_ours = True
@@ -5853,7 +5873,26 @@ class Anonymizing:
                 held += 1
                 self._register.hold_back(instance, name, copy)
                 orthanc.LogWarning(f"{NAME}: instance {instance} is held back from {name}: {copy}")
+        if not makes:
+            orthanc.LogWarning(f"{NAME}: all of {row['subject']} is held back from {name}, whose Whole is true")
         return {"Copies": copies, "HeldBack": held}
+
+    def _each(
+        self, instances: Sequence[str], row: Mapping[str, Any], recipe: Recipe
+    ) -> Iterator[tuple[str, Any, Copy | str]]:
+        """Yield each instance that is no copy itself, its data set, and its copy or why it is held back."""
+        for instance in instances:
+            self._attempts.go_on()
+            content = self._archive.file(instance)
+            if content is None:
+                continue
+            try:
+                original = pydicom.dcmread(io.BytesIO(content), force=True)
+            except Exception as error:  # noqa: BLE001 - whatever pydicom meets in a file
+                yield instance, None, _unreadable(error)
+                continue
+            if not self._is_made_here(original):
+                yield instance, original, self._copy_of(instance, original, recipe, row["attempts"])
 
     def _take_from(self, recipes: Sequence[str], instances: Sequence[str]) -> None:
         """Let other recipes make their copies of these instances again, if they are still to be sent.
@@ -5888,10 +5927,30 @@ class Anonymizing:
         study_uid, uid = text_of(dataset, "StudyInstanceUID"), text_of(dataset, "SOPInstanceUID")
         return self._register.study_of_copy(study_uid) is not None or self._register.is_result(uid)
 
-    def _copy_of(self, instance: str, original: Any, recipe: Recipe) -> Copy | str:
-        """Return the copy of an instance, or why it is held back."""
-        if why := why_held(original, recipe):
-            return why
+    def _copy_of(self, instance: str, original: Any, recipe: Recipe, attempt: int) -> Copy | str:
+        """Return the copy of an instance, or why it is held back; one that can't be made does not hold up the others.
+
+        Raises
+        ------
+        LoopbackError : Orthanc does not answer, or can't do it now.
+        """
+        try:
+            if why := why_held(original, recipe):
+                return why
+            made = self._anonymized(instance, recipe)
+            return de_identified(made, original, recipe, self._pseudonyms)
+        except LoopbackError as error:
+            # 400: a file that it can't read, of a transfer syntax that it does not know, say. 500 may pass, or not.
+            if error.status not in (400, 415, 500, 501) or (error.status == 500 and attempt < MOST_ATTEMPTS):
+                raise
+            return f"Orthanc can't anonymize it: {one_line(error)}"
+        except MemoryError:
+            raise
+        except Exception as error:  # noqa: BLE001 - whatever pydicom meets in a file
+            return _unreadable(error)
+
+    def _anonymized(self, instance: str, recipe: Recipe) -> bytes:
+        """Return what Orthanc's own anonymization makes of an instance."""
         body = {
             "Keep": list(recipe.keep),
             "Replace": recipe.replace,
@@ -5901,8 +5960,11 @@ class Anonymizing:
         }
         if recipe.dicom_version:
             body["DicomVersion"] = recipe.dicom_version
-        made = self._loopback.request_raw("POST", f"/instances/{instance}/anonymize", body)[1]
-        return de_identified(made, original, recipe, self._pseudonyms)
+        return self._loopback.request_raw("POST", f"/instances/{instance}/anonymize", body)[1]
+
+
+def _unreadable(error: Exception) -> str:
+    return f"pydicom can't read or write it: {type(error).__name__} at {where_raised(error)}"
 
 
 # ---- src/anonymize_series/intake.py: What has become stable: a row of work for each recipe that the rules name, or one to take it back.
@@ -6381,7 +6443,7 @@ def _shown(row: Mapping[str, Any]) -> dict[str, Any]:
         "ID": row["id"],
         "What": recipe_or_task(row),
         "Resource": row["subject"],
-        "State": row["state"],
+        "State": "partly" if row["state"] == "done" and data.get("HeldBack") else row["state"],
         "Attempts": row["attempts"],
         "Instances": len(data["Instances"]),
         "Copies": data.get("Copies"),

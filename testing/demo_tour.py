@@ -49,7 +49,7 @@ def anonymized_copy(main: OrthancServer, study: str) -> Any:
 
     def made() -> Any:
         job = main.get(f"/anonymize-series/jobs/{work}")
-        return job if job["State"] in ("done", "dead") else None
+        return job if job["State"] in ("done", "partly", "dead") else None
 
     return main.get(f"/instances/{main.wait_until(made, what='an anonymized copy')['Copies'][0]}/study")
 

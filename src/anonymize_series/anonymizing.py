@@ -3,14 +3,14 @@
 
 import io
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import orthanc
 import pydicom
 
 from anonymize_series.archive import Archive
-from anonymize_series.attempts import Attempts, NotNow
+from anonymize_series.attempts import Attempts, NotNow, where_raised
 from anonymize_series.checks import why_held
 from anonymize_series.copies import Copy, de_identified
 from anonymize_series.elements import text_of
@@ -19,8 +19,11 @@ from anonymize_series.pseudonyms import Pseudonyms
 from anonymize_series.sending import Sending
 from anonymize_series.settings import NAME, Recipe
 from anonymize_series.tasks import ANONYMIZE
-from common.loopback import Loopback
+from common.loopback import Loopback, LoopbackError
+from common.routes import one_line
 from common.work import Which, Work
+
+MOST_ATTEMPTS = 3  # at an instance for which Orthanc has an error of its own (500), until it is held back
 
 
 class Anonymizing:
@@ -44,23 +47,20 @@ class Anonymizing:
         """Do a row: make its copies unless that is done, and submit them."""
         recipe = self._recipes[row["queue"]]
         if "Copies" not in data:
-            data |= self._make_copies(data["Instances"], row["queue"], recipe)
+            data |= self._make_copies(data["Instances"], row, recipe)
             self._work.change(row["id"], data=data)
         self._sending.submit(row, data, recipe)
 
-    def _make_copies(self, instances: list[str], name: str, recipe: Recipe) -> dict[str, Any]:
+    def _make_copies(self, instances: list[str], row: Mapping[str, Any], recipe: Recipe) -> dict[str, Any]:
         """Return the Orthanc identifiers of the copies, and how many instances were held back."""
-        copies, held, is_ours = list[str](), 0, False
-        for instance in instances:
-            self._attempts.go_on()
-            content = self._archive.file(instance)
-            if content is None:
-                continue
-            original = pydicom.dcmread(io.BytesIO(content), force=True)
-            if self._is_made_here(original):
-                continue
-            copy = self._copy_of(instance, original, recipe)
+        name, copies, held, is_ours = str(row["queue"]), list[str](), 0, False
+        makes = True
+        if recipe.whole:  # first it is only looked: what is held back last would leave the copies of the others
+            makes = not any(isinstance(copy, str) for _, _, copy in self._each(instances, row, recipe))
+        for instance, original, copy in self._each(instances, row, recipe):
             if isinstance(copy, Copy):
+                if not makes:
+                    continue
                 if not is_ours and (others := self._register.other_recipes(copy.instance, name)):
                     self._take_from(others, instances)
                     is_ours = True
@@ -71,7 +71,26 @@ class Anonymizing:
                 held += 1
                 self._register.hold_back(instance, name, copy)
                 orthanc.LogWarning(f"{NAME}: instance {instance} is held back from {name}: {copy}")
+        if not makes:
+            orthanc.LogWarning(f"{NAME}: all of {row['subject']} is held back from {name}, whose Whole is true")
         return {"Copies": copies, "HeldBack": held}
+
+    def _each(
+        self, instances: Sequence[str], row: Mapping[str, Any], recipe: Recipe
+    ) -> Iterator[tuple[str, Any, Copy | str]]:
+        """Yield each instance that is no copy itself, its data set, and its copy or why it is held back."""
+        for instance in instances:
+            self._attempts.go_on()
+            content = self._archive.file(instance)
+            if content is None:
+                continue
+            try:
+                original = pydicom.dcmread(io.BytesIO(content), force=True)
+            except Exception as error:  # noqa: BLE001 - whatever pydicom meets in a file
+                yield instance, None, _unreadable(error)
+                continue
+            if not self._is_made_here(original):
+                yield instance, original, self._copy_of(instance, original, recipe, row["attempts"])
 
     def _take_from(self, recipes: Sequence[str], instances: Sequence[str]) -> None:
         """Let other recipes make their copies of these instances again, if they are still to be sent.
@@ -106,10 +125,30 @@ class Anonymizing:
         study_uid, uid = text_of(dataset, "StudyInstanceUID"), text_of(dataset, "SOPInstanceUID")
         return self._register.study_of_copy(study_uid) is not None or self._register.is_result(uid)
 
-    def _copy_of(self, instance: str, original: Any, recipe: Recipe) -> Copy | str:
-        """Return the copy of an instance, or why it is held back."""
-        if why := why_held(original, recipe):
-            return why
+    def _copy_of(self, instance: str, original: Any, recipe: Recipe, attempt: int) -> Copy | str:
+        """Return the copy of an instance, or why it is held back; one that can't be made does not hold up the others.
+
+        Raises
+        ------
+        LoopbackError : Orthanc does not answer, or can't do it now.
+        """
+        try:
+            if why := why_held(original, recipe):
+                return why
+            made = self._anonymized(instance, recipe)
+            return de_identified(made, original, recipe, self._pseudonyms)
+        except LoopbackError as error:
+            # 400: a file that it can't read, of a transfer syntax that it does not know, say. 500 may pass, or not.
+            if error.status not in (400, 415, 500, 501) or (error.status == 500 and attempt < MOST_ATTEMPTS):
+                raise
+            return f"Orthanc can't anonymize it: {one_line(error)}"
+        except MemoryError:
+            raise
+        except Exception as error:  # noqa: BLE001 - whatever pydicom meets in a file
+            return _unreadable(error)
+
+    def _anonymized(self, instance: str, recipe: Recipe) -> bytes:
+        """Return what Orthanc's own anonymization makes of an instance."""
         body = {
             "Keep": list(recipe.keep),
             "Replace": recipe.replace,
@@ -119,5 +158,8 @@ class Anonymizing:
         }
         if recipe.dicom_version:
             body["DicomVersion"] = recipe.dicom_version
-        made = self._loopback.request_raw("POST", f"/instances/{instance}/anonymize", body)[1]
-        return de_identified(made, original, recipe, self._pseudonyms)
+        return self._loopback.request_raw("POST", f"/instances/{instance}/anonymize", body)[1]
+
+
+def _unreadable(error: Exception) -> str:
+    return f"pydicom can't read or write it: {type(error).__name__} at {where_raised(error)}"

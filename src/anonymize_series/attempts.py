@@ -72,7 +72,7 @@ class Attempts:
         except (Stopping, sqlite3.Error, OSError):
             raise
         except Exception as error:  # noqa: BLE001 - a file that pydicom can't read, a user's matcher
-            self.fail(row, f"{type(error).__name__} at {_place_of(error)}")
+            self.fail(row, f"{type(error).__name__} at {where_raised(error)}")
 
     def go_on(self) -> None:
         """Raise `Stopping` if Orthanc ends."""
@@ -90,7 +90,7 @@ class Attempts:
             orthanc.LogWarning(f"{text}. It will be tried again")
 
 
-def _place_of(error: BaseException) -> str:
+def where_raised(error: BaseException) -> str:
     """Return where an error was raised: its text may hold a patient's data."""
     last = traceback.extract_tb(error.__traceback__)[-1]
     return f"{Path(last.filename).name}:{last.lineno}"

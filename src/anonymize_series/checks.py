@@ -11,6 +11,14 @@ from anonymize_series.elements import elements_of, names_an_instance, text_of, v
 from anonymize_series.settings import Recipe
 
 MIN_SEARCHED_CHARACTERS = 4  # of a value that is looked for everywhere in a copy
+NO_IDENTITY = (
+    "CS",
+    "IS",
+    "US",
+    "UL",
+    "SS",
+    "SL",
+)  # defined terms and counters: in an element of the standard, they are just that
 # Secondary capture and ultrasound write names into pixels; where BurnedInAnnotation does not say NO, that must be assumed.
 # Photographs and endoscopy show faces.
 PRONE_TO_BURN_IN = re.compile(r"1\.2\.840\.10008\.5\.1\.4\.1\.1\.(7(\.\d)?|[36](\.\d)?|77\.1\.[14](\.1)?)")
@@ -78,13 +86,15 @@ def what_remains(copy: Any, original: Any, kept: frozenset[int]) -> str | None:
     for _, _, element in elements_of(copy):
         if int(element.tag) in kept or element.tag.group == 0x7FE0:
             continue
-        if is_dummy(element):
+        if is_dummy(element) or _is_our_method(element, original):
             continue  # a patient's birthday, or an identifier, is it or a part of it by chance
         name = element.keyword or f"{element.tag}"
         values = [value.strip() for value in values_of(element)]
         if set(values) & by_tag.get(int(element.tag), set()):
             return f"{name} has the value of the original"
-        if element.VR in ("DS", "IS", "TM", "AS", "UI", "CS") or element.keyword in ("PatientID", "PatientName"):
+        if element.VR in NO_IDENTITY and not element.tag.is_private:
+            continue  # StudyID 1234 and InstanceNumber 1234, PatientName Brain and BodyPartExamined BRAIN
+        if element.VR in (*NO_IDENTITY, "DS", "TM", "AS", "UI") or element.keyword in ("PatientID", "PatientName"):
             if found := anywhere.keys() & {value.lower() for value in values}:
                 return f"{name} has the value of {anywhere[found.pop()]} of the original"
             continue  # numbers, defined terms, and what we have made: they hold parts of others by chance
@@ -98,6 +108,12 @@ def what_remains(copy: Any, original: Any, kept: frozenset[int]) -> str | None:
             if named := [text for text in foreign if any(text in reading for reading in readings)]:
                 return f"{name} holds the {foreign[named[0]]} of the original"
     return None
+
+
+def _is_our_method(element: Any, original: Any) -> bool:
+    """Return whether an element says how the copy was made, by Orthanc and here, and nothing that the original said."""
+    before = text_of(original, "DeidentificationMethod")
+    return element.keyword == "DeidentificationMethod" and not (before and before in str(element.value))
 
 
 def codecs_of(dataset: Any) -> set[str]:

@@ -182,7 +182,7 @@ def _shown(row: Mapping[str, Any]) -> dict[str, Any]:
         "ID": row["id"],
         "What": recipe_or_task(row),
         "Resource": row["subject"],
-        "State": row["state"],
+        "State": "partly" if row["state"] == "done" and data.get("HeldBack") else row["state"],
         "Attempts": row["attempts"],
         "Instances": len(data["Instances"]),
         "Copies": data.get("Copies"),

@@ -62,6 +62,10 @@ class Recipe:
     stow: str | None = dataclasses.field(
         default=None, metadata={"help": "The copy is sent to this server of the DICOMweb plugin."}
     )
+    whole: bool = dataclasses.field(
+        default=False,
+        metadata={"help": "Where one image of a series (or study) is held back, make no copy of the others either."},
+    )
     delete_copy: bool = dataclasses.field(
         default=False, metadata={"help": "Delete the copy when it has arrived there."}
     )

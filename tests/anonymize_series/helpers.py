@@ -33,7 +33,7 @@ def anonymize(server: OrthancServer, resource: str, recipe: str) -> dict[str, An
 def ended(server: OrthancServer, work: int) -> dict[str, Any]:
     def done() -> dict[str, Any] | None:
         found: dict[str, Any] = server.get(f"/anonymize-series/jobs/{work}")
-        return found if found["State"] in ("done", "dead") else None
+        return found if found["State"] in ("done", "partly", "dead") else None
 
     return dict(server.wait_until(done, 120, f"work {work}"))
 

@@ -5,6 +5,19 @@ By file and the tests that watch it: the text in the file, which is there once, 
 """
 
 TABLE: dict[tuple[str, str], dict[str, str]] = {
+    ("src/anonymize_series/anonymizing.py", "tests/anonymize_series/unit/test_one_that_fails.py"): {
+        "not in (400, 415, 500, 501)": "not in (500,)",
+        "and attempt < MOST_ATTEMPTS": "and attempt < 1",
+        "error.status not in": "False and error.status not in",
+    },
+    ("src/anonymize_series/anonymizing.py", "tests/anonymize_series/test_held_back.py"): {
+        "        if recipe.whole:": "        if False:",
+        "                if not makes:\n                    continue": "                if False:\n                    continue",
+    },
+    ("src/anonymize_series/checks.py", "tests/anonymize_series/test_held_back.py"): {
+        "if element.VR in NO_IDENTITY and not element.tag.is_private:": "if element.VR in NO_IDENTITY:",
+        "element.VR in NO_IDENTITY and not": "False and not",
+    },
     ("src/anonymize_series/anonymizing.py", "tests/anonymize_series/unit/test_guards.py"): {
         "self._register.study_of_copy(study_uid) is not None or": "False or",
     },
@@ -12,6 +25,8 @@ TABLE: dict[tuple[str, str], dict[str, str]] = {
         'if not self._work.claim(row["id"]):': 'if self._ledger.start(row["id"]):',
     },
     ("src/anonymize_series/checks.py", "tests/anonymize_series/unit/test_guards.py"): {
+        " and not (before and before in str(element.value))": "",
+        "or _is_our_method(element, original):": "or False:",
         # (c)
         "if needle in text or encoded in data:": "if needle in text:",
         'if burned != "NO" and PRONE': "if burned and PRONE",

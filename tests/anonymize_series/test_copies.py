@@ -47,7 +47,7 @@ def test_no_copy_of_pydicoms_files_tells_who_the_patient_is(archive: OrthancServ
     assert len(originals) > 80
     work = [archive.post(f"/anonymize-series/{study}", {"Recipe": "open"})["ID"] for study in studies]
     for each in work:
-        assert ended(archive, each)["State"] == "done", archive.get(f"/anonymize-series/jobs/{each}")
+        assert ended(archive, each)["State"] in ("done", "partly"), archive.get(f"/anonymize-series/jobs/{each}")
     rows = register_of(archive, "SELECT instance, original FROM copies WHERE recipe='open'")
     held = {each["Instance"]: each["Reason"] for each in archive.get("/anonymize-series/held", limit=1000)["Items"]}
     assert {original for _, original in rows} | set(held) == set(originals)

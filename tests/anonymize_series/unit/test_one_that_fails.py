@@ -1,0 +1,54 @@
+# SPDX-License-Identifier: AGPL-3.0-or-later
+"""An image that Orthanc can't anonymize: for good, it is held back; for now, it is tried again."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from tests.anonymize_series.unit.test_guards import NAME, Anonymizing
+from tests.fakes import Clock, FakeOrthanc, Script, eventually
+
+
+@pytest.mark.parametrize("status", [400, 415, 501])
+def test_what_orthanc_can_never_anonymize_is_held_back_at_the_first_attempt(
+    start: Callable[..., Script], rest: FakeOrthanc, clock: Clock, status: int
+) -> None:
+    made = Anonymizing(start, rest)
+    rest.answers["POST", "/instances/1/anonymize"] = rest.error(status, "Bad file format")
+    number = made.anonymize("here")
+    eventually(lambda: made.work(number)["State"] == "partly")
+    assert (made.work(number)["HeldBack"], made.work(number)["Attempts"]) == (1, 1)
+    [held] = made.script.get(f"{NAME}/held")["Items"]
+    assert held["Reason"] == "Orthanc can't anonymize it: Bad file format"
+
+
+def test_an_error_that_may_pass_is_tried_again_before_it_holds_an_image_back(
+    start: Callable[..., Script], rest: FakeOrthanc, clock: Clock
+) -> None:
+    made = Anonymizing(start, rest)
+    rest.answers["POST", "/instances/1/anonymize"] = rest.error(500, "no room on the disk")
+    number = made.anonymize("here")
+    for attempt in (1, 2):
+        eventually(lambda: made.work(number)["Attempts"] == attempt)  # noqa: B023 - it is called here
+        eventually(lambda: made.work(number)["State"] == "waiting")
+        assert made.script.get(f"{NAME}/held")["Items"] == []
+        clock.advance(86400)
+        made.script.change("STABLE_SERIES", "another")
+    eventually(lambda: made.work(number)["State"] == "partly")
+    assert made.work(number)["Attempts"] == 3
+
+
+def test_while_orthanc_is_too_busy_nothing_is_held_back(
+    start: Callable[..., Script], rest: FakeOrthanc, clock: Clock
+) -> None:
+    made = Anonymizing(start, rest)
+    rest.answers["POST", "/instances/1/anonymize"] = rest.error(503, "busy")
+    number = made.anonymize("here")
+    for attempt in range(1, 6):
+        eventually(lambda: made.work(number)["Attempts"] == attempt)  # noqa: B023 - it is called here
+        eventually(lambda: made.work(number)["State"] == "waiting")
+        clock.advance(3600)
+        made.script.change("STABLE_SERIES", "another")
+    assert made.script.get(f"{NAME}/held")["Items"] == []
