@@ -49,6 +49,7 @@ import importlib.util
 import inspect
 import io
 import ipaddress
+import itertools
 import json
 import os
 import random
@@ -5373,6 +5374,80 @@ def written(dataset: Any) -> bytes:
     return buffer.getvalue()
 
 
+# ---- src/anonymize_series/written_forms.py: How names and dates are written in texts: what a second look for them must know.
+
+
+MONTHS = "jan feb mar apr may jun jul aug sep oct nov dec".split()  # noqa: SIM905
+NAME_COMPONENTS = 3  # family, given and middle name (DICOM PS3.5 6.2.1.1); prefix and suffix are no names
+SHORTEST_FOREIGN = 2  # characters of a name that is written without spaces, in other than Latin letters
+
+
+class ShortNames:
+    """Finds the names that are too short to be looked for anywhere, as words and as whole values.
+
+    Parameters
+    ----------
+    names : of the patient (VR PN).
+    others : of others, as of an operator, who is often called by two letters: only whole names, as `CT` is a word too.
+    shortest : parts with so many characters are looked for elsewhere.
+    """
+
+    def __init__(self, names: Sequence[str], others: Sequence[str], shortest: int) -> None:
+        self._values, pairs, words = set[str](), set[str](), set[str]()
+        for part in itertools.chain.from_iterable(itertools.chain.from_iterable(map(_groups, names))):
+            if 1 < len(part) < shortest:
+                self._values.add(part.lower())
+                words.update((part, part.upper(), part.capitalize()))
+        for parts in itertools.chain.from_iterable(map(_groups, (*names, *others))):
+            if not "".join(parts).isascii():
+                joined = {"".join(parts), "".join(reversed(parts))}
+                pairs.update(re.escape(each) for each in joined if SHORTEST_FOREIGN <= len(each) < shortest)
+            pairs.update(
+                rf"\b{re.escape(one)}[\W_]+{re.escape(other)}\b" for one, other in itertools.permutations(parts, 2)
+            )
+        self._pairs = re.compile("|".join(sorted(pairs)), re.IGNORECASE) if pairs else None
+        self._words = (
+            re.compile(rf"(?<![^\W_])({'|'.join(sorted(map(re.escape, words)))})(?![^\W_])") if words else None
+        )
+
+    def in_values(self, values: Sequence[str]) -> bool:
+        """Return whether a name is in texts: a short one in the case of a name, since a word may look like it."""
+        return any(
+            value.lower() in self._values or self.in_bytes(value) or bool(self._words and self._words.search(value))
+            for value in values
+        )
+
+    def in_bytes(self, text: str) -> bool:
+        """Return whether a name of several parts is in what bytes may say: a short one is there by chance."""
+        return bool(self._pairs and self._pairs.search(text)) or text.strip("\0 ").lower() in self._values
+
+
+def _groups(name: str) -> Iterator[list[str]]:
+    """Yield the parts of a name in each of its writings: family, given and middle name."""
+    for group in name.split("="):
+        components = group.split("^")[:NAME_COMPONENTS]
+        if parts := [part for component in components for part in component.split() if part]:
+            yield parts
+
+
+def forms_of_date(date: str) -> Iterator[str]:
+    """Yield how a date (VR DA, YYYYMMDD) is written elsewhere, in small letters."""
+    if not re.fullmatch(r"[0-9]{4}(0[1-9]|1[0-2])[0-9]{2}", date[:8]):
+        return
+    year, month, day = date[:4], date[4:6], date[6:8]
+    name = MONTHS[int(month) - 1]
+    for m, d in ((month, day), (month.lstrip("0"), day.lstrip("0"))):
+        for mark in "-./":
+            yield from (f"{year}{mark}{m}{mark}{d}", f"{d}{mark}{m}{mark}{year}", f"{m}{mark}{d}{mark}{year}")
+        yield from (
+            f"{d} {name} {year}",
+            f"{d}-{name}-{year}",
+            f"{name} {d}, {year}",
+            f"{name} {d} {year}",
+            f"{d}. {name} {year}",
+        )
+
+
 # ---- src/anonymize_series/checks.py: What must not leave: what an image may show before a copy is made, and what a copy still says afterwards.
 
 
@@ -5397,6 +5472,7 @@ IDENTIFIERS = frozenset(
     ContainerIdentifier IssuerOfServiceEpisodeID ClinicalTrialSubjectID ClinicalTrialSubjectReadingID RegionOfResidence
     MilitaryRank""".split()  # noqa: SIM905
 )
+PATIENT_NAMES = ("PatientName", "OtherPatientNames", "PatientBirthName", "PatientMotherBirthName", "ResponsiblePerson")
 IDENTIFYING = IDENTIFIERS | frozenset(
     """PatientAddress PatientComments AdditionalPatientHistory EthnicGroup Occupation PatientReligiousPreference
     InstitutionName InstitutionAddress InstitutionalDepartmentName StationName CountryOfResidence PatientMotherBirthName
@@ -5439,6 +5515,7 @@ def identifying(dataset: Any, kept: frozenset[int]) -> tuple[dict[int, set[str]]
             if names_somebody or is_uid:
                 parts = [value, *re.split(r"[\^=\s]+", value)] if element.VR == "PN" else [value]
                 parts += [value[:8]] if element.VR == "DT" else []
+                parts += [*forms_of_date(value)] if element.VR in ("DA", "DT") else []
                 anywhere |= {part.lower(): element.keyword for part in parts if len(part) >= MIN_SEARCHED_CHARACTERS}
     return by_tag, anywhere
 
@@ -5446,9 +5523,7 @@ def identifying(dataset: Any, kept: frozenset[int]) -> tuple[dict[int, set[str]]
 def what_remains(copy: Any, original: Any, kept: frozenset[int]) -> str | None:
     """Return the first tag of a copy that still says who it is, by its keyword, never its value; None if there is none."""
     by_tag, anywhere = identifying(original, kept)
-    needles = {text: (keyword, text.encode()) for text, keyword in anywhere.items()}
-    foreign = {text: keyword for text, keyword in anywhere.items() if not text.isascii()}
-    codecs = codecs_of(original) if foreign else set[str]()
+    searched = Searched(original, anywhere, kept)
     for _, _, element in elements_of(copy):
         if int(element.tag) in kept or element.tag.group == 0x7FE0:
             continue
@@ -5464,16 +5539,42 @@ def what_remains(copy: Any, original: Any, kept: frozenset[int]) -> str | None:
             if found := anywhere.keys() & {value.lower() for value in values}:
                 return f"{name} has the value of {anywhere[found.pop()]} of the original"
             continue  # numbers, defined terms, and what we have made: they hold parts of others by chance
-        text = "\\".join(values).lower() if values else ""
-        data = element.value.lower() if isinstance(element.value, bytes) else b""
-        for needle, (keyword, encoded) in needles.items():
-            if needle in text or encoded in data:
-                return f"{name} holds the {keyword} of the original"
-        if foreign and data:
-            readings = [element.value.decode(codec, "ignore").lower() for codec in codecs]
-            if named := [text for text in foreign if any(text in reading for reading in readings)]:
-                return f"{name} holds the {foreign[named[0]]} of the original"
+        if what := searched.find(values, element.value if isinstance(element.value, bytes) else b""):
+            return f"{name} holds {what} of the original"
     return None
+
+
+class Searched:
+    """What must not be anywhere in a copy: texts, each with what it is; and short names."""
+
+    def __init__(self, original: Any, anywhere: Mapping[str, str], kept: frozenset[int]) -> None:
+        self._needles = {text: (keyword, text.encode()) for text, keyword in anywhere.items()}
+        self._foreign = {text: keyword for text, keyword in anywhere.items() if not text.isascii()}
+        names = [*_names_in(original, kept)]
+        of_patient = [name for keyword, name in names if keyword in PATIENT_NAMES]
+        self._short = ShortNames(of_patient, [name for _, name in names], MIN_SEARCHED_CHARACTERS)
+        self._codecs = codecs_of(original)
+
+    def find(self, values: Sequence[str], data: bytes) -> str | None:
+        """Return what of it is in the values of an element, or in its bytes; None if there is nothing."""
+        text, small = "\\".join(values).lower(), data.lower()
+        for needle, (keyword, encoded) in self._needles.items():
+            if needle in text or encoded in small:
+                return f"the {keyword}"
+        readings = [data.decode(codec, "ignore").lower() for codec in self._codecs] if data else []
+        for needle, keyword in self._foreign.items():
+            if any(needle in reading for reading in readings):
+                return f"the {keyword}"
+        if self._short.in_values(values) or any(map(self._short.in_bytes, readings)):
+            return "a short name"
+        return None
+
+
+def _names_in(dataset: Any, kept: frozenset[int]) -> Iterator[tuple[str, str]]:
+    """Yield the keyword and the value of each name."""
+    for _, _, element in elements_of(dataset):
+        if element.VR == "PN" and int(element.tag) not in kept:
+            yield from ((element.keyword, value) for value in values_of(element))
 
 
 def _is_our_method(element: Any, original: Any) -> bool:

@@ -2,6 +2,7 @@
 """What must not leave: what an image may show before a copy is made, and what a copy still says afterwards."""
 
 import re
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import pydicom.charset
@@ -9,6 +10,7 @@ import pydicom.charset
 from anonymize_series.basic_profile import is_dummy
 from anonymize_series.elements import elements_of, names_an_instance, text_of, values_of
 from anonymize_series.settings import Recipe
+from anonymize_series.written_forms import ShortNames, forms_of_date
 
 MIN_SEARCHED_CHARACTERS = 4  # of a value that is looked for everywhere in a copy
 NO_IDENTITY = (
@@ -31,6 +33,7 @@ IDENTIFIERS = frozenset(
     ContainerIdentifier IssuerOfServiceEpisodeID ClinicalTrialSubjectID ClinicalTrialSubjectReadingID RegionOfResidence
     MilitaryRank""".split()  # noqa: SIM905
 )
+PATIENT_NAMES = ("PatientName", "OtherPatientNames", "PatientBirthName", "PatientMotherBirthName", "ResponsiblePerson")
 IDENTIFYING = IDENTIFIERS | frozenset(
     """PatientAddress PatientComments AdditionalPatientHistory EthnicGroup Occupation PatientReligiousPreference
     InstitutionName InstitutionAddress InstitutionalDepartmentName StationName CountryOfResidence PatientMotherBirthName
@@ -73,6 +76,7 @@ def identifying(dataset: Any, kept: frozenset[int]) -> tuple[dict[int, set[str]]
             if names_somebody or is_uid:
                 parts = [value, *re.split(r"[\^=\s]+", value)] if element.VR == "PN" else [value]
                 parts += [value[:8]] if element.VR == "DT" else []
+                parts += [*forms_of_date(value)] if element.VR in ("DA", "DT") else []
                 anywhere |= {part.lower(): element.keyword for part in parts if len(part) >= MIN_SEARCHED_CHARACTERS}
     return by_tag, anywhere
 
@@ -80,9 +84,7 @@ def identifying(dataset: Any, kept: frozenset[int]) -> tuple[dict[int, set[str]]
 def what_remains(copy: Any, original: Any, kept: frozenset[int]) -> str | None:
     """Return the first tag of a copy that still says who it is, by its keyword, never its value; None if there is none."""
     by_tag, anywhere = identifying(original, kept)
-    needles = {text: (keyword, text.encode()) for text, keyword in anywhere.items()}
-    foreign = {text: keyword for text, keyword in anywhere.items() if not text.isascii()}
-    codecs = codecs_of(original) if foreign else set[str]()
+    searched = Searched(original, anywhere, kept)
     for _, _, element in elements_of(copy):
         if int(element.tag) in kept or element.tag.group == 0x7FE0:
             continue
@@ -98,16 +100,42 @@ def what_remains(copy: Any, original: Any, kept: frozenset[int]) -> str | None:
             if found := anywhere.keys() & {value.lower() for value in values}:
                 return f"{name} has the value of {anywhere[found.pop()]} of the original"
             continue  # numbers, defined terms, and what we have made: they hold parts of others by chance
-        text = "\\".join(values).lower() if values else ""
-        data = element.value.lower() if isinstance(element.value, bytes) else b""
-        for needle, (keyword, encoded) in needles.items():
-            if needle in text or encoded in data:
-                return f"{name} holds the {keyword} of the original"
-        if foreign and data:
-            readings = [element.value.decode(codec, "ignore").lower() for codec in codecs]
-            if named := [text for text in foreign if any(text in reading for reading in readings)]:
-                return f"{name} holds the {foreign[named[0]]} of the original"
+        if what := searched.find(values, element.value if isinstance(element.value, bytes) else b""):
+            return f"{name} holds {what} of the original"
     return None
+
+
+class Searched:
+    """What must not be anywhere in a copy: texts, each with what it is; and short names."""
+
+    def __init__(self, original: Any, anywhere: Mapping[str, str], kept: frozenset[int]) -> None:
+        self._needles = {text: (keyword, text.encode()) for text, keyword in anywhere.items()}
+        self._foreign = {text: keyword for text, keyword in anywhere.items() if not text.isascii()}
+        names = [*_names_in(original, kept)]
+        of_patient = [name for keyword, name in names if keyword in PATIENT_NAMES]
+        self._short = ShortNames(of_patient, [name for _, name in names], MIN_SEARCHED_CHARACTERS)
+        self._codecs = codecs_of(original)
+
+    def find(self, values: Sequence[str], data: bytes) -> str | None:
+        """Return what of it is in the values of an element, or in its bytes; None if there is nothing."""
+        text, small = "\\".join(values).lower(), data.lower()
+        for needle, (keyword, encoded) in self._needles.items():
+            if needle in text or encoded in small:
+                return f"the {keyword}"
+        readings = [data.decode(codec, "ignore").lower() for codec in self._codecs] if data else []
+        for needle, keyword in self._foreign.items():
+            if any(needle in reading for reading in readings):
+                return f"the {keyword}"
+        if self._short.in_values(values) or any(map(self._short.in_bytes, readings)):
+            return "a short name"
+        return None
+
+
+def _names_in(dataset: Any, kept: frozenset[int]) -> Iterator[tuple[str, str]]:
+    """Yield the keyword and the value of each name."""
+    for _, _, element in elements_of(dataset):
+        if element.VR == "PN" and int(element.tag) not in kept:
+            yield from ((element.keyword, value) for value in values_of(element))
 
 
 def _is_our_method(element: Any, original: Any) -> bool:

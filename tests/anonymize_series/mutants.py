@@ -5,6 +5,16 @@ By file and the tests that watch it: the text in the file, which is there once, 
 """
 
 TABLE: dict[tuple[str, str], dict[str, str]] = {
+    ("src/anonymize_series/checks.py", "tests/anonymize_series/unit/test_written_forms.py"): {
+        '[*forms_of_date(value)] if element.VR in ("DA", "DT") else []': "[]",
+        "self._short.in_values(values) or": "False or",
+        "any(map(self._short.in_bytes, readings))": "False",
+    },
+    ("src/anonymize_series/written_forms.py", "tests/anonymize_series/unit/test_written_forms.py"): {
+        'name.split("=")': "[name]",
+        'group.split("^")[:NAME_COMPONENTS]': 'group.split("^")',
+        'rf"\\b{re.escape(one)}': 'rf"{re.escape(one)}',
+    },
     ("src/anonymize_series/anonymizing.py", "tests/anonymize_series/unit/test_one_that_fails.py"): {
         "not in (400, 415, 500, 501)": "not in (500,)",
         "and attempt < MOST_ATTEMPTS": "and attempt < 1",
@@ -28,11 +38,11 @@ TABLE: dict[tuple[str, str], dict[str, str]] = {
         " and not (before and before in str(element.value))": "",
         "or _is_our_method(element, original):": "or False:",
         # (c)
-        "if needle in text or encoded in data:": "if needle in text:",
+        "if needle in text or encoded in small:": "if needle in text:",
         'if burned != "NO" and PRONE': "if burned and PRONE",
     },
     ("src/anonymize_series/checks.py", "tests/anonymize_series/unit/test_basic_profile.py"): {
-        "        if is_dummy(element):\n": "        if False:\n",
+        "if is_dummy(element) or": "if",
     },
     ("src/anonymize_series/copies.py", "tests/anonymize_series/unit/test_basic_profile.py"): {
         "    apply_profile(copy, original, recipe)\n": "",

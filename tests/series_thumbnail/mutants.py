@@ -22,7 +22,7 @@ TABLE: dict[tuple[str, str], dict[str, str]] = {
         "if greys and greys.form:": "if False:",
     },
     ("src/series_thumbnail/renderer.py", "tests/series_thumbnail/test_neighbours.py"): {
-        " and not is_strip:": ":",
+        " and not is_strip\n": "\n",
         "if error.status != 404:\n                raise\n            self._loopback.get(path)": "if True:\n                raise",
     },
     ("src/series_thumbnail/source.py", "tests/series_thumbnail/test_neighbours.py"): {
