@@ -2567,7 +2567,7 @@ class Scanned:
 def scan(data: bytes, wanted: Wanted, is_complete: Callable[[str], bool]) -> Scanned:
     """Look through the head of a Part 10 file; only up to SeriesInstanceUID, if `is_complete` says that its series needs no more.
 
-    Raises ValueError, struct.error: this can't be read here (Big Endian, deflated, broken, a PatientID that is not ASCII, or of VR UN).
+    Raises ValueError, struct.error: this can't be read here (Big Endian, deflated, broken, a PatientID of VR UN or not ASCII).
     """
     syntax, place, start = syntax_of(data)
     passed = [slice(128, 144), place]  # with the length of the file meta information
