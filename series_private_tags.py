@@ -2366,6 +2366,7 @@ class Settings:
 
 
 MAX_SEARCHED_BYTES = 65_536  # of a file that is searched for marks; a longer one is looked through at once
+PIXELS_GROUP = 0x7FE0
 EXPLICIT_BIG_ENDIAN, DEFLATED = "1.2.840.10008.1.2.2", "1.2.840.10008.1.2.1.99"
 
 
@@ -2423,6 +2424,7 @@ class Wanted:
         self.entries = {entry.key: entry for entry in entries}
         self.groups = frozenset(entry.group for entry in entries)
         self.last_group = max([0x20, *self.groups])
+        self.behind_pixels = frozenset(group for group in self.groups if group > PIXELS_GROUP)
         self._exact = {(entry.group, entry.element): entry for entry in entries if entry.creator is None}
         # What every file that has the entry contains: the name of its creator, else its number.
         self._marks = {
@@ -2489,6 +2491,8 @@ def elements(
         if position > size:
             raise ValueError("an element ends beyond the file")
         tag = group << 16 | element
+        if tag in PUBLIC and vr == b"UN" and not implicit:
+            raise ValueError("Orthanc gives the series of a file with identifiers of VR UN another name")
         if tag in PUBLIC or group in groups:
             yield tag, start, position
 
@@ -2563,7 +2567,7 @@ class Scanned:
 def scan(data: bytes, wanted: Wanted, is_complete: Callable[[str], bool]) -> Scanned:
     """Look through the head of a Part 10 file; only up to SeriesInstanceUID, if `is_complete` says that its series needs no more.
 
-    Raises ValueError, struct.error: this can't be read here (Big Endian, deflated, broken, a PatientID that is not ASCII).
+    Raises ValueError, struct.error: this can't be read here (Big Endian, deflated, broken, a PatientID of VR UN or not ASCII).
     """
     syntax, place, start = syntax_of(data)
     passed = [slice(128, 144), place]  # with the length of the file meta information
@@ -2626,17 +2630,31 @@ CHARACTER_SETS = {
     }.items()},
     "GB18030": "gb18030", "GBK": "gbk", "ISO 2022 IR 87": "iso2022_jp", "ISO 2022 IR 149": "euc_kr",
 }  # fmt: skip
+# Python's names of what `DefaultEncoding` of Orthanc can be, but for "Ascii".
+DEFAULT_ENCODINGS = {
+    "Utf8": "utf-8", "Latin1": "latin-1", "Latin2": "iso8859-2", "Latin3": "iso8859-3", "Latin4": "iso8859-4",
+    "Latin5": "iso8859-9", "Latin9": "iso8859-15", "Cyrillic": "iso8859-5", "Windows1251": "cp1251", "Arabic": "iso8859-6",
+    "Greek": "iso8859-7", "Hebrew": "iso8859-8", "Thai": "tis-620", "Japanese": "shift_jis", "Chinese": "gb18030",
+    "JapaneseKanji": "iso2022_jp", "Korean": "euc_kr", "SimplifiedChinese": "gbk",
+}  # fmt: skip
+CONTROL = re.compile(r"[\x00-\x08\x0b\x0e-\x1f\x7f-\x9f]")  # all but tab and ends of lines and pages
+ITEM = b"\xfe\xff\x00\xe0"  # how the content of a sequence begins
 
 
-def private_elements(tags: Mapping[str, Any], wanted: Wanted) -> dict[str, str]:
-    """Return the numbers of the entries in an instance as Orthanc gives it (`/tags`), by their keys."""
+def private_elements(tags: Mapping[str, Any], wanted: Wanted, content: Callable[[str], bytes]) -> dict[str, str]:
+    """Return the numbers of the entries in an instance as Orthanc gives it (`/tags`), by their keys.
+
+    `content` gives the bytes of a creator of VR UN, of which Orthanc gives no value.
+    """
     creators: dict[tuple[int, int], str] = {}
     found: dict[str, str] = {}
     for tag in sorted(tags):
         group, element = (int(part, 16) for part in tag.split(","))
         if group in wanted.groups:
             if 0x10 <= element <= 0xFF:
-                creators[group, element] = str(tags[tag].get("Value") or "").strip()
+                value = tags[tag].get("Value")
+                creator = content(tag).decode("ascii", "replace") if value is None else str(value)
+                creators[group, element] = creator.strip(" \0")
             for entry in wanted.of(group, element, creators):
                 found.setdefault(entry.key, tag)
     return found
@@ -2646,7 +2664,7 @@ def plain(tag: Mapping[str, Any], depth: int = 0) -> Any:
     """Return a value of Orthanc's `/tags` as `/simplified-tags` has it: a text, None, or a list of objects by names."""
     value = tag.get("Value")
     if tag.get("Type") != "Sequence" or not isinstance(value, list):
-        return value
+        return CONTROL.sub("\ufffd", value) if depth and isinstance(value, str) else value
     if depth > MAX_SEQUENCE_DEPTH:
         return "nested too deep"
     return [{name_of(number, each): plain(each, depth + 1) for number, each in item.items()} for item in value]
@@ -2658,12 +2676,16 @@ def name_of(number: str, tag: Mapping[str, Any]) -> str:
     return number if name in ("", "PrivateCreator") or name.startswith("Unknown") else name
 
 
-def from_bytes(content: bytes, character_set: str) -> str:
-    """Return the text of bytes that Orthanc could not read where they are text, else their length and SHA-256."""
-    codec = CHARACTER_SETS.get(character_set.split("\\")[-1].strip(), "ascii")
+def from_bytes(content: bytes, character_set: str, default_encoding: str = "Latin1") -> str:
+    """Return the text of bytes that Orthanc could not read where they are text, else their length and SHA-256.
+
+    Text of an instance that declares no character set is read as Orthanc reads it where it knows the VR: in `DefaultEncoding`.
+    """
+    declared = character_set.split("\\")[-1].strip()
+    codec = CHARACTER_SETS.get(declared, "ascii") if declared else DEFAULT_ENCODINGS.get(default_encoding, "ascii")
     with contextlib.suppress(UnicodeDecodeError):
         text = content.rstrip(b"\0 ").decode(codec)
-        if all(character.isprintable() or character in "\t\r\n\f" for character in text):
+        if not CONTROL.search(text):
             return text
     return f"{len(content)} bytes, SHA-256 {hashlib.sha256(content).hexdigest()}"
 
@@ -2674,12 +2696,21 @@ def limited(value: Any, most: int) -> Any:
     return value if len(text) <= most else f"{text[:most]}… (cut, of {len(text)} characters)"
 
 
-def value_of(entry: Entry, tag: Mapping[str, Any], content: Callable[[], bytes], character_set: str, most: int) -> Any:
-    """Return what is stored of an element: `tag` is Orthanc's, `content` gives its bytes where that says nothing."""
-    if entry.exists_only:
-        return "EXISTS"
-    value = plain(tag)
-    return limited(from_bytes(content(), character_set) if value is None else value, most)
+@dataclasses.dataclass(frozen=True)
+class Reading:
+    """How values are read: at most so many characters, and how Orthanc reads text that declares no character set."""
+
+    maximum_length: int
+    default_encoding: str = "Latin1"
+
+    def value_of(self, entry: Entry, tag: Mapping[str, Any], content: Callable[[], bytes], character_set: str) -> Any:
+        """Return what is stored of an element: `tag` is Orthanc's, `content` gives its bytes where that is no text."""
+        if entry.exists_only:
+            return "EXISTS"
+        value = plain(tag)
+        if value is None or (isinstance(value, str) and CONTROL.search(value)):
+            value = from_bytes(content(), character_set, self.default_encoding)
+        return limited(value, self.maximum_length)
 
 
 def decoded_values(text: str | None) -> dict[str, Any]:
@@ -2698,8 +2729,8 @@ def decoded_values(text: str | None) -> dict[str, Any]:
 class Archive:
     """Reads and writes over loopback; `metadata` is how Orthanc calls the metadata that holds the values."""
 
-    def __init__(self, loopback: Loopback, metadata: str, maximum_length: int) -> None:
-        self.loopback, self.metadata, self._maximum_length = loopback, metadata, maximum_length
+    def __init__(self, loopback: Loopback, metadata: str, reading: Reading) -> None:
+        self.loopback, self.metadata, self._reading = loopback, metadata, reading
 
     def newest_change(self) -> int:
         """Return the Seq of the newest change."""
@@ -2745,25 +2776,37 @@ class Archive:
     def read(self, instance: str, wanted: Wanted) -> tuple[str, dict[str, Any]]:
         """Return the series of an instance, and the values of the entries that are in it; nothing if it was deleted."""
         try:
-            tags = self.loopback.get(f"/instances/{instance}/tags")
-            numbers = private_elements(tags, wanted)
+            content = functools.partial(self._content, instance)
+            tags = {**self._behind_pixels(instance, wanted), **self.loopback.get(f"/instances/{instance}/tags")}
+            numbers = private_elements(tags, wanted, content)
             if not numbers:
                 return "", {}
             series = self.loopback.get(f"/instances/{instance}/series")["ID"]
             character_set = str(tags.get("0008,0005", {}).get("Value") or "")
-            values = {}
-            for key, number in numbers.items():
-                path = f"/instances/{instance}/content/{number.replace(',', '-')}"
-                content = functools.partial(self._content, path)
-                values[key] = value_of(wanted.entries[key], tags[number], content, character_set, self._maximum_length)
-            return series, values
+            return series, {
+                key: self._reading.value_of(
+                    wanted.entries[key], tags[number], functools.partial(content, number), character_set
+                )
+                for key, number in numbers.items()
+            }
         except LoopbackError as error:
             if error.status not in (404, 415):
                 raise
             return "", {}
 
-    def _content(self, path: str) -> bytes:
-        return self.loopback.request_raw("GET", path)[1]
+    def _behind_pixels(self, instance: str, wanted: Wanted) -> dict[str, Any]:
+        """Return the elements behind the pixels of the groups that are wanted, without values: `/tags` ends at the pixels."""
+        if not wanted.behind_pixels:
+            return {}
+        numbers = (number.replace("-", ",") for number in self.loopback.get(f"/instances/{instance}/content"))
+        return {number: {} for number in numbers if int(number[:4], 16) in wanted.behind_pixels}
+
+    def _content(self, instance: str, number: str) -> bytes:
+        """Return the bytes of an element; of a sequence, how many items it has."""
+        headers, content = self.loopback.request_raw("GET", f"/instances/{instance}/content/{number.replace(',', '-')}")
+        if headers.get("Content-Type", "").startswith("application/json"):
+            return f"a sequence; items: {len(json.loads(content))}".encode()
+        return content
 
     def values_of(self, series: str) -> dict[str, Any]:
         """Return the values in the metadata of a series; none if it was deleted."""
@@ -3136,8 +3179,8 @@ class Report(NamedTuple):
 class StoredInstances:
     """Takes the tags that are new to each series out of what is stored; called by Orthanc's threads, so it is quick."""
 
-    def __init__(self, wanted: Wanted, maximum_length: int) -> None:
-        self._wanted, self._maximum_length = wanted, maximum_length
+    def __init__(self, wanted: Wanted, reading: Reading) -> None:
+        self._wanted, self._reading = wanted, reading
         self._reports: collections.deque[Report] = collections.deque()
         self._seen: dict[str, set[str]] = {}  # by series: the entries that were taken since the start
         self._layouts: tuple[Layout, ...] = ()  # of the last files that were looked through
@@ -3185,12 +3228,13 @@ class StoredInstances:
         values = {}
         for key in new:
             number, content = scanned.present[key]
-            values[key] = value_of(
+            if self._wanted.entries[key].group > PIXELS_GROUP and content.startswith(ITEM):
+                raise ValueError("a sequence behind the pixels, which Orthanc leaves out here")
+            values[key] = self._reading.value_of(
                 self._wanted.entries[key],
                 tags.get(number, {}),
                 functools.partial(bytes, content),
                 scanned.character_set,
-                self._maximum_length,
             )
         if len(self._seen) > MAX_REPORTS:
             self._seen.clear()
@@ -3220,9 +3264,10 @@ class PrivateTags:
 
     def __init__(self, settings: Settings, wanted: Wanted, metadata: str, configuration: Mapping[str, Any]) -> None:
         self._settings, self._wanted = settings, wanted
-        self.archive = Archive(Loopback(configuration), metadata, settings.maximum_length)
+        reading = Reading(settings.maximum_length, str(configuration.get("DefaultEncoding", "Latin1")))
+        self.archive = Archive(Loopback(configuration), metadata, reading)
         self.known_series = KnownSeries(settings, wanted, configuration)
-        self.stored = StoredInstances(wanted, settings.maximum_length)
+        self.stored = StoredInstances(wanted, reading)
         self._writer = Writer(wanted, self.known_series, self.archive)
         self._follower = Follower(wanted, self.known_series, self.archive, self._writer)
         self._has_begun, self._followed = False, 0.0

@@ -15,11 +15,14 @@ from anonymize_series.archive import Archive
 from anonymize_series.attempts import Attempts
 from anonymize_series.patient_register import Register
 from anonymize_series.settings import NAME, Recipe
-from common.jobs import END_EVENT_SECONDS, UNFINISHED_JOBS, Ending, JobEnds, ending_of, get_job
+from common.jobs import END_EVENT_SECONDS, UNFINISHED_JOBS, Ending, JobEnds, ending_of, get_job, url_of_peer
 from common.ledger import Ledger
 from common.loopback import Loopback, LoopbackError
 from common.work import Which, Work
 from forwarding.peers import Peers
+
+# Where the destinations are listed, what tells them apart in a job, and the type of the job.
+PEER_JOBS, MODALITY_JOBS = ("peers", "Url", "OrthancPeerStore"), ("modalities", "AET", "DicomModalityStore")
 
 
 class Sending:
@@ -52,6 +55,9 @@ class Sending:
             if why:  # to Orthanc, any answer would be a success
                 self._attempts.fail(row, why)
                 return
+        if row["attempts"] > 1 and (lost := self._lost_job(recipe, data["Copies"])):
+            self._work.change(row["id"], job=lost)
+            return
         try:
             job = self._loopback.post(route, {"Resources": data["Copies"], "Synchronous": False})
         except LoopbackError as error:
@@ -60,6 +66,31 @@ class Sending:
                 self._work.change(row["id"], data={key: value for key, value in data.items() if key != "Copies"})
             raise
         self._work.change(row["id"], job=job.get("ID") or Path(job["Path"]).name)
+
+    def _lost_job(self, recipe: Recipe, copies: Sequence[str]) -> str | None:
+        """Return the unfinished job that sends these copies there, and whose row does not know it.
+
+        Orthanc was killed, or did not answer, before the row was written; it goes on with such jobs after a restart. A job does
+        not name its destination: it has the AE title or the URL, which only this one may have. Jobs of the DICOMweb plugin end
+        with the process.
+        """
+        if recipe.stow is not None:
+            return None
+        kind, key, job_type = PEER_JOBS if recipe.peer is not None else MODALITY_JOBS
+        known = self._loopback.get(f"/{kind}?expand")
+        taken = {row["job"] for row in self._work.find(Which(states=("sending",)))}
+        for job in self._loopback.get("/jobs?expand"):
+            content = job.get("Content") or {}
+            address = url_of_peer(content) if recipe.peer is not None else content.get("RemoteAet")
+            if (
+                job["Type"] == job_type
+                and job["State"] in UNFINISHED_JOBS
+                and job["ID"] not in taken
+                and sorted(content.get("ParentResources", ())) == sorted(copies)
+                and [name for name, entry in known.items() if entry[key] == address] == [recipe.peer or recipe.modality]
+            ):
+                return str(job["ID"])
+        return None
 
     def look_at_jobs(self) -> None:
         """End the rows whose job has ended."""

@@ -13,14 +13,14 @@ import orthanc
 from common.loopback import Loopback, LoopbackError
 
 from .entries import Wanted
-from .values import decoded_values, private_elements, value_of
+from .values import Reading, decoded_values, private_elements
 
 
 class Archive:
     """Reads and writes over loopback; `metadata` is how Orthanc calls the metadata that holds the values."""
 
-    def __init__(self, loopback: Loopback, metadata: str, maximum_length: int) -> None:
-        self.loopback, self.metadata, self._maximum_length = loopback, metadata, maximum_length
+    def __init__(self, loopback: Loopback, metadata: str, reading: Reading) -> None:
+        self.loopback, self.metadata, self._reading = loopback, metadata, reading
 
     def newest_change(self) -> int:
         """Return the Seq of the newest change."""
@@ -66,25 +66,37 @@ class Archive:
     def read(self, instance: str, wanted: Wanted) -> tuple[str, dict[str, Any]]:
         """Return the series of an instance, and the values of the entries that are in it; nothing if it was deleted."""
         try:
-            tags = self.loopback.get(f"/instances/{instance}/tags")
-            numbers = private_elements(tags, wanted)
+            content = functools.partial(self._content, instance)
+            tags = {**self._behind_pixels(instance, wanted), **self.loopback.get(f"/instances/{instance}/tags")}
+            numbers = private_elements(tags, wanted, content)
             if not numbers:
                 return "", {}
             series = self.loopback.get(f"/instances/{instance}/series")["ID"]
             character_set = str(tags.get("0008,0005", {}).get("Value") or "")
-            values = {}
-            for key, number in numbers.items():
-                path = f"/instances/{instance}/content/{number.replace(',', '-')}"
-                content = functools.partial(self._content, path)
-                values[key] = value_of(wanted.entries[key], tags[number], content, character_set, self._maximum_length)
-            return series, values
+            return series, {
+                key: self._reading.value_of(
+                    wanted.entries[key], tags[number], functools.partial(content, number), character_set
+                )
+                for key, number in numbers.items()
+            }
         except LoopbackError as error:
             if error.status not in (404, 415):
                 raise
             return "", {}
 
-    def _content(self, path: str) -> bytes:
-        return self.loopback.request_raw("GET", path)[1]
+    def _behind_pixels(self, instance: str, wanted: Wanted) -> dict[str, Any]:
+        """Return the elements behind the pixels of the groups that are wanted, without values: `/tags` ends at the pixels."""
+        if not wanted.behind_pixels:
+            return {}
+        numbers = (number.replace("-", ",") for number in self.loopback.get(f"/instances/{instance}/content"))
+        return {number: {} for number in numbers if int(number[:4], 16) in wanted.behind_pixels}
+
+    def _content(self, instance: str, number: str) -> bytes:
+        """Return the bytes of an element; of a sequence, how many items it has."""
+        headers, content = self.loopback.request_raw("GET", f"/instances/{instance}/content/{number.replace(',', '-')}")
+        if headers.get("Content-Type", "").startswith("application/json"):
+            return f"a sequence; items: {len(json.loads(content))}".encode()
+        return content
 
     def values_of(self, series: str) -> dict[str, Any]:
         """Return the values in the metadata of a series; none if it was deleted."""

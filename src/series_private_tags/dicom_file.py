@@ -48,6 +48,8 @@ def elements(
         if position > size:
             raise ValueError("an element ends beyond the file")
         tag = group << 16 | element
+        if tag in PUBLIC and vr == b"UN" and not implicit:
+            raise ValueError("Orthanc gives the series of a file with identifiers of VR UN another name")
         if tag in PUBLIC or group in groups:
             yield tag, start, position
 
@@ -122,7 +124,7 @@ class Scanned:
 def scan(data: bytes, wanted: Wanted, is_complete: Callable[[str], bool]) -> Scanned:
     """Look through the head of a Part 10 file; only up to SeriesInstanceUID, if `is_complete` says that its series needs no more.
 
-    Raises ValueError, struct.error: this can't be read here (Big Endian, deflated, broken, a PatientID that is not ASCII).
+    Raises ValueError, struct.error: this can't be read here (Big Endian, deflated, broken, a PatientID of VR UN or not ASCII).
     """
     syntax, place, start = syntax_of(data)
     passed = [slice(128, 144), place]  # with the length of the file meta information

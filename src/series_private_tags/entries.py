@@ -16,6 +16,7 @@ from common.settings import SettingsError
 from .settings import SECTION
 
 MAX_SEARCHED_BYTES = 65_536  # of a file that is searched for marks; a longer one is looked through at once
+PIXELS_GROUP = 0x7FE0
 EXPLICIT_BIG_ENDIAN, DEFLATED = "1.2.840.10008.1.2.2", "1.2.840.10008.1.2.1.99"
 
 
@@ -73,6 +74,7 @@ class Wanted:
         self.entries = {entry.key: entry for entry in entries}
         self.groups = frozenset(entry.group for entry in entries)
         self.last_group = max([0x20, *self.groups])
+        self.behind_pixels = frozenset(group for group in self.groups if group > PIXELS_GROUP)
         self._exact = {(entry.group, entry.element): entry for entry in entries if entry.creator is None}
         # What every file that has the entry contains: the name of its creator, else its number.
         self._marks = {

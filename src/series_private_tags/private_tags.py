@@ -21,6 +21,7 @@ from .follower import Follower
 from .known_series import KnownSeries
 from .settings import Settings
 from .stored import Report, StoredInstances
+from .values import Reading
 from .writer import Writer
 
 REPORTS_PER_BATCH = 1000
@@ -42,9 +43,10 @@ class PrivateTags:
 
     def __init__(self, settings: Settings, wanted: Wanted, metadata: str, configuration: Mapping[str, Any]) -> None:
         self._settings, self._wanted = settings, wanted
-        self.archive = Archive(Loopback(configuration), metadata, settings.maximum_length)
+        reading = Reading(settings.maximum_length, str(configuration.get("DefaultEncoding", "Latin1")))
+        self.archive = Archive(Loopback(configuration), metadata, reading)
         self.known_series = KnownSeries(settings, wanted, configuration)
-        self.stored = StoredInstances(wanted, settings.maximum_length)
+        self.stored = StoredInstances(wanted, reading)
         self._writer = Writer(wanted, self.known_series, self.archive)
         self._follower = Follower(wanted, self.known_series, self.archive, self._writer)
         self._has_begun, self._followed = False, 0.0

@@ -12,8 +12,8 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from .dicom_file import Layout, scan
-from .entries import Wanted
-from .values import value_of
+from .entries import PIXELS_GROUP, Wanted
+from .values import ITEM, Reading
 
 MAX_COPIED_BYTES = 8_000_000  # of an instance; a larger one is not copied while it is stored, but read afterwards
 MAX_REPORTS = 50_000  # that wait to be written, and series whose entries are remembered
@@ -34,8 +34,8 @@ class Report(NamedTuple):
 class StoredInstances:
     """Takes the tags that are new to each series out of what is stored; called by Orthanc's threads, so it is quick."""
 
-    def __init__(self, wanted: Wanted, maximum_length: int) -> None:
-        self._wanted, self._maximum_length = wanted, maximum_length
+    def __init__(self, wanted: Wanted, reading: Reading) -> None:
+        self._wanted, self._reading = wanted, reading
         self._reports: collections.deque[Report] = collections.deque()
         self._seen: dict[str, set[str]] = {}  # by series: the entries that were taken since the start
         self._layouts: tuple[Layout, ...] = ()  # of the last files that were looked through
@@ -83,12 +83,13 @@ class StoredInstances:
         values = {}
         for key in new:
             number, content = scanned.present[key]
-            values[key] = value_of(
+            if self._wanted.entries[key].group > PIXELS_GROUP and content.startswith(ITEM):
+                raise ValueError("a sequence behind the pixels, which Orthanc leaves out here")
+            values[key] = self._reading.value_of(
                 self._wanted.entries[key],
                 tags.get(number, {}),
                 functools.partial(bytes, content),
                 scanned.character_set,
-                self._maximum_length,
             )
         if len(self._seen) > MAX_REPORTS:
             self._seen.clear()

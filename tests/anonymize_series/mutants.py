@@ -69,4 +69,11 @@ TABLE: dict[tuple[str, str], dict[str, str]] = {
     ("src/anonymize_series/intake.py", "tests/anonymize_series/unit/test_ae_titles.py"): {
         "has_origin(self._settings.results, origin, self._aets)": "has_origin(self._settings.results, origin)",
     },
+    ("src/anonymize_series/sending.py", "tests/anonymize_series/test_lost_jobs.py"): {
+        'if row["attempts"] > 1 and (lost := ': "if False and (lost := ",
+    },
+    ("src/anonymize_series/sending.py", "tests/anonymize_series/unit/test_lost_jobs.py"): {
+        'and job["ID"] not in taken': "and True",
+        'and job["State"] in UNFINISHED_JOBS': "and True",
+    },
 }
