@@ -714,11 +714,11 @@ IDEMPOTENT_POSTS = (
 
 
 class LoopbackError(Exception):
-    """Orthanc answered with an error (`status`), or did not answer (`status` 0)."""
+    """Orthanc answered with an error (`status`, and `code`: its `OrthancStatus`), or did not answer (`status` 0)."""
 
-    def __init__(self, status: int, message: str) -> None:
+    def __init__(self, status: int, message: str, code: int | None = None) -> None:
         super().__init__(message)
-        self.status = status
+        self.status, self.code = status, code
 
 
 class Loopback:
@@ -788,8 +788,11 @@ class Loopback:
         if response.status in (304, 401):
             connection.close()  # 1.12.7 drops it without a word
         if response.status >= 400:
-            reason = _said_by_orthanc(content) or response.reason
-            raise LoopbackError(response.status, f"{method} {path.partition('?')[0]}: {reason}")
+            said = _said_by_orthanc(content)
+            reason = said.get("Details") or said.get("Message") or response.reason
+            raise LoopbackError(
+                response.status, f"{method} {path.partition('?')[0]}: {reason}", said.get("OrthancStatus")
+            )
         return response.headers, content
 
     def close(self) -> None:
@@ -840,13 +843,13 @@ def close_connections() -> None:
     _open_connections.connections = set()
 
 
-def _said_by_orthanc(content: bytes) -> str:
-    """Return what an answer with an error says, or "": Orthanc describes it in JSON, with the type text/plain or none."""
+def _said_by_orthanc(content: bytes) -> dict[str, Any]:
+    """Return what an answer with an error says: Orthanc describes it in JSON, with the type text/plain or none."""
     try:
         found = json.loads(content)
     except ValueError:
-        return ""
-    return str(found.get("Details") or found.get("Message") or "") if isinstance(found, dict) else ""
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 def _is_json(headers: http.client.HTTPMessage) -> bool:
@@ -5377,14 +5380,7 @@ def written(dataset: Any) -> bytes:
 
 
 MIN_SEARCHED_CHARACTERS = 4  # of a value that is looked for everywhere in a copy
-NO_IDENTITY = (
-    "CS",
-    "IS",
-    "US",
-    "UL",
-    "SS",
-    "SL",
-)  # defined terms and counters: in an element of the standard, they are just that
+COUNTERS = ("IS", "US", "UL", "SS", "SL")  # numbers; in an element of the standard they count, and identify nobody
 # Secondary capture and ultrasound write names into pixels; where BurnedInAnnotation does not say NO, that must be assumed.
 # Photographs and endoscopy show faces.
 PRONE_TO_BURN_IN = re.compile(r"1\.2\.840\.10008\.5\.1\.4\.1\.1\.(7(\.\d)?|[36](\.\d)?|77\.1\.[14](\.1)?)")
@@ -5458,12 +5454,12 @@ def what_remains(copy: Any, original: Any, kept: frozenset[int]) -> str | None:
         values = [value.strip() for value in values_of(element)]
         if set(values) & by_tag.get(int(element.tag), set()):
             return f"{name} has the value of the original"
-        if element.VR in NO_IDENTITY and not element.tag.is_private:
+        if element.VR in ("CS", *COUNTERS) and _is_of_its_vr(element):
             continue  # StudyID 1234 and InstanceNumber 1234, PatientName Brain and BodyPartExamined BRAIN
-        if element.VR in (*NO_IDENTITY, "DS", "TM", "AS", "UI") or element.keyword in ("PatientID", "PatientName"):
+        if element.VR in (*COUNTERS, "DS", "TM", "AS", "UI") or element.keyword in ("PatientID", "PatientName"):
             if found := anywhere.keys() & {value.lower() for value in values}:
                 return f"{name} has the value of {anywhere[found.pop()]} of the original"
-            continue  # numbers, defined terms, and what we have made: they hold parts of others by chance
+            continue  # numbers, and what we have made: they hold parts of others by chance
         text = "\\".join(values).lower() if values else ""
         data = element.value.lower() if isinstance(element.value, bytes) else b""
         for needle, (keyword, encoded) in needles.items():
@@ -5474,6 +5470,14 @@ def what_remains(copy: Any, original: Any, kept: frozenset[int]) -> str | None:
             if named := [text for text in foreign if any(text in reading for reading in readings)]:
                 return f"{name} holds the {foreign[named[0]]} of the original"
     return None
+
+
+def _is_of_its_vr(element: Any) -> bool:
+    """Return whether an element has a VR that the standard gives it: a file may call any text a defined term."""
+    return (
+        pydicom.datadict.dictionary_has_tag(element.tag)
+        and element.VR in pydicom.datadict.dictionary_VR(element.tag).split()
+    )
 
 
 def _is_our_method(element: Any, original: Any) -> bool:
@@ -5826,6 +5830,10 @@ def store_route(recipe: Recipe) -> str | None:
 
 
 MOST_ATTEMPTS = 3  # at an instance for which Orthanc has an error of its own (500), until it is held back
+# Of its codes of errors (`OrthancStatus`): NotImplemented, BadFileFormat, CorruptedFile, IncompatibleImageFormat, …Size.
+OF_THE_FILE = (2, 15, 20, 23, 24)
+# NotEnoughMemory, Database, CannotWriteFile, Timeout, FullStorage, DatabasePlugin, StorageAreaPlugin.
+OF_THE_SERVER = (4, 11, 14, 16, 19, 31, 32)
 
 
 class Anonymizing:
@@ -5883,16 +5891,35 @@ class Anonymizing:
         """Yield each instance that is no copy itself, its data set, and its copy or why it is held back."""
         for instance in instances:
             self._attempts.go_on()
-            content = self._archive.file(instance)
-            if content is None:
+            try:
+                content = self._archive.file(instance)
+                if content is None:
+                    if self._archive.level_of(instance) is None:
+                        continue  # it was deleted
+                    raise LoopbackError(404, f"the file of instance {instance} is missing")
+            except LoopbackError as error:
+                # With its disk away, Orthanc can read none: that may pass.
+                if error.status not in (404, 500) or row["attempts"] < MOST_ATTEMPTS or not self._reads_any(instances):
+                    raise
+                yield instance, None, f"Orthanc can't read it: {one_line(error)}"
                 continue
             try:
                 original = pydicom.dcmread(io.BytesIO(content), force=True)
+            except MemoryError:
+                raise
             except Exception as error:  # noqa: BLE001 - whatever pydicom meets in a file
                 yield instance, None, _unreadable(error)
                 continue
             if not self._is_made_here(original):
                 yield instance, original, self._copy_of(instance, original, recipe, row["attempts"])
+
+    def _reads_any(self, instances: Sequence[str]) -> bool:
+        """Return whether Orthanc can read the file of one of them."""
+        for instance in instances:
+            with contextlib.suppress(LoopbackError):
+                if self._archive.file(instance) is not None:
+                    return True
+        return False
 
     def _take_from(self, recipes: Sequence[str], instances: Sequence[str]) -> None:
         """Let other recipes make their copies of these instances again, if they are still to be sent.
@@ -5940,8 +5967,7 @@ class Anonymizing:
             made = self._anonymized(instance, recipe)
             return de_identified(made, original, recipe, self._pseudonyms)
         except LoopbackError as error:
-            # 400: a file that it can't read, of a transfer syntax that it does not know, say. 500 may pass, or not.
-            if error.status not in (400, 415, 500, 501) or (error.status == 500 and attempt < MOST_ATTEMPTS):
+            if not _is_lasting(error, attempt):
                 raise
             return f"Orthanc can't anonymize it: {one_line(error)}"
         except MemoryError:
@@ -5961,6 +5987,13 @@ class Anonymizing:
         if recipe.dicom_version:
             body["DicomVersion"] = recipe.dicom_version
         return self._loopback.request_raw("POST", f"/instances/{instance}/anonymize", body)[1]
+
+
+def _is_lasting(error: LoopbackError, attempt: int) -> bool:
+    """Return whether Orthanc will say that again about this file. 500 may pass, or not."""
+    if error.status in (400, 415, 501) or error.code in OF_THE_FILE:
+        return True
+    return error.status == 500 and attempt >= MOST_ATTEMPTS and error.code not in OF_THE_SERVER
 
 
 def _unreadable(error: Exception) -> str:

@@ -5,20 +5,14 @@ import re
 from typing import Any
 
 import pydicom.charset
+import pydicom.datadict
 
 from anonymize_series.basic_profile import is_dummy
 from anonymize_series.elements import elements_of, names_an_instance, text_of, values_of
 from anonymize_series.settings import Recipe
 
 MIN_SEARCHED_CHARACTERS = 4  # of a value that is looked for everywhere in a copy
-NO_IDENTITY = (
-    "CS",
-    "IS",
-    "US",
-    "UL",
-    "SS",
-    "SL",
-)  # defined terms and counters: in an element of the standard, they are just that
+COUNTERS = ("IS", "US", "UL", "SS", "SL")  # numbers; in an element of the standard they count, and identify nobody
 # Secondary capture and ultrasound write names into pixels; where BurnedInAnnotation does not say NO, that must be assumed.
 # Photographs and endoscopy show faces.
 PRONE_TO_BURN_IN = re.compile(r"1\.2\.840\.10008\.5\.1\.4\.1\.1\.(7(\.\d)?|[36](\.\d)?|77\.1\.[14](\.1)?)")
@@ -92,12 +86,12 @@ def what_remains(copy: Any, original: Any, kept: frozenset[int]) -> str | None:
         values = [value.strip() for value in values_of(element)]
         if set(values) & by_tag.get(int(element.tag), set()):
             return f"{name} has the value of the original"
-        if element.VR in NO_IDENTITY and not element.tag.is_private:
+        if element.VR in ("CS", *COUNTERS) and _is_of_its_vr(element):
             continue  # StudyID 1234 and InstanceNumber 1234, PatientName Brain and BodyPartExamined BRAIN
-        if element.VR in (*NO_IDENTITY, "DS", "TM", "AS", "UI") or element.keyword in ("PatientID", "PatientName"):
+        if element.VR in (*COUNTERS, "DS", "TM", "AS", "UI") or element.keyword in ("PatientID", "PatientName"):
             if found := anywhere.keys() & {value.lower() for value in values}:
                 return f"{name} has the value of {anywhere[found.pop()]} of the original"
-            continue  # numbers, defined terms, and what we have made: they hold parts of others by chance
+            continue  # numbers, and what we have made: they hold parts of others by chance
         text = "\\".join(values).lower() if values else ""
         data = element.value.lower() if isinstance(element.value, bytes) else b""
         for needle, (keyword, encoded) in needles.items():
@@ -108,6 +102,14 @@ def what_remains(copy: Any, original: Any, kept: frozenset[int]) -> str | None:
             if named := [text for text in foreign if any(text in reading for reading in readings)]:
                 return f"{name} holds the {foreign[named[0]]} of the original"
     return None
+
+
+def _is_of_its_vr(element: Any) -> bool:
+    """Return whether an element has a VR that the standard gives it: a file may call any text a defined term."""
+    return (
+        pydicom.datadict.dictionary_has_tag(element.tag)
+        and element.VR in pydicom.datadict.dictionary_VR(element.tag).split()
+    )
 
 
 def _is_our_method(element: Any, original: Any) -> bool:
