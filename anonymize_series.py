@@ -715,11 +715,11 @@ IDEMPOTENT_POSTS = (
 
 
 class LoopbackError(Exception):
-    """Orthanc answered with an error (`status`), or did not answer (`status` 0)."""
+    """Orthanc answered with an error (`status`, and `code`: its `OrthancStatus`), or did not answer (`status` 0)."""
 
-    def __init__(self, status: int, message: str) -> None:
+    def __init__(self, status: int, message: str, code: int | None = None) -> None:
         super().__init__(message)
-        self.status = status
+        self.status, self.code = status, code
 
 
 class Loopback:
@@ -789,8 +789,11 @@ class Loopback:
         if response.status in (304, 401):
             connection.close()  # 1.12.7 drops it without a word
         if response.status >= 400:
-            reason = _said_by_orthanc(content) or response.reason
-            raise LoopbackError(response.status, f"{method} {path.partition('?')[0]}: {reason}")
+            said = _said_by_orthanc(content)
+            reason = said.get("Details") or said.get("Message") or response.reason
+            raise LoopbackError(
+                response.status, f"{method} {path.partition('?')[0]}: {reason}", said.get("OrthancStatus")
+            )
         return response.headers, content
 
     def close(self) -> None:
@@ -841,13 +844,13 @@ def close_connections() -> None:
     _open_connections.connections = set()
 
 
-def _said_by_orthanc(content: bytes) -> str:
-    """Return what an answer with an error says, or "": Orthanc describes it in JSON, with the type text/plain or none."""
+def _said_by_orthanc(content: bytes) -> dict[str, Any]:
+    """Return what an answer with an error says: Orthanc describes it in JSON, with the type text/plain or none."""
     try:
         found = json.loads(content)
     except ValueError:
-        return ""
-    return str(found.get("Details") or found.get("Message") or "") if isinstance(found, dict) else ""
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 def _is_json(headers: http.client.HTTPMessage) -> bool:
@@ -5452,14 +5455,7 @@ def forms_of_date(date: str) -> Iterator[str]:
 
 
 MIN_SEARCHED_CHARACTERS = 4  # of a value that is looked for everywhere in a copy
-NO_IDENTITY = (
-    "CS",
-    "IS",
-    "US",
-    "UL",
-    "SS",
-    "SL",
-)  # defined terms and counters: in an element of the standard, they are just that
+COUNTERS = ("IS", "US", "UL", "SS", "SL")  # numbers; in an element of the standard they count, and identify nobody
 # Secondary capture and ultrasound write names into pixels; where BurnedInAnnotation does not say NO, that must be assumed.
 # Photographs and endoscopy show faces.
 PRONE_TO_BURN_IN = re.compile(r"1\.2\.840\.10008\.5\.1\.4\.1\.1\.(7(\.\d)?|[36](\.\d)?|77\.1\.[14](\.1)?)")
@@ -5533,12 +5529,12 @@ def what_remains(copy: Any, original: Any, kept: frozenset[int]) -> str | None:
         values = [value.strip() for value in values_of(element)]
         if set(values) & by_tag.get(int(element.tag), set()):
             return f"{name} has the value of the original"
-        if element.VR in NO_IDENTITY and not element.tag.is_private:
+        if element.VR in ("CS", *COUNTERS) and _is_of_its_vr(element):
             continue  # StudyID 1234 and InstanceNumber 1234, PatientName Brain and BodyPartExamined BRAIN
-        if element.VR in (*NO_IDENTITY, "DS", "TM", "AS", "UI") or element.keyword in ("PatientID", "PatientName"):
+        if element.VR in (*COUNTERS, "DS", "TM", "AS", "UI") or element.keyword in ("PatientID", "PatientName"):
             if found := anywhere.keys() & {value.lower() for value in values}:
                 return f"{name} has the value of {anywhere[found.pop()]} of the original"
-            continue  # numbers, defined terms, and what we have made: they hold parts of others by chance
+            continue  # numbers, and what we have made: they hold parts of others by chance
         if what := searched.find(values, element.value if isinstance(element.value, bytes) else b""):
             return f"{name} holds {what} of the original"
     return None
@@ -5575,6 +5571,14 @@ def _names_in(dataset: Any, kept: frozenset[int]) -> Iterator[tuple[str, str]]:
     for _, _, element in elements_of(dataset):
         if element.VR == "PN" and int(element.tag) not in kept:
             yield from ((element.keyword, value) for value in values_of(element))
+
+
+def _is_of_its_vr(element: Any) -> bool:
+    """Return whether an element has a VR that the standard gives it: a file may call any text a defined term."""
+    return (
+        pydicom.datadict.dictionary_has_tag(element.tag)
+        and element.VR in pydicom.datadict.dictionary_VR(element.tag).split()
+    )
 
 
 def _is_our_method(element: Any, original: Any) -> bool:
@@ -5799,6 +5803,10 @@ class Register:
 # ---- src/anonymize_series/sending.py: Sending copies to where a recipe says: as jobs of Orthanc's, which are looked at until they end.
 
 
+# Where the destinations are listed, what tells them apart in a job, and the type of the job.
+PEER_JOBS, MODALITY_JOBS = ("peers", "Url", "OrthancPeerStore"), ("modalities", "AET", "DicomModalityStore")
+
+
 class Sending:
     """Submits copies, and ends the rows whose job has ended."""
 
@@ -5829,6 +5837,9 @@ class Sending:
             if why:  # to Orthanc, any answer would be a success
                 self._attempts.fail(row, why)
                 return
+        if row["attempts"] > 1 and (lost := self._lost_job(recipe, data["Copies"])):
+            self._work.change(row["id"], job=lost)
+            return
         try:
             job = self._loopback.post(route, {"Resources": data["Copies"], "Synchronous": False})
         except LoopbackError as error:
@@ -5837,6 +5848,31 @@ class Sending:
                 self._work.change(row["id"], data={key: value for key, value in data.items() if key != "Copies"})
             raise
         self._work.change(row["id"], job=job.get("ID") or Path(job["Path"]).name)
+
+    def _lost_job(self, recipe: Recipe, copies: Sequence[str]) -> str | None:
+        """Return the unfinished job that sends these copies there, and whose row does not know it.
+
+        Orthanc was killed, or did not answer, before the row was written; it goes on with such jobs after a restart. A job does
+        not name its destination: it has the AE title or the URL, which only this one may have. Jobs of the DICOMweb plugin end
+        with the process.
+        """
+        if recipe.stow is not None:
+            return None
+        kind, key, job_type = PEER_JOBS if recipe.peer is not None else MODALITY_JOBS
+        known = self._loopback.get(f"/{kind}?expand")
+        taken = {row["job"] for row in self._work.find(Which(states=("sending",)))}
+        for job in self._loopback.get("/jobs?expand"):
+            content = job.get("Content") or {}
+            address = url_of_peer(content) if recipe.peer is not None else content.get("RemoteAet")
+            if (
+                job["Type"] == job_type
+                and job["State"] in UNFINISHED_JOBS
+                and job["ID"] not in taken
+                and sorted(content.get("ParentResources", ())) == sorted(copies)
+                and [name for name, entry in known.items() if entry[key] == address] == [recipe.peer or recipe.modality]
+            ):
+                return str(job["ID"])
+        return None
 
     def look_at_jobs(self) -> None:
         """End the rows whose job has ended."""
@@ -5927,6 +5963,10 @@ def store_route(recipe: Recipe) -> str | None:
 
 
 MOST_ATTEMPTS = 3  # at an instance for which Orthanc has an error of its own (500), until it is held back
+# Of its codes of errors (`OrthancStatus`): NotImplemented, BadFileFormat, CorruptedFile, IncompatibleImageFormat, …Size.
+OF_THE_FILE = (2, 15, 20, 23, 24)
+# NotEnoughMemory, Database, CannotWriteFile, Timeout, FullStorage, DatabasePlugin, StorageAreaPlugin.
+OF_THE_SERVER = (4, 11, 14, 16, 19, 31, 32)
 
 
 class Anonymizing:
@@ -5984,16 +6024,35 @@ class Anonymizing:
         """Yield each instance that is no copy itself, its data set, and its copy or why it is held back."""
         for instance in instances:
             self._attempts.go_on()
-            content = self._archive.file(instance)
-            if content is None:
+            try:
+                content = self._archive.file(instance)
+                if content is None:
+                    if self._archive.level_of(instance) is None:
+                        continue  # it was deleted
+                    raise LoopbackError(404, f"the file of instance {instance} is missing")
+            except LoopbackError as error:
+                # With its disk away, Orthanc can read none: that may pass.
+                if error.status not in (404, 500) or row["attempts"] < MOST_ATTEMPTS or not self._reads_any(instances):
+                    raise
+                yield instance, None, f"Orthanc can't read it: {one_line(error)}"
                 continue
             try:
                 original = pydicom.dcmread(io.BytesIO(content), force=True)
+            except MemoryError:
+                raise
             except Exception as error:  # noqa: BLE001 - whatever pydicom meets in a file
                 yield instance, None, _unreadable(error)
                 continue
             if not self._is_made_here(original):
                 yield instance, original, self._copy_of(instance, original, recipe, row["attempts"])
+
+    def _reads_any(self, instances: Sequence[str]) -> bool:
+        """Return whether Orthanc can read the file of one of them."""
+        for instance in instances:
+            with contextlib.suppress(LoopbackError):
+                if self._archive.file(instance) is not None:
+                    return True
+        return False
 
     def _take_from(self, recipes: Sequence[str], instances: Sequence[str]) -> None:
         """Let other recipes make their copies of these instances again, if they are still to be sent.
@@ -6041,8 +6100,7 @@ class Anonymizing:
             made = self._anonymized(instance, recipe)
             return de_identified(made, original, recipe, self._pseudonyms)
         except LoopbackError as error:
-            # 400: a file that it can't read, of a transfer syntax that it does not know, say. 500 may pass, or not.
-            if error.status not in (400, 415, 500, 501) or (error.status == 500 and attempt < MOST_ATTEMPTS):
+            if not _is_lasting(error, attempt):
                 raise
             return f"Orthanc can't anonymize it: {one_line(error)}"
         except MemoryError:
@@ -6062,6 +6120,13 @@ class Anonymizing:
         if recipe.dicom_version:
             body["DicomVersion"] = recipe.dicom_version
         return self._loopback.request_raw("POST", f"/instances/{instance}/anonymize", body)[1]
+
+
+def _is_lasting(error: LoopbackError, attempt: int) -> bool:
+    """Return whether Orthanc will say that again about this file. 500 may pass, or not."""
+    if error.status in (400, 415, 501) or error.code in OF_THE_FILE:
+        return True
+    return error.status == 500 and attempt >= MOST_ATTEMPTS and error.code not in OF_THE_SERVER
 
 
 def _unreadable(error: Exception) -> str:

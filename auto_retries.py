@@ -669,11 +669,11 @@ IDEMPOTENT_POSTS = (
 
 
 class LoopbackError(Exception):
-    """Orthanc answered with an error (`status`), or did not answer (`status` 0)."""
+    """Orthanc answered with an error (`status`, and `code`: its `OrthancStatus`), or did not answer (`status` 0)."""
 
-    def __init__(self, status: int, message: str) -> None:
+    def __init__(self, status: int, message: str, code: int | None = None) -> None:
         super().__init__(message)
-        self.status = status
+        self.status, self.code = status, code
 
 
 class Loopback:
@@ -743,8 +743,11 @@ class Loopback:
         if response.status in (304, 401):
             connection.close()  # 1.12.7 drops it without a word
         if response.status >= 400:
-            reason = _said_by_orthanc(content) or response.reason
-            raise LoopbackError(response.status, f"{method} {path.partition('?')[0]}: {reason}")
+            said = _said_by_orthanc(content)
+            reason = said.get("Details") or said.get("Message") or response.reason
+            raise LoopbackError(
+                response.status, f"{method} {path.partition('?')[0]}: {reason}", said.get("OrthancStatus")
+            )
         return response.headers, content
 
     def close(self) -> None:
@@ -795,13 +798,13 @@ def close_connections() -> None:
     _open_connections.connections = set()
 
 
-def _said_by_orthanc(content: bytes) -> str:
-    """Return what an answer with an error says, or "": Orthanc describes it in JSON, with the type text/plain or none."""
+def _said_by_orthanc(content: bytes) -> dict[str, Any]:
+    """Return what an answer with an error says: Orthanc describes it in JSON, with the type text/plain or none."""
     try:
         found = json.loads(content)
     except ValueError:
-        return ""
-    return str(found.get("Details") or found.get("Message") or "") if isinstance(found, dict) else ""
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 def _is_json(headers: http.client.HTTPMessage) -> bool:

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
 """De-identifying: the copies of the instances of a row are made, registered and stored."""
 
+import contextlib
 import io
 import json
 from collections.abc import Iterator, Mapping, Sequence
@@ -24,6 +25,10 @@ from common.routes import one_line
 from common.work import Which, Work
 
 MOST_ATTEMPTS = 3  # at an instance for which Orthanc has an error of its own (500), until it is held back
+# Of its codes of errors (`OrthancStatus`): NotImplemented, BadFileFormat, CorruptedFile, IncompatibleImageFormat, …Size.
+OF_THE_FILE = (2, 15, 20, 23, 24)
+# NotEnoughMemory, Database, CannotWriteFile, Timeout, FullStorage, DatabasePlugin, StorageAreaPlugin.
+OF_THE_SERVER = (4, 11, 14, 16, 19, 31, 32)
 
 
 class Anonymizing:
@@ -81,16 +86,35 @@ class Anonymizing:
         """Yield each instance that is no copy itself, its data set, and its copy or why it is held back."""
         for instance in instances:
             self._attempts.go_on()
-            content = self._archive.file(instance)
-            if content is None:
+            try:
+                content = self._archive.file(instance)
+                if content is None:
+                    if self._archive.level_of(instance) is None:
+                        continue  # it was deleted
+                    raise LoopbackError(404, f"the file of instance {instance} is missing")
+            except LoopbackError as error:
+                # With its disk away, Orthanc can read none: that may pass.
+                if error.status not in (404, 500) or row["attempts"] < MOST_ATTEMPTS or not self._reads_any(instances):
+                    raise
+                yield instance, None, f"Orthanc can't read it: {one_line(error)}"
                 continue
             try:
                 original = pydicom.dcmread(io.BytesIO(content), force=True)
+            except MemoryError:
+                raise
             except Exception as error:  # noqa: BLE001 - whatever pydicom meets in a file
                 yield instance, None, _unreadable(error)
                 continue
             if not self._is_made_here(original):
                 yield instance, original, self._copy_of(instance, original, recipe, row["attempts"])
+
+    def _reads_any(self, instances: Sequence[str]) -> bool:
+        """Return whether Orthanc can read the file of one of them."""
+        for instance in instances:
+            with contextlib.suppress(LoopbackError):
+                if self._archive.file(instance) is not None:
+                    return True
+        return False
 
     def _take_from(self, recipes: Sequence[str], instances: Sequence[str]) -> None:
         """Let other recipes make their copies of these instances again, if they are still to be sent.
@@ -138,8 +162,7 @@ class Anonymizing:
             made = self._anonymized(instance, recipe)
             return de_identified(made, original, recipe, self._pseudonyms)
         except LoopbackError as error:
-            # 400: a file that it can't read, of a transfer syntax that it does not know, say. 500 may pass, or not.
-            if error.status not in (400, 415, 500, 501) or (error.status == 500 and attempt < MOST_ATTEMPTS):
+            if not _is_lasting(error, attempt):
                 raise
             return f"Orthanc can't anonymize it: {one_line(error)}"
         except MemoryError:
@@ -159,6 +182,13 @@ class Anonymizing:
         if recipe.dicom_version:
             body["DicomVersion"] = recipe.dicom_version
         return self._loopback.request_raw("POST", f"/instances/{instance}/anonymize", body)[1]
+
+
+def _is_lasting(error: LoopbackError, attempt: int) -> bool:
+    """Return whether Orthanc will say that again about this file. 500 may pass, or not."""
+    if error.status in (400, 415, 501) or error.code in OF_THE_FILE:
+        return True
+    return error.status == 500 and attempt >= MOST_ATTEMPTS and error.code not in OF_THE_SERVER
 
 
 def _unreadable(error: Exception) -> str:

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import pydicom.charset
+import pydicom.datadict
 
 from anonymize_series.basic_profile import is_dummy
 from anonymize_series.elements import elements_of, names_an_instance, text_of, values_of
@@ -13,14 +14,7 @@ from anonymize_series.settings import Recipe
 from anonymize_series.written_forms import ShortNames, forms_of_date
 
 MIN_SEARCHED_CHARACTERS = 4  # of a value that is looked for everywhere in a copy
-NO_IDENTITY = (
-    "CS",
-    "IS",
-    "US",
-    "UL",
-    "SS",
-    "SL",
-)  # defined terms and counters: in an element of the standard, they are just that
+COUNTERS = ("IS", "US", "UL", "SS", "SL")  # numbers; in an element of the standard they count, and identify nobody
 # Secondary capture and ultrasound write names into pixels; where BurnedInAnnotation does not say NO, that must be assumed.
 # Photographs and endoscopy show faces.
 PRONE_TO_BURN_IN = re.compile(r"1\.2\.840\.10008\.5\.1\.4\.1\.1\.(7(\.\d)?|[36](\.\d)?|77\.1\.[14](\.1)?)")
@@ -94,12 +88,12 @@ def what_remains(copy: Any, original: Any, kept: frozenset[int]) -> str | None:
         values = [value.strip() for value in values_of(element)]
         if set(values) & by_tag.get(int(element.tag), set()):
             return f"{name} has the value of the original"
-        if element.VR in NO_IDENTITY and not element.tag.is_private:
+        if element.VR in ("CS", *COUNTERS) and _is_of_its_vr(element):
             continue  # StudyID 1234 and InstanceNumber 1234, PatientName Brain and BodyPartExamined BRAIN
-        if element.VR in (*NO_IDENTITY, "DS", "TM", "AS", "UI") or element.keyword in ("PatientID", "PatientName"):
+        if element.VR in (*COUNTERS, "DS", "TM", "AS", "UI") or element.keyword in ("PatientID", "PatientName"):
             if found := anywhere.keys() & {value.lower() for value in values}:
                 return f"{name} has the value of {anywhere[found.pop()]} of the original"
-            continue  # numbers, defined terms, and what we have made: they hold parts of others by chance
+            continue  # numbers, and what we have made: they hold parts of others by chance
         if what := searched.find(values, element.value if isinstance(element.value, bytes) else b""):
             return f"{name} holds {what} of the original"
     return None
@@ -136,6 +130,14 @@ def _names_in(dataset: Any, kept: frozenset[int]) -> Iterator[tuple[str, str]]:
     for _, _, element in elements_of(dataset):
         if element.VR == "PN" and int(element.tag) not in kept:
             yield from ((element.keyword, value) for value in values_of(element))
+
+
+def _is_of_its_vr(element: Any) -> bool:
+    """Return whether an element has a VR that the standard gives it: a file may call any text a defined term."""
+    return (
+        pydicom.datadict.dictionary_has_tag(element.tag)
+        and element.VR in pydicom.datadict.dictionary_VR(element.tag).split()
+    )
 
 
 def _is_our_method(element: Any, original: Any) -> bool:

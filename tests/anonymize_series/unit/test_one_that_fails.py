@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 
@@ -51,4 +52,51 @@ def test_while_orthanc_is_too_busy_nothing_is_held_back(
         eventually(lambda: made.work(number)["State"] == "waiting")
         clock.advance(3600)
         made.script.change("STABLE_SERIES", "another")
+    assert made.script.get(f"{NAME}/held")["Items"] == []
+
+
+def failing(rest: FakeOrthanc, code: int) -> None:
+    error: Any = rest.error(500, "of this code")
+    error.code = code
+    rest.answers["POST", "/instances/1/anonymize"] = error
+
+
+@pytest.mark.parametrize("code", [2, 15, 20, 23, 24])
+def test_an_error_of_orthanc_that_is_about_the_file_holds_it_back_at_once(
+    start: Callable[..., Script], rest: FakeOrthanc, clock: Clock, code: int
+) -> None:
+    made = Anonymizing(start, rest)
+    failing(rest, code)
+    number = made.anonymize("here")
+    eventually(lambda: made.work(number)["State"] == "partly")
+    assert (made.work(number)["HeldBack"], made.work(number)["Attempts"]) == (1, 1)
+
+
+@pytest.mark.parametrize("code", [4, 11, 14, 16, 19, 31, 32])
+def test_an_error_of_orthanc_that_is_about_the_server_never_holds_an_image_back(
+    start: Callable[..., Script], rest: FakeOrthanc, clock: Clock, code: int
+) -> None:
+    made = Anonymizing(start, rest)
+    failing(rest, code)
+    number = made.anonymize("here")
+    for attempt in range(1, 6):
+        eventually(lambda: made.work(number)["Attempts"] == attempt)  # noqa: B023 - it is called here
+        eventually(lambda: made.work(number)["State"] == "waiting")
+        clock.advance(3600)
+        made.script.change("STABLE_SERIES", "another")
+    assert made.script.get(f"{NAME}/held")["Items"] == []
+
+
+def test_a_lack_of_memory_holds_no_image_back(
+    start: Callable[..., Script], rest: FakeOrthanc, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = Anonymizing(start, rest)
+
+    def read(*_: Any, **__: Any) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr("pydicom.dcmread", read)
+    number = made.anonymize("here")
+    eventually(lambda: made.work(number)["Attempts"] == 1)
+    eventually(lambda: made.work(number)["State"] == "waiting")
     assert made.script.get(f"{NAME}/held")["Items"] == []
