@@ -2713,6 +2713,7 @@ def encoded(image: Any, options: RenderOptions) -> bytes:
 
 CODES_OF_NPY = {"|u1": "B", "<u1": "B", "|i1": "b", "<i1": "b", "<u2": "H", "<i2": "h", "<f4": "f"}
 RLE, BIG_ENDIAN = "1.2.840.10008.1.2.5", "1.2.840.10008.1.2.2"
+FLAT = 8  # standard deviation of the greys of a picture, of 255
 NATIVE = ("1.2.840.10008.1.2", "1.2.840.10008.1.2.1", "1.2.840.10008.1.2.1.99")
 
 
@@ -2809,6 +2810,13 @@ def resized(image: Any, width: int, height: int, options: RenderOptions) -> byte
     )
 
 
+def is_flat(picture: bytes) -> bool:
+    """Return whether next to nothing can be seen in a picture. Raises `ImportError` without Pillow."""
+    from PIL import Image, ImageStat
+
+    return bool(ImageStat.Stat(Image.open(io.BytesIO(picture)).convert("L")).stddev[0] < FLAT)
+
+
 def has_pillow() -> bool:
     """Return whether pictures can be drawn here."""
     try:
@@ -2885,13 +2893,15 @@ DARKEST, BRIGHTEST = 0.01, 0.99  # of the values, in order: what is black and wh
 
 @dataclasses.dataclass(frozen=True)
 class Greys:
-    """What Orthanc does not know of an image's grey values.
+    """What an image's grey values are, which Orthanc does not always know.
 
-    `window`: the stored values of black and white, None: those of the pixels themselves; `slope` and `intercept`: how Orthanc
-    rescales stored values; `padding`: lowest and highest stored value that is no part of the image; `form`: how Pillow names
-    values that Orthanc can't render (more than 16 bits), else empty.
+    `by_orthanc`: whether it has a window that Orthanc knows; `window`: another one, the stored values of black and white, None:
+    those of the pixels themselves; `slope` and `intercept`: how Orthanc rescales stored values; `padding`: lowest and highest
+    stored value that is no part of the image; `form`: how Pillow names values that Orthanc can't render (more than 16 bits),
+    else empty.
     """
 
+    by_orthanc: bool
     window: tuple[float, float] | None
     slope: float
     intercept: float
@@ -2906,19 +2916,20 @@ class Greys:
 
 
 def greys_of(tags: Mapping[str, Any], frame: int) -> Greys | None:
-    """Return what Orthanc must be told; None for colours, and where the image has a window of its own."""
+    """Return what the grey values of a frame are; None for colours."""
     photometric = str(tags.get("PhotometricInterpretation", ""))
+    if not photometric.startswith("MONOCHROME"):
+        return None
     form = _form(tags)
     own = window_of(tags)
-    if not photometric.startswith("MONOCHROME") or (own and not form):
-        return None
     shared = nth_item(tags, "SharedFunctionalGroupsSequence", 0)
     of_frame = nth_item(tags, "PerFrameFunctionalGroupsSequence", frame)
     orthanc_values = _rescaling(of_frame) or _plain_rescaling(tags)
     slope, intercept = _rescaling(shared) or orthanc_values
     window = own or _group_window(shared) or _group_window(of_frame)
-    stored = ((window[0] - intercept) / slope, (window[1] - intercept) / slope) if window else None
-    return Greys(stored, *orthanc_values, _padding(tags), photometric == "MONOCHROME1", form)
+    by_orthanc = own is not None and not form
+    stored = ((window[0] - intercept) / slope, (window[1] - intercept) / slope) if window and not by_orthanc else None
+    return Greys(by_orthanc, stored, *orthanc_values, _padding(tags), photometric == "MONOCHROME1", form)
 
 
 def window_of(tags: Mapping[str, Any]) -> tuple[float, float] | None:
@@ -3164,11 +3175,23 @@ class Renderer:
         return None
 
     def _draw(self, instance: str, source: Source, frame: Frame, options: RenderOptions) -> bytes | None:
-        """Return a frame as Orthanc renders it, windowed; drawn here if Orthanc can't. Raises `LoopbackError`."""
-        window, greys = "", frame.greys
+        """Return a frame in its window, or in its own range if the window leaves nothing to be seen. Raises `LoopbackError`."""
+        content, greys = self._draw_greys(instance, source, frame, frame.greys, options), frame.greys
+        has_window = greys and (greys.window or greys.by_orthanc)
+        if greys and has_window and content and self._has_pillow and is_flat(content):
+            greys = dataclasses.replace(greys, window=None, by_orthanc=False)
+            better = self._draw_greys(instance, source, frame, greys, options)
+            return better if better and not is_flat(better) else content
+        return content
+
+    def _draw_greys(
+        self, instance: str, source: Source, frame: Frame, greys: Greys | None, options: RenderOptions
+    ) -> bytes | None:
+        """Return a frame as Orthanc renders it; drawn here if Orthanc can't."""
+        window = ""
         if greys and greys.form:
             return self._with_pillow(self._draw_values, instance, source, frame, greys, options)
-        if greys:
+        if greys and not greys.by_orthanc:
             low, high = greys.window or self._own_range(instance, frame, greys)
             center, width = greys.as_orthanc_counts(low, high)
             if width < 1:  # which Orthanc takes for 1
