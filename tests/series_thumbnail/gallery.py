@@ -25,7 +25,8 @@ from tests.series_thumbnail.helpers import ROOT, SCRIPT, let_the_second_pass, pi
 FOLDER = ROOT / "build" / "gallery"
 CONFIGURATION = {"StableAge": 3600}  # nothing is drawn ahead
 SIZE = 128
-QUICK = {"Accept": "image/jpeg"}  # which Orthanc makes much quicker than PNG
+QUICK = {"Accept": "image/jpeg"}  # which Orthanc makes much quicker than PNG; in few pixels it loses colours
+FEW_PIXELS = 65_536
 COMPARED = 32  # pixels of each side: finer differences are no matter of likeness
 SPACINGS = ("PixelSpacing", "ImagerPixelSpacing", "NominalScannedPixelSpacing", "PixelAspectRatio")
 
@@ -84,15 +85,21 @@ def entries(server: OrthancServer) -> list[Entry]:
 
 def look(server: OrthancServer, name: str, path: Path, instance: str) -> Entry:
     """Return what is shown of one instance."""
+    dataset = read(path)
+    is_small = dataset.get("Rows", 0) * dataset.get("Columns", 0) <= FEW_PIXELS
     frames = server.request("GET", f"/instances/{instance}/frames")
     middle = len(frames.json()) // 2 if frames.ok else 0
-    preview = server.request("GET", f"/instances/{instance}/frames/{middle}/preview", headers=QUICK)
+    for which in (f"/frames/{middle}", ""):
+        path_of_preview = f"/instances/{instance}{which}/preview"
+        preview = server.request("GET", path_of_preview, headers={} if is_small else QUICK)
+        if preview.ok:
+            break
     params = {"size": SIZE, "format": "png"}
     drawn = server.request("GET", f"/instances/{instance}/thumbnail", params={**params, "icon": "false"})
     thumbnail = drawn if drawn.ok else server.request("GET", f"/instances/{instance}/thumbnail", params=params)
     return Entry(
         name,
-        read(path),
+        dataset,
         refused="",
         thumbnail=picture_of(thumbnail.content) if thumbnail.ok else None,
         is_icon=not drawn.ok,
@@ -172,7 +179,9 @@ def write_page(found: list[Entry], folder: Path) -> None:
     (folder / "index.html").write_text(
         '<!doctype html><meta charset="utf-8"><title>Thumbnails of real files</title>'
         "<style>body{font:14px sans-serif} figure{display:inline-block;width:280px;margin:8px;vertical-align:top}"
-        "img{width:128px;height:128px;object-fit:contain;background:#446;margin:2px} figcaption{overflow-wrap:anywhere}</style>"
+        "img,span{display:inline-block;width:128px;height:128px;object-fit:contain;"
+        "background:#446;color:#fff;margin:2px;vertical-align:top}"
+        "figcaption{overflow-wrap:anywhere}</style>"
         f"<h1>Thumbnails of {len(shown)} real files</h1><p>On the left the thumbnail, on the right the same frame as "
         f"Orthanc's <code>/preview</code> shows it.</p>{''.join(rows)}"
         f"<h2>{len(refused)} files that Orthanc does not store</h2><ul>{''.join(refused)}</ul>\n",
@@ -185,7 +194,7 @@ def row(entry: Entry, number: int, folder: Path) -> str:
     pictures = ""
     for kind, image in (("thumbnail", entry.thumbnail), ("preview", entry.preview)):
         if image is None:
-            pictures += f'<img alt="no {kind}">'
+            pictures += f"<span>no {kind}</span>"
             continue
         if image.mode not in ("L", "RGB"):
             image = image.convert("RGB")
