@@ -9,7 +9,7 @@ AT_A_TIME ?= 6
 SUDO := $(if $(filter 0,$(shell id -u)),,sudo)
 ALONE := -n 0 --last-failed --last-failed-no-failures none
 
-.PHONY: build demo dev test test-all image-test fresh-debian mutate check docs docs-answers docs-images release help clean
+.PHONY: build demo dev test test-all image-test fresh-debian mutate check docs docs-answers docs-images gallery release help clean
 
 demo:  ## Combines the scripts, and shows real studies travel through them (DEMO_ARGS=--exit ends after the table)
 	@testing/install demo
@@ -68,6 +68,10 @@ docs-answers:  ## Writes into README and docs/ what the commands there really an
 docs-images:  ## Takes the pictures of docs/images/ again, where they have changed
 	@testing/install test
 	$(PYTHON) -m docs.pictures
+
+gallery:  ## The thumbnails of real files beside Orthanc's own, as a page for people: build/gallery/index.html
+	@testing/install test
+	$(PYTHON) -m tests.series_thumbnail.gallery
 
 bench-%:  ## benchmarks/NAME.py, e.g. bench-combine; BENCH_ARGS goes to it
 	@testing/install test

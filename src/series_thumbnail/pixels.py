@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import array
 import ast
+import io
 from typing import Any
 
 from .icons import encoded
@@ -12,6 +13,7 @@ from .options import RenderOptions
 
 CODES_OF_NPY = {"|u1": "B", "<u1": "B", "|i1": "b", "<i1": "b", "<u2": "H", "<i2": "h", "<f4": "f"}
 RLE, BIG_ENDIAN = "1.2.840.10008.1.2.5", "1.2.840.10008.1.2.2"
+FLAT = 8  # standard deviation of the greys of a picture, of 255
 NATIVE = ("1.2.840.10008.1.2", "1.2.840.10008.1.2.1", "1.2.840.10008.1.2.1.99")
 
 
@@ -106,6 +108,13 @@ def resized(image: Any, width: int, height: int, options: RenderOptions) -> byte
     return encoded(
         image.resize((width, height), Image.Resampling.BOX if shrinks else Image.Resampling.LANCZOS), options
     )
+
+
+def is_flat(picture: bytes) -> bool:
+    """Return whether next to nothing can be seen in a picture. Raises `ImportError` without Pillow."""
+    from PIL import Image, ImageStat
+
+    return bool(ImageStat.Stat(Image.open(io.BytesIO(picture)).convert("L")).stddev[0] < FLAT)
 
 
 def has_pillow() -> bool:

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import array
+import dataclasses
 import math
 from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
@@ -17,7 +18,17 @@ from common.routes import Refused, one_line
 from .icons import draw_icon
 from .options import RenderOptions
 from .pictures import Picture, make_picture
-from .pixels import has_pillow, image_of_pam, image_of_values, native_frame, resized, samples, shown, values_of_npy
+from .pixels import (
+    has_pillow,
+    image_of_pam,
+    image_of_values,
+    is_flat,
+    native_frame,
+    resized,
+    samples,
+    shown,
+    values_of_npy,
+)
 from .source import UNREADABLE, Frame, Source, fitted, source_of
 from .windows import FLOATS, MAX_SAMPLES, Greys, own_range
 
@@ -94,11 +105,23 @@ class Renderer:
         return None
 
     def _draw(self, instance: str, source: Source, frame: Frame, options: RenderOptions) -> bytes | None:
-        """Return a frame as Orthanc renders it, windowed; drawn here if Orthanc can't. Raises `LoopbackError`."""
-        window, greys = "", frame.greys
+        """Return a frame in its window, or in its own range if the window leaves nothing to be seen. Raises `LoopbackError`."""
+        content, greys = self._draw_greys(instance, source, frame, frame.greys, options), frame.greys
+        has_window = greys and (greys.window or greys.by_orthanc)
+        if greys and has_window and content and self._has_pillow and is_flat(content):
+            greys = dataclasses.replace(greys, window=None, by_orthanc=False)
+            better = self._draw_greys(instance, source, frame, greys, options)
+            return better if better and not is_flat(better) else content
+        return content
+
+    def _draw_greys(
+        self, instance: str, source: Source, frame: Frame, greys: Greys | None, options: RenderOptions
+    ) -> bytes | None:
+        """Return a frame as Orthanc renders it; drawn here if Orthanc can't."""
+        window = ""
         if greys and greys.form:
             return self._with_pillow(self._draw_values, instance, source, frame, greys, options)
-        if greys:
+        if greys and not greys.by_orthanc:
             low, high = greys.window or self._own_range(instance, frame, greys)
             center, width = greys.as_orthanc_counts(low, high)
             if width < 1:  # which Orthanc takes for 1

@@ -21,13 +21,15 @@ DARKEST, BRIGHTEST = 0.01, 0.99  # of the values, in order: what is black and wh
 
 @dataclasses.dataclass(frozen=True)
 class Greys:
-    """What Orthanc does not know of an image's grey values.
+    """What an image's grey values are, which Orthanc does not always know.
 
-    `window`: the stored values of black and white, None: those of the pixels themselves; `slope` and `intercept`: how Orthanc
-    rescales stored values; `padding`: lowest and highest stored value that is no part of the image; `form`: how Pillow names
-    values that Orthanc can't render (more than 16 bits), else empty.
+    `by_orthanc`: whether it has a window that Orthanc knows; `window`: another one, the stored values of black and white, None:
+    those of the pixels themselves; `slope` and `intercept`: how Orthanc rescales stored values; `padding`: lowest and highest
+    stored value that is no part of the image; `form`: how Pillow names values that Orthanc can't render (more than 16 bits),
+    else empty.
     """
 
+    by_orthanc: bool
     window: tuple[float, float] | None
     slope: float
     intercept: float
@@ -42,19 +44,20 @@ class Greys:
 
 
 def greys_of(tags: Mapping[str, Any], frame: int) -> Greys | None:
-    """Return what Orthanc must be told; None for colours, and where the image has a window of its own."""
+    """Return what the grey values of a frame are; None for colours."""
     photometric = str(tags.get("PhotometricInterpretation", ""))
+    if not photometric.startswith("MONOCHROME"):
+        return None
     form = _form(tags)
     own = window_of(tags)
-    if not photometric.startswith("MONOCHROME") or (own and not form):
-        return None
     shared = nth_item(tags, "SharedFunctionalGroupsSequence", 0)
     of_frame = nth_item(tags, "PerFrameFunctionalGroupsSequence", frame)
     orthanc_values = _rescaling(of_frame) or _plain_rescaling(tags)
     slope, intercept = _rescaling(shared) or orthanc_values
     window = own or _group_window(shared) or _group_window(of_frame)
-    stored = ((window[0] - intercept) / slope, (window[1] - intercept) / slope) if window else None
-    return Greys(stored, *orthanc_values, _padding(tags), photometric == "MONOCHROME1", form)
+    by_orthanc = own is not None and not form
+    stored = ((window[0] - intercept) / slope, (window[1] - intercept) / slope) if window and not by_orthanc else None
+    return Greys(by_orthanc, stored, *orthanc_values, _padding(tags), photometric == "MONOCHROME1", form)
 
 
 def window_of(tags: Mapping[str, Any]) -> tuple[float, float] | None:

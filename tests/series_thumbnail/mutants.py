@@ -21,6 +21,11 @@ TABLE: dict[tuple[str, str], dict[str, str]] = {
         "if is_plain and (longest <= options.size or not self._has_pillow):": "if is_plain:",
         "if greys and greys.form:": "if False:",
     },
+    ("src/series_thumbnail/renderer.py", "tests/series_thumbnail/test_useless_windows.py"): {
+        "and is_flat(content):": "and False:",
+        "greys and (greys.window or greys.by_orthanc)": "greys and greys.by_orthanc",
+        "better if better and not is_flat(better) else content": "better",
+    },
     ("src/series_thumbnail/renderer.py", "tests/series_thumbnail/test_neighbours.py"): {
         " and not is_strip\n": "\n",
         "if error.status != 404:\n                raise\n            self._loopback.get(path)": "if True:\n                raise",
