@@ -5965,8 +5965,8 @@ def store_route(recipe: Recipe) -> str | None:
 MOST_ATTEMPTS = 3  # at an instance for which Orthanc has an error of its own (500), until it is held back
 # Of its codes of errors (`OrthancStatus`): NotImplemented, BadFileFormat, CorruptedFile, IncompatibleImageFormat, …Size.
 OF_THE_FILE = (2, 15, 20, 23, 24)
-# NotEnoughMemory, Database, CannotWriteFile, Timeout, FullStorage, DatabasePlugin, StorageAreaPlugin.
-OF_THE_SERVER = (4, 11, 14, 16, 19, 31, 32)
+# NotEnoughMemory, Database, CannotWriteFile, Timeout, FullStorage, DatabasePlugin, StorageAreaPlugin, RegularFileExpected.
+OF_THE_SERVER = (4, 11, 14, 16, 19, 31, 32, 2006)
 
 
 class Anonymizing:

@@ -65,7 +65,7 @@ import urllib.parse
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, Protocol, TypeAlias, TypeVar
+from typing import Any, ClassVar, NamedTuple, Protocol, TypeAlias, TypeVar
 
 import orthanc
 
@@ -2716,6 +2716,7 @@ def encoded(image: Any, options: RenderOptions) -> bytes:
 
 CODES_OF_NPY = {"|u1": "B", "<u1": "B", "|i1": "b", "<i1": "b", "<u2": "H", "<i2": "h", "<f4": "f"}
 RLE, BIG_ENDIAN = "1.2.840.10008.1.2.5", "1.2.840.10008.1.2.2"
+FLAT = 8  # standard deviation of the greys of a picture, of 255
 NATIVE = ("1.2.840.10008.1.2", "1.2.840.10008.1.2.1", "1.2.840.10008.1.2.1.99")
 
 
@@ -2802,14 +2803,20 @@ def image_of_pam(content: bytes) -> Any:
     return Image.frombytes(mode, (int(fields[b"WIDTH"]), int(fields[b"HEIGHT"])), data)
 
 
-def resized(image: Any, width: int, height: int, options: RenderOptions) -> bytes:
+class Drawing(NamedTuple):
+    """A picture as a file, and whether next to nothing can be seen in it."""
+
+    content: bytes
+    is_flat: bool
+
+
+def resized(image: Any, width: int, height: int, options: RenderOptions) -> Drawing:
     """Return a picture of an image of Pillow; where it shrinks, each pixel is a mean."""
-    from PIL import Image
+    from PIL import Image, ImageStat
 
     shrinks = width <= image.width and height <= image.height
-    return encoded(
-        image.resize((width, height), Image.Resampling.BOX if shrinks else Image.Resampling.LANCZOS), options
-    )
+    image = image.resize((width, height), Image.Resampling.BOX if shrinks else Image.Resampling.LANCZOS)
+    return Drawing(encoded(image, options), max(ImageStat.Stat(image).stddev) < FLAT)
 
 
 def has_pillow() -> bool:
@@ -2888,13 +2895,15 @@ DARKEST, BRIGHTEST = 0.01, 0.99  # of the values, in order: what is black and wh
 
 @dataclasses.dataclass(frozen=True)
 class Greys:
-    """What Orthanc does not know of an image's grey values.
+    """What an image's grey values are, which Orthanc does not always know.
 
-    `window`: the stored values of black and white, None: those of the pixels themselves; `slope` and `intercept`: how Orthanc
-    rescales stored values; `padding`: lowest and highest stored value that is no part of the image; `form`: how Pillow names
-    values that Orthanc can't render (more than 16 bits), else empty.
+    `by_orthanc`: whether it has a window that Orthanc knows; `window`: another one, the stored values of black and white, None:
+    those of the pixels themselves; `slope` and `intercept`: how Orthanc rescales stored values; `padding`: lowest and highest
+    stored value that is no part of the image; `form`: how Pillow names values that Orthanc can't render (more than 16 bits),
+    else empty.
     """
 
+    by_orthanc: bool
     window: tuple[float, float] | None
     slope: float
     intercept: float
@@ -2909,19 +2918,20 @@ class Greys:
 
 
 def greys_of(tags: Mapping[str, Any], frame: int) -> Greys | None:
-    """Return what Orthanc must be told; None for colours, and where the image has a window of its own."""
+    """Return what the grey values of a frame are; None for colours."""
     photometric = str(tags.get("PhotometricInterpretation", ""))
+    if not photometric.startswith("MONOCHROME"):
+        return None
     form = _form(tags)
     own = window_of(tags)
-    if not photometric.startswith("MONOCHROME") or (own and not form):
-        return None
     shared = nth_item(tags, "SharedFunctionalGroupsSequence", 0)
     of_frame = nth_item(tags, "PerFrameFunctionalGroupsSequence", frame)
     orthanc_values = _rescaling(of_frame) or _plain_rescaling(tags)
     slope, intercept = _rescaling(shared) or orthanc_values
     window = own or _group_window(shared) or _group_window(of_frame)
-    stored = ((window[0] - intercept) / slope, (window[1] - intercept) / slope) if window else None
-    return Greys(stored, *orthanc_values, _padding(tags), photometric == "MONOCHROME1", form)
+    by_orthanc = own is not None and not form
+    stored = ((window[0] - intercept) / slope, (window[1] - intercept) / slope) if window and not by_orthanc else None
+    return Greys(by_orthanc, stored, *orthanc_values, _padding(tags), photometric == "MONOCHROME1", form)
 
 
 def window_of(tags: Mapping[str, Any]) -> tuple[float, float] | None:
@@ -3101,7 +3111,7 @@ AVERAGED = (
 )
 PAM = "image/x-portable-arbitrarymap"  # which Orthanc makes and Python reads quickest
 MAX_SOURCES_IN_MEMORY = 20_000  # instances whose tags need not be read again for another picture
-Drawn = TypeVar("Drawn", bytes, bytes | None)
+Drawn = TypeVar("Drawn", bytes, Drawing | None)
 
 
 class Renderer:
@@ -3167,11 +3177,22 @@ class Renderer:
         return None
 
     def _draw(self, instance: str, source: Source, frame: Frame, options: RenderOptions) -> bytes | None:
-        """Return a frame as Orthanc renders it, windowed; drawn here if Orthanc can't. Raises `LoopbackError`."""
-        window, greys = "", frame.greys
+        """Return a frame in its window, or in its own range if the window leaves nothing to be seen. Raises `LoopbackError`."""
+        drawing, greys = self._draw_greys(instance, source, frame, frame.greys, options), frame.greys
+        if drawing and drawing.is_flat and greys and (greys.window or greys.by_orthanc):
+            greys = dataclasses.replace(greys, window=None, by_orthanc=False)
+            better = self._draw_greys(instance, source, frame, greys, options)
+            drawing = better if better and not better.is_flat else drawing
+        return drawing.content if drawing else None
+
+    def _draw_greys(
+        self, instance: str, source: Source, frame: Frame, greys: Greys | None, options: RenderOptions
+    ) -> Drawing | None:
+        """Return a frame as Orthanc renders it; drawn here if Orthanc can't."""
+        window = ""
         if greys and greys.form:
             return self._with_pillow(self._draw_values, instance, source, frame, greys, options)
-        if greys:
+        if greys and not greys.by_orthanc:
             low, high = greys.window or self._own_range(instance, frame, greys)
             center, width = greys.as_orthanc_counts(low, high)
             if width < 1:  # which Orthanc takes for 1
@@ -3181,17 +3202,17 @@ class Renderer:
 
     def _draw_rendered(
         self, instance: str, source: Source, frame: Frame, options: RenderOptions, window: str
-    ) -> bytes | None:
+    ) -> Drawing | None:
         width, height, box = fitted(source.rows, source.columns, frame.aspect, options.size)
         path = f"/instances/{instance}{frame.path}/rendered"
         longest = max(source.rows, source.columns)
         is_strip = min(source.rows, source.columns) * options.size < longest  # of which Orthanc would leave nothing
         is_plain = abs(math.log(frame.aspect)) <= 0.01 and not is_strip
-        if is_plain and (longest <= options.size or not self._has_pillow):
+        if is_plain and not self._has_pillow:
             side = options.size
             path = f"{path}?width={side}&height={side}&quality={options.quality or 85}{window}"
             _, content = self._loopback.request_raw("GET", path, headers={"Accept": options.mime})
-            return content if content.startswith((b"\xff\xd8\xff", b"\x89PNG")) else None
+            return Drawing(content, False) if content.startswith((b"\xff\xd8\xff", b"\x89PNG")) else None
         box = max(box, min(AVERAGED * options.size, longest))
         path = f"{path}?width={box}&height={box}{window}"
         _, content = self._loopback.request_raw("GET", path, headers={"Accept": PAM})
@@ -3203,7 +3224,7 @@ class Renderer:
 
     def _draw_values(
         self, instance: str, source: Source, frame: Frame, greys: Greys, options: RenderOptions
-    ) -> bytes | None:
+    ) -> Drawing | None:
         """Return a picture of what Orthanc can't render: values of more than 16 bits, and those in a range below 1."""
         data, form = self._values(instance, source, frame, greys)
         image = image_of_values(data, source.rows, source.columns, form)

@@ -5,8 +5,7 @@ from __future__ import annotations
 
 import array
 import ast
-import io
-from typing import Any
+from typing import Any, NamedTuple
 
 from .icons import encoded
 from .options import RenderOptions
@@ -100,21 +99,20 @@ def image_of_pam(content: bytes) -> Any:
     return Image.frombytes(mode, (int(fields[b"WIDTH"]), int(fields[b"HEIGHT"])), data)
 
 
-def resized(image: Any, width: int, height: int, options: RenderOptions) -> bytes:
+class Drawing(NamedTuple):
+    """A picture as a file, and whether next to nothing can be seen in it."""
+
+    content: bytes
+    is_flat: bool
+
+
+def resized(image: Any, width: int, height: int, options: RenderOptions) -> Drawing:
     """Return a picture of an image of Pillow; where it shrinks, each pixel is a mean."""
-    from PIL import Image
-
-    shrinks = width <= image.width and height <= image.height
-    return encoded(
-        image.resize((width, height), Image.Resampling.BOX if shrinks else Image.Resampling.LANCZOS), options
-    )
-
-
-def is_flat(picture: bytes) -> bool:
-    """Return whether next to nothing can be seen in a picture. Raises `ImportError` without Pillow."""
     from PIL import Image, ImageStat
 
-    return bool(ImageStat.Stat(Image.open(io.BytesIO(picture)).convert("L")).stddev[0] < FLAT)
+    shrinks = width <= image.width and height <= image.height
+    image = image.resize((width, height), Image.Resampling.BOX if shrinks else Image.Resampling.LANCZOS)
+    return Drawing(encoded(image, options), max(ImageStat.Stat(image).stddev) < FLAT)
 
 
 def has_pillow() -> bool:

@@ -19,10 +19,10 @@ from .icons import draw_icon
 from .options import RenderOptions
 from .pictures import Picture, make_picture
 from .pixels import (
+    Drawing,
     has_pillow,
     image_of_pam,
     image_of_values,
-    is_flat,
     native_frame,
     resized,
     samples,
@@ -39,7 +39,7 @@ AVERAGED = (
 )
 PAM = "image/x-portable-arbitrarymap"  # which Orthanc makes and Python reads quickest
 MAX_SOURCES_IN_MEMORY = 20_000  # instances whose tags need not be read again for another picture
-Drawn = TypeVar("Drawn", bytes, bytes | None)
+Drawn = TypeVar("Drawn", bytes, Drawing | None)
 
 
 class Renderer:
@@ -106,17 +106,16 @@ class Renderer:
 
     def _draw(self, instance: str, source: Source, frame: Frame, options: RenderOptions) -> bytes | None:
         """Return a frame in its window, or in its own range if the window leaves nothing to be seen. Raises `LoopbackError`."""
-        content, greys = self._draw_greys(instance, source, frame, frame.greys, options), frame.greys
-        has_window = greys and (greys.window or greys.by_orthanc)
-        if greys and has_window and content and self._has_pillow and is_flat(content):
+        drawing, greys = self._draw_greys(instance, source, frame, frame.greys, options), frame.greys
+        if drawing and drawing.is_flat and greys and (greys.window or greys.by_orthanc):
             greys = dataclasses.replace(greys, window=None, by_orthanc=False)
             better = self._draw_greys(instance, source, frame, greys, options)
-            return better if better and not is_flat(better) else content
-        return content
+            drawing = better if better and not better.is_flat else drawing
+        return drawing.content if drawing else None
 
     def _draw_greys(
         self, instance: str, source: Source, frame: Frame, greys: Greys | None, options: RenderOptions
-    ) -> bytes | None:
+    ) -> Drawing | None:
         """Return a frame as Orthanc renders it; drawn here if Orthanc can't."""
         window = ""
         if greys and greys.form:
@@ -131,17 +130,17 @@ class Renderer:
 
     def _draw_rendered(
         self, instance: str, source: Source, frame: Frame, options: RenderOptions, window: str
-    ) -> bytes | None:
+    ) -> Drawing | None:
         width, height, box = fitted(source.rows, source.columns, frame.aspect, options.size)
         path = f"/instances/{instance}{frame.path}/rendered"
         longest = max(source.rows, source.columns)
         is_strip = min(source.rows, source.columns) * options.size < longest  # of which Orthanc would leave nothing
         is_plain = abs(math.log(frame.aspect)) <= 0.01 and not is_strip
-        if is_plain and (longest <= options.size or not self._has_pillow):
+        if is_plain and not self._has_pillow:
             side = options.size
             path = f"{path}?width={side}&height={side}&quality={options.quality or 85}{window}"
             _, content = self._loopback.request_raw("GET", path, headers={"Accept": options.mime})
-            return content if content.startswith((b"\xff\xd8\xff", b"\x89PNG")) else None
+            return Drawing(content, False) if content.startswith((b"\xff\xd8\xff", b"\x89PNG")) else None
         box = max(box, min(AVERAGED * options.size, longest))
         path = f"{path}?width={box}&height={box}{window}"
         _, content = self._loopback.request_raw("GET", path, headers={"Accept": PAM})
@@ -153,7 +152,7 @@ class Renderer:
 
     def _draw_values(
         self, instance: str, source: Source, frame: Frame, greys: Greys, options: RenderOptions
-    ) -> bytes | None:
+    ) -> Drawing | None:
         """Return a picture of what Orthanc can't render: values of more than 16 bits, and those in a range below 1."""
         data, form = self._values(instance, source, frame, greys)
         image = image_of_values(data, source.rows, source.columns, form)

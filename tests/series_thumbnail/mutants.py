@@ -18,13 +18,13 @@ TABLE: dict[tuple[str, str], dict[str, str]] = {
     },
     ("src/series_thumbnail/renderer.py", "tests/series_thumbnail/test_windows.py"): {
         "if width < 1:  # which": "if False:  # which",
-        "if is_plain and (longest <= options.size or not self._has_pillow):": "if is_plain:",
+        "if is_plain and not self._has_pillow:": "if is_plain:",
         "if greys and greys.form:": "if False:",
     },
     ("src/series_thumbnail/renderer.py", "tests/series_thumbnail/test_useless_windows.py"): {
-        "and is_flat(content):": "and False:",
+        "if drawing and drawing.is_flat and greys": "if False and greys",
         "greys and (greys.window or greys.by_orthanc)": "greys and greys.by_orthanc",
-        "better if better and not is_flat(better) else content": "better",
+        "better if better and not better.is_flat else drawing": "better",
     },
     ("src/series_thumbnail/renderer.py", "tests/series_thumbnail/test_neighbours.py"): {
         " and not is_strip\n": "\n",

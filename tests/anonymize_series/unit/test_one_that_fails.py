@@ -72,7 +72,7 @@ def test_an_error_of_orthanc_that_is_about_the_file_holds_it_back_at_once(
     assert (made.work(number)["HeldBack"], made.work(number)["Attempts"]) == (1, 1)
 
 
-@pytest.mark.parametrize("code", [4, 11, 14, 16, 19, 31, 32])
+@pytest.mark.parametrize("code", [4, 11, 14, 16, 19, 31, 32, 2006])
 def test_an_error_of_orthanc_that_is_about_the_server_never_holds_an_image_back(
     start: Callable[..., Script], rest: FakeOrthanc, clock: Clock, code: int
 ) -> None:
