@@ -4,7 +4,7 @@ PYTHON := .venv/bin/python
 COG := PYTHONPATH=.:src $(PYTHON) -m cogapp -I . --markers='<<<cog >>> <<<end>>>'
 # Tests mostly wait for servers to end: more at a time than there are processors. What fails in that crowd is run once more,
 # alone: servers that had to wait for a processor are no defect, whatever fails alone is one.
-AT_A_TIME ?= 6
+AT_A_TIME ?= 8
 # For what only root may do.
 SUDO := $(if $(filter 0,$(shell id -u)),,sudo)
 ALONE := -n 0 --last-failed --last-failed-no-failures none
