@@ -27,7 +27,6 @@ TABLE: dict[tuple[str, str], dict[str, str]] = {
         "better if better and not is_flat(better) else content": "better",
     },
     ("src/series_thumbnail/renderer.py", "tests/series_thumbnail/test_neighbours.py"): {
-        " and not is_strip": "",
         "if error.status != 404:\n                raise\n            self._loopback.get(path)": "if True:\n                raise",
     },
     ("src/series_thumbnail/source.py", "tests/series_thumbnail/test_neighbours.py"): {
