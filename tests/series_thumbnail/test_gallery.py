@@ -31,6 +31,11 @@ def found(start_orthanc_for_module: StartOrthanc) -> list[Entry]:
     return entries(start_orthanc_for_module(SCRIPT, CONFIGURATION))
 
 
+def is_in_deep_colours(entry: Entry) -> bool:
+    """Whether a colour has 16 bits: Orthanc 1.13.0 has a `/preview` of these, and no `/rendered`; older ones have neither."""
+    return bool(entry.dataset.SamplesPerPixel == 3 and entry.dataset.BitsAllocated == 16)
+
+
 @pytest.fixture(scope="module")
 def drawn(found: list[Entry]) -> list[Entry]:
     """Those that have a thumbnail."""
@@ -44,7 +49,7 @@ def test_each_stored_file_has_a_thumbnail_or_an_icon(found: list[Entry]) -> None
 
 
 def test_what_orthanc_can_show_is_no_icon(found: list[Entry]) -> None:
-    icons = [entry for entry in found if entry.is_icon and entry.preview]
+    icons = [entry for entry in found if entry.is_icon and entry.preview and not is_in_deep_colours(entry)]
     assert [entry.name for entry in icons if entry.dataset.SOPClassUID != SEGMENTATION] == []
 
 
