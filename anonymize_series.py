@@ -6100,13 +6100,20 @@ class Anonymizing:
             made = self._anonymized(instance, recipe)
             return de_identified(made, original, recipe, self._pseudonyms)
         except LoopbackError as error:
-            if not _is_lasting(error, attempt):
+            if not _is_lasting(error, attempt) or self._is_fault_of(recipe, instance):
                 raise
             return f"Orthanc can't anonymize it: {one_line(error)}"
         except MemoryError:
             raise
         except Exception as error:  # noqa: BLE001 - whatever pydicom meets in a file
             return _unreadable(error)
+
+    def _is_fault_of(self, recipe: Recipe, instance: str) -> bool:
+        """Return whether Orthanc can anonymize the instance otherwise: to a DicomVersion or a value it answers 400, too."""
+        with contextlib.suppress(LoopbackError):
+            self._anonymized(instance, dataclasses.replace(recipe, replace={}, dicom_version=None))
+            return True
+        return False
 
     def _anonymized(self, instance: str, recipe: Recipe) -> bytes:
         """Return what Orthanc's own anonymization makes of an instance."""

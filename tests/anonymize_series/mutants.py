@@ -21,9 +21,10 @@ TABLE: dict[tuple[str, str], dict[str, str]] = {
         "and attempt >= MOST_ATTEMPTS and": "and attempt >= 1 and",
         " and error.code not in OF_THE_SERVER": "",
         "            except MemoryError:\n                raise\n            except": "            except",
-        "            if not _is_lasting(error, attempt):": "            if False:",
+        "if not _is_lasting(error, attempt) or self": "if self",
     },
     ("src/anonymize_series/anonymizing.py", "tests/anonymize_series/test_held_back.py"): {
+        " or self._is_fault_of(recipe, instance)": "",
         "        if recipe.whole:": "        if False:",
         "                if not makes:\n                    continue": "                if False:\n                    continue",
     },

@@ -16,7 +16,12 @@ from tests.anonymize_series.helpers import HIDDEN, OPEN, SCRIPT, anonymize, read
 
 @pytest.fixture(scope="module")
 def server(start_orthanc_for_module: StartOrthanc) -> OrthancServer:
-    recipes = {"open": OPEN, "whole": {**OPEN, "Whole": True}, "private": {**OPEN, "KeepPrivateTags": True}}
+    recipes = {
+        "open": OPEN,
+        "whole": {**OPEN, "Whole": True},
+        "private": {**OPEN, "KeepPrivateTags": True},
+        "refused": {**OPEN, "DicomVersion": "2030z"},
+    }
     return start_orthanc_for_module(
         SCRIPT,
         {"AnonymizeSeries": {"Secret": HIDDEN, "Recipes": recipes}, "StableAge": 3600, "MaximumStorageCacheSize": 0},
@@ -55,6 +60,15 @@ def test_what_can_not_be_copied_is_held_back_at_once_and_the_rest_goes(server: O
     assert (job["State"], job["HeldBack"], len(job["Copies"]), job["Attempts"]) == ("partly", 1, 2, 1), job
     [reason] = held(server, instances[1])
     assert reason.startswith(("Orthanc can't anonymize it: ", "pydicom can't read or write it: "))
+
+
+def test_a_recipe_that_orthanc_refuses_holds_no_image_back(server: OrthancServer) -> None:
+    stored = server.store(make_study(patient_id="RECIPE"))[0]
+    job = server.post(f"/anonymize-series/{stored['ParentSeries']}", {"Recipe": "refused"})["ID"]
+    found = server.wait_until(lambda: (row := server.get(f"/anonymize-series/jobs/{job}"))["Error"] and row)
+    assert (found["State"], found["HeldBack"], found["Copies"]) == ("waiting", 0, None)
+    assert "anonymize" in found["Error"]
+    assert held(server, stored["ID"]) == []
 
 
 def test_a_recipe_may_ask_for_a_series_as_a_whole_or_not_at_all(server: OrthancServer) -> None:
