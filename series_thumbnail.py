@@ -2804,10 +2804,10 @@ def image_of_pam(content: bytes) -> Any:
 
 
 class Drawing(NamedTuple):
-    """A picture as a file, and whether next to nothing can be seen in it."""
+    """A picture as a file, and the standard deviation of its values if it is known."""
 
     content: bytes
-    is_flat: bool
+    deviation: float | None = None
 
 
 def resized(image: Any, width: int, height: int, options: RenderOptions) -> Drawing:
@@ -2816,7 +2816,17 @@ def resized(image: Any, width: int, height: int, options: RenderOptions) -> Draw
 
     shrinks = width <= image.width and height <= image.height
     image = image.resize((width, height), Image.Resampling.BOX if shrinks else Image.Resampling.LANCZOS)
-    return Drawing(encoded(image, options), max(ImageStat.Stat(image).stddev) < FLAT)
+    return Drawing(encoded(image, options), max(ImageStat.Stat(image).stddev))
+
+
+def is_flat(drawing: Drawing) -> bool:
+    """Return whether next to nothing can be seen in a picture. Raises `ImportError` without Pillow."""
+    from PIL import Image, ImageStat
+
+    deviation = drawing.deviation
+    if deviation is None:
+        deviation = max(ImageStat.Stat(Image.open(io.BytesIO(drawing.content))).stddev)
+    return deviation < FLAT
 
 
 def has_pillow() -> bool:
@@ -3179,10 +3189,11 @@ class Renderer:
     def _draw(self, instance: str, source: Source, frame: Frame, options: RenderOptions) -> bytes | None:
         """Return a frame in its window, or in its own range if the window leaves nothing to be seen. Raises `LoopbackError`."""
         drawing, greys = self._draw_greys(instance, source, frame, frame.greys, options), frame.greys
-        if drawing and drawing.is_flat and greys and (greys.window or greys.by_orthanc):
+        has_window = greys and (greys.window or greys.by_orthanc) and self._has_pillow
+        if drawing and greys and has_window and is_flat(drawing):
             greys = dataclasses.replace(greys, window=None, by_orthanc=False)
             better = self._draw_greys(instance, source, frame, greys, options)
-            drawing = better if better and not better.is_flat else drawing
+            drawing = better if better and not is_flat(better) else drawing
         return drawing.content if drawing else None
 
     def _draw_greys(
@@ -3208,11 +3219,11 @@ class Renderer:
         longest = max(source.rows, source.columns)
         is_strip = min(source.rows, source.columns) * options.size < longest  # of which Orthanc would leave nothing
         is_plain = abs(math.log(frame.aspect)) <= 0.01 and not is_strip
-        if is_plain and not self._has_pillow:
+        if is_plain and (longest <= options.size or not self._has_pillow):
             side = options.size
             path = f"{path}?width={side}&height={side}&quality={options.quality or 85}{window}"
             _, content = self._loopback.request_raw("GET", path, headers={"Accept": options.mime})
-            return Drawing(content, False) if content.startswith((b"\xff\xd8\xff", b"\x89PNG")) else None
+            return Drawing(content) if content.startswith((b"\xff\xd8\xff", b"\x89PNG")) else None
         box = max(box, min(AVERAGED * options.size, longest))
         path = f"{path}?width={box}&height={box}{window}"
         _, content = self._loopback.request_raw("GET", path, headers={"Accept": PAM})

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import array
 import ast
+import io
 from typing import Any, NamedTuple
 
 from .icons import encoded
@@ -100,10 +101,10 @@ def image_of_pam(content: bytes) -> Any:
 
 
 class Drawing(NamedTuple):
-    """A picture as a file, and whether next to nothing can be seen in it."""
+    """A picture as a file, and the standard deviation of its values if it is known."""
 
     content: bytes
-    is_flat: bool
+    deviation: float | None = None
 
 
 def resized(image: Any, width: int, height: int, options: RenderOptions) -> Drawing:
@@ -112,7 +113,17 @@ def resized(image: Any, width: int, height: int, options: RenderOptions) -> Draw
 
     shrinks = width <= image.width and height <= image.height
     image = image.resize((width, height), Image.Resampling.BOX if shrinks else Image.Resampling.LANCZOS)
-    return Drawing(encoded(image, options), max(ImageStat.Stat(image).stddev) < FLAT)
+    return Drawing(encoded(image, options), max(ImageStat.Stat(image).stddev))
+
+
+def is_flat(drawing: Drawing) -> bool:
+    """Return whether next to nothing can be seen in a picture. Raises `ImportError` without Pillow."""
+    from PIL import Image, ImageStat
+
+    deviation = drawing.deviation
+    if deviation is None:
+        deviation = max(ImageStat.Stat(Image.open(io.BytesIO(drawing.content))).stddev)
+    return deviation < FLAT
 
 
 def has_pillow() -> bool:

@@ -18,13 +18,13 @@ TABLE: dict[tuple[str, str], dict[str, str]] = {
     },
     ("src/series_thumbnail/renderer.py", "tests/series_thumbnail/test_windows.py"): {
         "if width < 1:  # which": "if False:  # which",
-        "if is_plain and not self._has_pillow:": "if is_plain:",
+        "if is_plain and (longest <= options.size or not self._has_pillow):": "if is_plain:",
         "if greys and greys.form:": "if False:",
     },
     ("src/series_thumbnail/renderer.py", "tests/series_thumbnail/test_useless_windows.py"): {
-        "if drawing and drawing.is_flat and greys": "if False and greys",
+        "if drawing and greys and has_window": "if False and has_window",
         "greys and (greys.window or greys.by_orthanc)": "greys and greys.by_orthanc",
-        "better if better and not better.is_flat else drawing": "better",
+        "better if better and not is_flat(better) else drawing": "better",
     },
     ("src/series_thumbnail/renderer.py", "tests/series_thumbnail/test_neighbours.py"): {
         "if error.status != 404:\n                raise\n            self._loopback.get(path)": "if True:\n                raise",
