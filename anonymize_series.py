@@ -3993,9 +3993,8 @@ class Owing:
             time.sleep(OVERWRITTEN_SECONDS)
             places |= places_of(self._loopback, missing)
         with self._ledger.transaction() as db:
-            unfinished = self._work.find(
-                Which(ids=rows, states=("waiting", "sending", "dead"))
-            )  # it may have ended meanwhile
+            # It may have ended meanwhile.
+            unfinished = self._work.find(Which(ids=rows, states=("waiting", "sending", "dead")))
             found = {(row["id"], *places[each]) for row in unfinished for each in of_each[row["id"]] if each in places}
             db.executemany("DELETE FROM owed WHERE row=?", [(row,) for row in rows])
             db.executemany("INSERT OR IGNORE INTO owed VALUES(?,?,?)", found)
@@ -5583,8 +5582,10 @@ def _is_of_its_vr(element: Any) -> bool:
 
 def _is_our_method(element: Any, original: Any) -> bool:
     """Return whether an element says how the copy was made, by Orthanc and here, and nothing that the original said."""
-    before = text_of(original, "DeidentificationMethod")
-    return element.keyword == "DeidentificationMethod" and not (before and before in str(element.value))
+    if element.keyword != "DeidentificationMethod":
+        return False
+    before = values_of(original[element.tag]) if element.tag in original else []
+    return not any(value and value in str(element.value) for value in before)
 
 
 def codecs_of(dataset: Any) -> set[str]:
@@ -6010,6 +6011,8 @@ class Anonymizing:
                 self._register.add_copy(copy, original, instance, name)
                 self._store(copy, is_first=copy.instance not in copies)
                 copies.append(copy.instance)
+            elif recipe.whole and makes:
+                raise NotNow(f"it is held back since a moment: {copy}")  # it is looked at again from the beginning
             else:
                 held += 1
                 self._register.hold_back(instance, name, copy)
@@ -6100,7 +6103,7 @@ class Anonymizing:
             made = self._anonymized(instance, recipe)
             return de_identified(made, original, recipe, self._pseudonyms)
         except LoopbackError as error:
-            if not _is_lasting(error, attempt) or self._is_fault_of(recipe, instance):
+            if not _is_lasting(error, attempt) or self._is_fault_of(recipe, instance, attempt):
                 raise
             return f"Orthanc can't anonymize it: {one_line(error)}"
         except MemoryError:
@@ -6108,12 +6111,15 @@ class Anonymizing:
         except Exception as error:  # noqa: BLE001 - whatever pydicom meets in a file
             return _unreadable(error)
 
-    def _is_fault_of(self, recipe: Recipe, instance: str) -> bool:
+    def _is_fault_of(self, recipe: Recipe, instance: str, attempt: int) -> bool:
         """Return whether Orthanc can anonymize the instance otherwise: to a DicomVersion or a value it answers 400, too."""
-        with contextlib.suppress(LoopbackError):
+        try:
             self._anonymized(instance, dataclasses.replace(recipe, replace={}, dicom_version=None))
-            return True
-        return False
+        except LoopbackError as error:
+            if not _is_lasting(error, attempt):
+                raise
+            return False
+        return True
 
     def _anonymized(self, instance: str, recipe: Recipe) -> bytes:
         """Return what Orthanc's own anonymization makes of an instance."""

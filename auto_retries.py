@@ -3422,9 +3422,8 @@ class Owing:
             time.sleep(OVERWRITTEN_SECONDS)
             places |= places_of(self._loopback, missing)
         with self._ledger.transaction() as db:
-            unfinished = self._work.find(
-                Which(ids=rows, states=("waiting", "sending", "dead"))
-            )  # it may have ended meanwhile
+            # It may have ended meanwhile.
+            unfinished = self._work.find(Which(ids=rows, states=("waiting", "sending", "dead")))
             found = {(row["id"], *places[each]) for row in unfinished for each in of_each[row["id"]] if each in places}
             db.executemany("DELETE FROM owed WHERE row=?", [(row,) for row in rows])
             db.executemany("INSERT OR IGNORE INTO owed VALUES(?,?,?)", found)

@@ -3051,9 +3051,8 @@ class Source:
     columns: int
 
 
-UNREADABLE = Source(
-    "", "image", (), 0, 0
-)  # of an instance that Orthanc can't read: its transfer syntax is unknown to it
+# Of an instance that Orthanc can't read: its transfer syntax is unknown to it.
+UNREADABLE = Source("", "image", (), 0, 0)
 
 
 def source_of(tags: Mapping[str, Any]) -> Source:
@@ -3183,6 +3182,8 @@ class Renderer:
             except LoopbackError as error:
                 if error.status == 0:
                     raise
+            except (KeyError, ValueError):  # what Orthanc gives is no image: too short, or of another kind
+                continue
         self._log_undecodable(instance)
         return None
 

@@ -73,6 +73,8 @@ class Anonymizing:
                 self._register.add_copy(copy, original, instance, name)
                 self._store(copy, is_first=copy.instance not in copies)
                 copies.append(copy.instance)
+            elif recipe.whole and makes:
+                raise NotNow(f"it is held back since a moment: {copy}")  # it is looked at again from the beginning
             else:
                 held += 1
                 self._register.hold_back(instance, name, copy)
@@ -163,7 +165,7 @@ class Anonymizing:
             made = self._anonymized(instance, recipe)
             return de_identified(made, original, recipe, self._pseudonyms)
         except LoopbackError as error:
-            if not _is_lasting(error, attempt) or self._is_fault_of(recipe, instance):
+            if not _is_lasting(error, attempt) or self._is_fault_of(recipe, instance, attempt):
                 raise
             return f"Orthanc can't anonymize it: {one_line(error)}"
         except MemoryError:
@@ -171,12 +173,15 @@ class Anonymizing:
         except Exception as error:  # noqa: BLE001 - whatever pydicom meets in a file
             return _unreadable(error)
 
-    def _is_fault_of(self, recipe: Recipe, instance: str) -> bool:
+    def _is_fault_of(self, recipe: Recipe, instance: str, attempt: int) -> bool:
         """Return whether Orthanc can anonymize the instance otherwise: to a DicomVersion or a value it answers 400, too."""
-        with contextlib.suppress(LoopbackError):
+        try:
             self._anonymized(instance, dataclasses.replace(recipe, replace={}, dicom_version=None))
-            return True
-        return False
+        except LoopbackError as error:
+            if not _is_lasting(error, attempt):
+                raise
+            return False
+        return True
 
     def _anonymized(self, instance: str, recipe: Recipe) -> bytes:
         """Return what Orthanc's own anonymization makes of an instance."""

@@ -142,8 +142,10 @@ def _is_of_its_vr(element: Any) -> bool:
 
 def _is_our_method(element: Any, original: Any) -> bool:
     """Return whether an element says how the copy was made, by Orthanc and here, and nothing that the original said."""
-    before = text_of(original, "DeidentificationMethod")
-    return element.keyword == "DeidentificationMethod" and not (before and before in str(element.value))
+    if element.keyword != "DeidentificationMethod":
+        return False
+    before = values_of(original[element.tag]) if element.tag in original else []
+    return not any(value and value in str(element.value) for value in before)
 
 
 def codecs_of(dataset: Any) -> set[str]:

@@ -102,6 +102,8 @@ class Renderer:
             except LoopbackError as error:
                 if error.status == 0:
                     raise
+            except (KeyError, ValueError):  # what Orthanc gives is no image: too short, or of another kind
+                continue
         self._log_undecodable(instance)
         return None
 

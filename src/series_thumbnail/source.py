@@ -56,9 +56,8 @@ class Source:
     columns: int
 
 
-UNREADABLE = Source(
-    "", "image", (), 0, 0
-)  # of an instance that Orthanc can't read: its transfer syntax is unknown to it
+# Of an instance that Orthanc can't read: its transfer syntax is unknown to it.
+UNREADABLE = Source("", "image", (), 0, 0)
 
 
 def source_of(tags: Mapping[str, Any]) -> Source:

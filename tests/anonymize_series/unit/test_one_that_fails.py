@@ -100,3 +100,39 @@ def test_a_lack_of_memory_holds_no_image_back(
     eventually(lambda: made.work(number)["Attempts"] == 1)
     eventually(lambda: made.work(number)["State"] == "waiting")
     assert made.script.get(f"{NAME}/held")["Items"] == []
+
+
+def test_where_orthanc_can_not_say_whose_fault_a_refusal_is_nothing_is_held_back(
+    start: Callable[..., Script], rest: FakeOrthanc, clock: Clock
+) -> None:
+    made, answers = Anonymizing(start, rest), [rest.error(400, "Bad request"), rest.error(503, "busy")]
+
+    def refuse(*_: Any) -> Any:
+        raise answers[sum(path.endswith("/anonymize") for _, path, _ in rest.requests) % 2 - 1]
+
+    rest.answers["POST", "/instances/1/anonymize"] = refuse
+    number = made.anonymize("here")
+    eventually(lambda: made.work(number)["Error"])
+    assert (made.work(number)["State"], made.work(number)["Error"]) == ("waiting", "busy")
+    assert made.script.get(f"{NAME}/held")["Items"] == []
+
+
+def test_what_goes_whole_is_looked_at_again_if_one_image_is_held_back_in_between(
+    start: Callable[..., Script], rest: FakeOrthanc, clock: Clock
+) -> None:
+    made = Anonymizing(start, rest)
+    good = rest.answers["POST", "/instances/1/anonymize"]
+
+    def answer(*_: Any) -> Any:
+        if sum(path.endswith("/anonymize") for _, path, _ in rest.requests) < 2:
+            return good
+        raise rest.error(400, "Bad file format")
+
+    rest.answers["POST", "/instances/1/anonymize"] = answer
+    number = made.anonymize("whole")
+    eventually(lambda: made.work(number)["Error"])
+    assert made.work(number)["State"] == "waiting"
+    clock.advance(3600)
+    made.script.change("STABLE_SERIES", "another")
+    eventually(lambda: made.work(number)["State"] == "partly")
+    assert (made.work(number)["Copies"], made.stored()) == ([], [])

@@ -138,3 +138,15 @@ def test_what_is_no_identifier_reaches_no_route_of_orthanc(gallery: Gallery) -> 
 def test_a_wrong_parameter_is_a_400_and_draws_nothing(gallery: Gallery, query: str) -> None:
     assert gallery.get(query).status == 400
     assert gallery.drawn() == 0
+
+
+def test_what_orthanc_gives_and_is_no_image_is_an_icon(gallery: Gallery) -> None:
+    """Of an image of floats, for example, that ends too early."""
+    for number in range(1, 4):
+        gallery.rest.answers["GET", f"/instances/i{number}/simplified-tags"] |= {
+            "PhotometricInterpretation": "MONOCHROME2",
+            "BitsAllocated": "16",
+        }
+        gallery.rest.answers["GET", f"/instances/i{number}/numpy"] = b"\x93NUMPY\x01\x00\x04\x00{}  cut"
+    answer = gallery.get("?format=png")
+    assert (answer.status, answer.body[:4]) == (200, b"\x89PNG")
