@@ -20,6 +20,7 @@ import base64
 import builtins
 import difflib
 import functools
+import gc
 import hashlib
 import importlib
 import importlib.abc
@@ -94,8 +95,9 @@ def parse(data: bytes, name: str) -> ast.Module:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # the script's own affair, logged when it loads
-            compile(data, name, "exec", dont_inherit=True)
-            return ast.parse(data, name)
+            tree = ast.parse(data, name)
+            compile(tree, name, "exec", dont_inherit=True)
+            return tree
     except SyntaxError as error:
         raise CombineError(f"{name}, line {error.lineno or 1}: {error.msg}") from None
     except ValueError as error:
@@ -154,10 +156,21 @@ def add_files(source: Source, path: Path, name: str) -> None:
             source.trees[inner] = parse(source.files[inner], str(file))
 
 
+@functools.cache
+def nodes_of(tree: ast.Module) -> tuple[ast.AST, ...]:
+    """Return all nodes of a tree. Each tree is walked once: all scripts have half a million nodes, and twenty questions."""
+    return tuple(ast.walk(tree))
+
+
 def imported(trees: Iterable[ast.Module]) -> set[str]:
     """Collect the dotted names that are imported, at the top, lazily, or by `import_module` with a constant."""
+    return set[str]().union(*map(_imported, trees))
+
+
+@functools.cache
+def _imported(tree: ast.Module) -> frozenset[str]:
     names: set[str] = set()
-    for node in (node for tree in trees for node in ast.walk(tree)):
+    for node in nodes_of(tree):
         if isinstance(node, ast.Import):
             names.update(alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
@@ -168,7 +181,7 @@ def imported(trees: Iterable[ast.Module]) -> set[str]:
             called = function.attr if isinstance(function, ast.Attribute) else getattr(function, "id", "")
             if called in ("import_module", "__import__") and isinstance(first, ast.Constant):
                 names.add(str(first.value))
-    return names
+    return frozenset(names)
 
 
 def bundle(source: Source, given: dict[Path, Source], embed: bool) -> None:
@@ -321,7 +334,7 @@ def texts(node: ast.AST, names: Names) -> list[str]:
 def imported_values(file: str, trees: Mapping[str, ast.Module]) -> Names:
     """Return what the names are that a file imports from other files of its script, as `from .settings import NAME`."""
     found: dict[str, list[ast.expr]] = {}
-    for node in ast.walk(trees[file]):
+    for node in nodes_of(trees[file]):
         if isinstance(node, ast.ImportFrom) and (other := _file_of(_module_path(file, node), trees)):
             values = assigned(trees[other])
             for alias in node.names:
@@ -333,7 +346,7 @@ def imported_values(file: str, trees: Mapping[str, ast.Module]) -> Names:
 def imported_files(file: str, trees: Mapping[str, ast.Module]) -> list[str]:
     """Return the files of the script that a file of it imports."""
     paths: list[list[str]] = []
-    for node in ast.walk(trees[file]):
+    for node in nodes_of(trees[file]):
         if isinstance(node, ast.Import):
             paths += [alias.name.split(".") for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
@@ -357,17 +370,18 @@ def _file_of(path: list[str], trees: Mapping[str, ast.Module]) -> str | None:
 
 def reachable(node: ast.AST, names: Names, attributes: Attributes) -> Iterator[tuple[ast.AST, Names]]:
     """Walk a tree without what is under `if __name__ == "__main__"`, which Orthanc never runs; with what names may be there."""
-    yield node, names
-    if isinstance(node, FUNCTIONS):
-        names = {**names, **_parameters(node, attributes)}
-    if isinstance(node, (ast.Module, *FUNCTIONS)):
-        names = {**names, **_local(node, names)}
-    for child in ast.iter_child_nodes(node):
-        if isinstance(child, ast.If) and ast.unparse(child.test).replace("'", '"') == '__name__ == "__main__"':
-            for other in child.orelse:
-                yield from reachable(other, names, attributes)
-        else:
-            yield from reachable(child, names, attributes)
+    todo = [(node, names)]
+    while todo:
+        node, names = todo.pop()
+        if isinstance(node, ast.If) and ast.unparse(node.test).replace("'", '"') == '__name__ == "__main__"':
+            todo += [(other, names) for other in reversed(node.orelse)]
+            continue
+        yield node, names
+        if isinstance(node, FUNCTIONS):
+            names = {**names, **_parameters(node, attributes)}
+        if isinstance(node, (ast.Module, *FUNCTIONS)):
+            names = {**names, **_local(node, names)}
+        todo += [(child, names) for child in reversed(list(ast.iter_child_nodes(node)))]
 
 
 def _local(node: ast.AST, names: Names) -> dict[str, list[ast.expr]]:
@@ -388,10 +402,15 @@ def _local(node: ast.AST, names: Names) -> dict[str, list[ast.expr]]:
 
 def _own(node: ast.AST) -> Iterator[ast.AST]:
     """Walk what is inside a module or a function, without the functions and classes in it, which have names of their own."""
-    for child in ast.iter_child_nodes(node):
-        if not isinstance(child, (ast.ClassDef, ast.Lambda, *FUNCTIONS)):
-            yield child
-            yield from _own(child)
+    todo = [node]
+    while todo:
+        inner = [
+            child
+            for child in ast.iter_child_nodes(todo.pop())
+            if not isinstance(child, (ast.ClassDef, ast.Lambda, *FUNCTIONS))
+        ]
+        yield from inner
+        todo += reversed(inner)
 
 
 def _of_loop(loop: ast.For, names: Names) -> Iterator[tuple[str, list[ast.expr]]]:
@@ -437,7 +456,7 @@ def attributes_of(trees: Iterable[ast.Module]) -> Attributes:
     """Return, of each class of a script, what it is made with: `forwarder.name` is what `Forwarder(…)` gets for `name`."""
     parameters: dict[str, list[str]] = {}
     calls: dict[str, list[ast.Call]] = {}
-    for node in (node for tree in trees for node in ast.walk(tree)):
+    for node in (node for tree in trees for node in nodes_of(tree)):
         if isinstance(node, ast.ClassDef):
             for method in node.body:
                 if isinstance(method, ast.FunctionDef) and method.name == "__init__":
@@ -706,14 +725,18 @@ def loaded(source: Source) -> list[ast.Module]:
 
 def _imports(tree: ast.Module, in_functions: bool = True) -> ast.Module:
     """Return the import statements of a tree, without those in a `try` that catches their failure."""
-    left_out = {
-        id(inner)
-        for node in ast.walk(tree)
-        for statement in _left_out(node, in_functions)
-        for inner in ast.walk(statement)
-    }
-    kept = (node for node in ast.walk(tree) if isinstance(node, ast.Import | ast.ImportFrom))
-    return ast.Module([node for node in kept if id(node) not in left_out], [])
+    kept = _statements(tree, in_functions)
+    return ast.Module([node for node in kept if isinstance(node, ast.Import | ast.ImportFrom)], [])
+
+
+def _statements(node: ast.AST, in_functions: bool) -> Iterator[ast.AST]:
+    """Yield a statement and those in it, without what is left out; expressions are not looked at."""
+    yield node
+    left_out = _left_out(node, in_functions)
+    for part in ("body", "handlers", "orelse", "finalbody", "cases"):
+        for inner in getattr(node, part, ()):
+            if inner not in left_out:
+                yield from _statements(inner, in_functions)
 
 
 def _left_out(node: ast.AST, in_functions: bool) -> list[ast.stmt]:
@@ -896,7 +919,7 @@ def route_functions(source: Source) -> dict[str, int]:
     """Return the functions of a script that register a route for others: name, and which parameter is the route."""
     found = {}
     for tree in source.trees.values():
-        for function in (node for node in ast.walk(tree) if isinstance(node, FUNCTIONS)):
+        for function in (node for node in nodes_of(tree) if isinstance(node, FUNCTIONS)):
             parameters = [each.arg for each in function.args.args if each.arg not in ("self", "cls")]
             for node in ast.walk(function):
                 if isinstance(node, ast.Call) and node.args and _called(node) == REGISTER_ROUTE:
@@ -952,7 +975,7 @@ def conflicts(sources: list[Source]) -> Iterator[str]:
 
 def leaves_routes_to_runtime(source: Source) -> bool:
     """Return whether a script hands `RUNTIME_ROUTES` over to the runtime (`common.status`), which answers for all scripts."""
-    nodes = itertools.chain.from_iterable(ast.walk(tree) for tree in source.trees.values())
+    nodes = itertools.chain.from_iterable(map(nodes_of, source.trees.values()))
     return any(isinstance(node, ast.Constant) and node.value == HAND_OVER for node in nodes)
 
 
@@ -1899,4 +1922,5 @@ def main(words: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
+    gc.disable()  # it would look through half a million nodes again and again, half of the time, and find nothing to free
     sys.exit(main())

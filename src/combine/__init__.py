@@ -13,6 +13,7 @@ It needs Python 3.11 or newer and nothing else; copy this one file wherever it i
 from __future__ import annotations
 
 import argparse
+import gc
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -132,4 +133,5 @@ def main(words: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
+    gc.disable()  # it would look through half a million nodes again and again, half of the time, and find nothing to free
     sys.exit(main())

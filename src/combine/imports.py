@@ -57,14 +57,18 @@ def loaded(source: Source) -> list[ast.Module]:
 
 def _imports(tree: ast.Module, in_functions: bool = True) -> ast.Module:
     """Return the import statements of a tree, without those in a `try` that catches their failure."""
-    left_out = {
-        id(inner)
-        for node in ast.walk(tree)
-        for statement in _left_out(node, in_functions)
-        for inner in ast.walk(statement)
-    }
-    kept = (node for node in ast.walk(tree) if isinstance(node, ast.Import | ast.ImportFrom))
-    return ast.Module([node for node in kept if id(node) not in left_out], [])
+    kept = _statements(tree, in_functions)
+    return ast.Module([node for node in kept if isinstance(node, ast.Import | ast.ImportFrom)], [])
+
+
+def _statements(node: ast.AST, in_functions: bool) -> Iterator[ast.AST]:
+    """Yield a statement and those in it, without what is left out; expressions are not looked at."""
+    yield node
+    left_out = _left_out(node, in_functions)
+    for part in ("body", "handlers", "orelse", "finalbody", "cases"):
+        for inner in getattr(node, part, ()):
+            if inner not in left_out:
+                yield from _statements(inner, in_functions)
 
 
 def _left_out(node: ast.AST, in_functions: bool) -> list[ast.stmt]:

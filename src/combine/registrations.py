@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from combine.runtime.routes import SHARED, collide, single_owner
-from combine.sources import Source
+from combine.sources import Source, nodes_of
 from combine.texts import FUNCTIONS, attributes_of, imported_values, reachable, texts
 
 REGISTER_ROUTE = "RegisterRestCallback"
@@ -30,7 +30,7 @@ def route_functions(source: Source) -> dict[str, int]:
     """Return the functions of a script that register a route for others: name, and which parameter is the route."""
     found = {}
     for tree in source.trees.values():
-        for function in (node for node in ast.walk(tree) if isinstance(node, FUNCTIONS)):
+        for function in (node for node in nodes_of(tree) if isinstance(node, FUNCTIONS)):
             parameters = [each.arg for each in function.args.args if each.arg not in ("self", "cls")]
             for node in ast.walk(function):
                 if isinstance(node, ast.Call) and node.args and _called(node) == REGISTER_ROUTE:
@@ -86,7 +86,7 @@ def conflicts(sources: list[Source]) -> Iterator[str]:
 
 def leaves_routes_to_runtime(source: Source) -> bool:
     """Return whether a script hands `RUNTIME_ROUTES` over to the runtime (`common.status`), which answers for all scripts."""
-    nodes = itertools.chain.from_iterable(ast.walk(tree) for tree in source.trees.values())
+    nodes = itertools.chain.from_iterable(map(nodes_of, source.trees.values()))
     return any(isinstance(node, ast.Constant) and node.value == HAND_OVER for node in nodes)
 
 

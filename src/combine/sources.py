@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import importlib.machinery
 import itertools
 import sys
@@ -50,8 +51,9 @@ def parse(data: bytes, name: str) -> ast.Module:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # the script's own affair, logged when it loads
-            compile(data, name, "exec", dont_inherit=True)
-            return ast.parse(data, name)
+            tree = ast.parse(data, name)
+            compile(tree, name, "exec", dont_inherit=True)
+            return tree
     except SyntaxError as error:
         raise CombineError(f"{name}, line {error.lineno or 1}: {error.msg}") from None
     except ValueError as error:
@@ -110,10 +112,21 @@ def add_files(source: Source, path: Path, name: str) -> None:
             source.trees[inner] = parse(source.files[inner], str(file))
 
 
+@functools.cache
+def nodes_of(tree: ast.Module) -> tuple[ast.AST, ...]:
+    """Return all nodes of a tree. Each tree is walked once: all scripts have half a million nodes, and twenty questions."""
+    return tuple(ast.walk(tree))
+
+
 def imported(trees: Iterable[ast.Module]) -> set[str]:
     """Collect the dotted names that are imported, at the top, lazily, or by `import_module` with a constant."""
+    return set[str]().union(*map(_imported, trees))
+
+
+@functools.cache
+def _imported(tree: ast.Module) -> frozenset[str]:
     names: set[str] = set()
-    for node in (node for tree in trees for node in ast.walk(tree)):
+    for node in nodes_of(tree):
         if isinstance(node, ast.Import):
             names.update(alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
@@ -124,7 +137,7 @@ def imported(trees: Iterable[ast.Module]) -> set[str]:
             called = function.attr if isinstance(function, ast.Attribute) else getattr(function, "id", "")
             if called in ("import_module", "__import__") and isinstance(first, ast.Constant):
                 names.add(str(first.value))
-    return names
+    return frozenset(names)
 
 
 def bundle(source: Source, given: dict[Path, Source], embed: bool) -> None:

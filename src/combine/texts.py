@@ -8,6 +8,8 @@ import itertools
 from collections.abc import Iterable, Iterator, Mapping
 from typing import TypeAlias
 
+from combine.sources import nodes_of
+
 Names: TypeAlias = Mapping[
     str, list[ast.expr]
 ]  # what each name may be; an empty list: something that is not written down
@@ -55,7 +57,7 @@ def texts(node: ast.AST, names: Names) -> list[str]:
 def imported_values(file: str, trees: Mapping[str, ast.Module]) -> Names:
     """Return what the names are that a file imports from other files of its script, as `from .settings import NAME`."""
     found: dict[str, list[ast.expr]] = {}
-    for node in ast.walk(trees[file]):
+    for node in nodes_of(trees[file]):
         if isinstance(node, ast.ImportFrom) and (other := _file_of(_module_path(file, node), trees)):
             values = assigned(trees[other])
             for alias in node.names:
@@ -67,7 +69,7 @@ def imported_values(file: str, trees: Mapping[str, ast.Module]) -> Names:
 def imported_files(file: str, trees: Mapping[str, ast.Module]) -> list[str]:
     """Return the files of the script that a file of it imports."""
     paths: list[list[str]] = []
-    for node in ast.walk(trees[file]):
+    for node in nodes_of(trees[file]):
         if isinstance(node, ast.Import):
             paths += [alias.name.split(".") for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
@@ -91,17 +93,18 @@ def _file_of(path: list[str], trees: Mapping[str, ast.Module]) -> str | None:
 
 def reachable(node: ast.AST, names: Names, attributes: Attributes) -> Iterator[tuple[ast.AST, Names]]:
     """Walk a tree without what is under `if __name__ == "__main__"`, which Orthanc never runs; with what names may be there."""
-    yield node, names
-    if isinstance(node, FUNCTIONS):
-        names = {**names, **_parameters(node, attributes)}
-    if isinstance(node, (ast.Module, *FUNCTIONS)):
-        names = {**names, **_local(node, names)}
-    for child in ast.iter_child_nodes(node):
-        if isinstance(child, ast.If) and ast.unparse(child.test).replace("'", '"') == '__name__ == "__main__"':
-            for other in child.orelse:
-                yield from reachable(other, names, attributes)
-        else:
-            yield from reachable(child, names, attributes)
+    todo = [(node, names)]
+    while todo:
+        node, names = todo.pop()
+        if isinstance(node, ast.If) and ast.unparse(node.test).replace("'", '"') == '__name__ == "__main__"':
+            todo += [(other, names) for other in reversed(node.orelse)]
+            continue
+        yield node, names
+        if isinstance(node, FUNCTIONS):
+            names = {**names, **_parameters(node, attributes)}
+        if isinstance(node, (ast.Module, *FUNCTIONS)):
+            names = {**names, **_local(node, names)}
+        todo += [(child, names) for child in reversed(list(ast.iter_child_nodes(node)))]
 
 
 def _local(node: ast.AST, names: Names) -> dict[str, list[ast.expr]]:
@@ -122,10 +125,15 @@ def _local(node: ast.AST, names: Names) -> dict[str, list[ast.expr]]:
 
 def _own(node: ast.AST) -> Iterator[ast.AST]:
     """Walk what is inside a module or a function, without the functions and classes in it, which have names of their own."""
-    for child in ast.iter_child_nodes(node):
-        if not isinstance(child, (ast.ClassDef, ast.Lambda, *FUNCTIONS)):
-            yield child
-            yield from _own(child)
+    todo = [node]
+    while todo:
+        inner = [
+            child
+            for child in ast.iter_child_nodes(todo.pop())
+            if not isinstance(child, (ast.ClassDef, ast.Lambda, *FUNCTIONS))
+        ]
+        yield from inner
+        todo += reversed(inner)
 
 
 def _of_loop(loop: ast.For, names: Names) -> Iterator[tuple[str, list[ast.expr]]]:
@@ -171,7 +179,7 @@ def attributes_of(trees: Iterable[ast.Module]) -> Attributes:
     """Return, of each class of a script, what it is made with: `forwarder.name` is what `Forwarder(…)` gets for `name`."""
     parameters: dict[str, list[str]] = {}
     calls: dict[str, list[ast.Call]] = {}
-    for node in (node for tree in trees for node in ast.walk(tree)):
+    for node in (node for tree in trees for node in nodes_of(tree)):
         if isinstance(node, ast.ClassDef):
             for method in node.body:
                 if isinstance(method, ast.FunctionDef) and method.name == "__init__":
