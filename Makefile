@@ -7,6 +7,8 @@ COG := PYTHONPATH=.:src $(PYTHON) -m cogapp -I . --markers='<<<cog >>> <<<end>>>
 AT_A_TIME ?= 8
 # For what only root may do.
 SUDO := $(if $(filter 0,$(shell id -u)),,sudo)
+# Python keeps what it has compiled, also in a container whose image says not to: else each of the eight compiles all tests.
+unexport PYTHONDONTWRITEBYTECODE
 ALONE := -n 0 --last-failed --last-failed-no-failures none
 
 .PHONY: build demo dev test test-all image-test fresh-debian mutate check docs docs-answers docs-images gallery release help clean

@@ -42,6 +42,12 @@ def api(version: str) -> dict[str, Any]:
     return content
 
 
+@functools.lru_cache(maxsize=64)
+def _compiled(source: str, path: str) -> types.CodeType:
+    """Compile a script once, though each test runs it anew: a large one takes longer than most tests."""
+    return compile(source, path, "exec")
+
+
 class StandIn:
     """One `orthanc` module, of one version of the plugin, and what a test says to it and sees of it.
 
@@ -154,7 +160,7 @@ class StandIn:
         module.__file__ = str(path)
         sys.modules[path.stem] = module  # dataclasses look their own module up
         self._modules.append(path.stem)
-        exec(compile(source, str(path), "exec"), module.__dict__)  # noqa: S102 (a script is run)
+        exec(_compiled(source, str(path)), module.__dict__)  # noqa: S102 (a script is run)
         return module
 
     def assert_logged(self, text: str, level: str | None = None) -> None:

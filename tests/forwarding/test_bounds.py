@@ -57,7 +57,7 @@ def test_a_bound_holds_over_kill_and_failures(start_orthanc: StartOrthanc) -> No
         assert node.most_at_once == 1
 
 
-@pytest.mark.parametrize("bad", [{"seconds_per_image": 60.0}, {"seconds_per_image": 3.0}, {"never_answers": True}])
+@pytest.mark.parametrize("bad", [{"seconds_per_image": 3.0}, {"never_answers": True}])
 def test_one_bad_destination_of_eight_does_not_starve_the_others(
     start_orthanc: StartOrthanc, bad: dict[str, Any]
 ) -> None:

@@ -3,12 +3,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 
 import pytest
 
 from testing.pytest_plugin import StartOrthanc
-from tests.series_thumbnail.gallery import CONFIGURATION, SIZE, Entry, colour, deviation, entries, write_page
+from tests.series_thumbnail.gallery import CONFIGURATION, FOLDER, SIZE, Entry, colour, deviation, entries, write_page
 from tests.series_thumbnail.helpers import SCRIPT
 
 # Cut-outs of 16 x 16 pixels whose values are a small part of the window that the whole image had: dim, and still to be seen.
@@ -83,11 +82,10 @@ def test_colours_are_shown_where_there_are_colours(drawn: list[Entry]) -> None:
     assert sum(colour(one) > 5 for _, one, _ in pairs if one) > 20
 
 
-def test_the_page_shows_each_stored_file(found: list[Entry], tmp_path: Path) -> None:
-    folder = tmp_path / "gallery"
-    write_page(found, folder)
-    page = (folder / "index.html").read_text(encoding="utf-8")
+def test_the_page_shows_each_stored_file(found: list[Entry]) -> None:
+    write_page(found, FOLDER)  # where `make gallery` has it: to be looked at after a run of the tests
+    page = (FOLDER / "index.html").read_text(encoding="utf-8")
     assert [entry.name for entry in found if entry.name not in page] == []
     pictures = [one for entry in found for one in (entry.thumbnail, entry.preview) if one]
-    assert len(list(folder.glob("*.png"))) == len(pictures)
+    assert len(list(FOLDER.glob("*.png"))) == len(pictures)
     assert "MR, MONOCHROME2, Explicit VR Little Endian, likeness 0.9" in page
