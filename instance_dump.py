@@ -382,8 +382,8 @@ def _meant(key: str, known: Mapping[str, str], below: Mapping[str, str]) -> str:
     if re.match(r"[\W_]|comment", key):  # JSON has no comments, hence this habit; Orthanc's has
         return f"{allowed}; write a comment as // ..."
     parts = [each for each in known if len(key) > 4 and each.endswith(key)]
-    near = difflib.get_close_matches(key, known, 1, 0.6)  # below, Modality would be Priority
-    meant = below.get(key) or next((known[each] for each in (parts if len(parts) == 1 else near)), None)
+    near = difflib.get_close_matches(key, known, 1, 0.8) or parts or difflib.get_close_matches(key, known, 1, 0.6)
+    meant = below.get(key) or next((known[each] for each in near), None)  # below 0.6, Modality would be Priority
     return f"did you mean {meant}?" if meant else allowed
 
 

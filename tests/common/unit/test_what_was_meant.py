@@ -20,8 +20,13 @@ class Retry:
 class Settings:
     alternates: dict[str, Any] = dataclasses.field(default_factory=dict)
     alternates_after_minutes: float = 15
+    destinations: tuple[str, ...] = ()
+    max_per_destination: int = 0
     priority: int = 0
     retry: Retry = dataclasses.field(default=Retry())
+
+
+ALL = "allowed: Alternates, AlternatesAfterMinutes, Destinations, MaxPerDestination, Priority, Retry"
 
 
 @pytest.mark.parametrize(
@@ -30,9 +35,16 @@ class Settings:
         ("AfterMinutes", "did you mean AlternatesAfterMinutes?"),
         ("GiveUpHours", "did you mean Retry.GiveUpHours?"),
         ("giveuphours", "did you mean Retry.GiveUpHours?"),
-        ("Modality", "allowed: Alternates, AlternatesAfterMinutes, Priority, Retry"),
-        ("_comment", "allowed: Alternates, AlternatesAfterMinutes, Priority, Retry; write a comment as // ..."),
-        ("//", "allowed: Alternates, AlternatesAfterMinutes, Priority, Retry; write a comment as // ..."),
+        ("Modality", ALL),
+        (
+            "_comment",
+            ALL + "; write a comment as // ...",
+        ),
+        (
+            "//",
+            ALL + "; write a comment as // ...",
+        ),
+        ("Destination", "did you mean Destinations?"),
         ("Priorty", "did you mean Priority?"),
     ],
 )
