@@ -381,11 +381,18 @@ def removed_keys(cls: type[Any]) -> dict[str, str]:
 
 
 def wrong_keys(
-    path: str, found: Iterable[str], known: Iterable[str], removed: Mapping[str, str] = types.MappingProxyType({})
+    path: str,
+    found: Iterable[str],
+    known: Iterable[str],
+    removed: Mapping[str, str] = types.MappingProxyType({}),
+    below: Mapping[str, str] = types.MappingProxyType({}),
 ) -> str | None:
     """Return what is wrong with the keys of an object: each that is not known, with the nearest known one.
 
-    `removed` : keys that were known once, each with what happens now.
+    Parameters
+    ----------
+    removed : keys that were known once, each with what happens now.
+    below : keys of the objects in this one, in lower case, each with its path from here: `Retry.GiveUpHours`.
     """
     by_lower = {key.lower(): key for key in known}
     known, complaints = set(by_lower.values()), []
@@ -393,10 +400,19 @@ def wrong_keys(
         if key in removed:
             complaints.append(f"{path}.{key} is gone: {removed[key]}")
             continue
-        near = difflib.get_close_matches(key.lower(), by_lower, 1, 0.5)
-        meant = f"did you mean {by_lower[near[0]]}?" if near else f"allowed: {', '.join(by_lower.values()) or 'none'}"
-        complaints.append(f"{path}.{_printable(key)} is not a known key ({meant})")
+        complaints.append(f"{path}.{_printable(key)} is not a known key ({_meant(key.lower(), by_lower, below)})")
     return "; ".join(complaints) or None
+
+
+def _meant(key: str, known: Mapping[str, str], below: Mapping[str, str]) -> str:
+    """Return which key somebody may have meant, all in lower case; if none is near, what is allowed."""
+    allowed = f"allowed: {', '.join(known.values()) or 'none'}"
+    if re.match(r"[\W_]|comment", key):  # JSON has no comments, hence this habit; Orthanc's has
+        return f"{allowed}; write a comment as // ..."
+    parts = [each for each in known if len(key) > 4 and each.endswith(key)]
+    near = difflib.get_close_matches(key, known, 1, 0.8) or parts or difflib.get_close_matches(key, known, 1, 0.6)
+    meant = below.get(key) or next((known[each] for each in near), None)  # below 0.6, Modality would be Priority
+    return f"did you mean {meant}?" if meant else allowed
 
 
 def _fields(cls: type[Any]) -> dict[str, dataclasses.Field[Any]]:
@@ -418,7 +434,13 @@ def _wrong_keys_below(hint: Any, path: str, found: Any) -> Iterator[str]:
     elif isinstance(found, dict) and dataclasses.is_dataclass(hint):
         cls = typing.cast("type[Any]", hint)
         fields, hints = _fields(cls), typing.get_type_hints(cls)
-        if complaint := wrong_keys(path, found, fields, removed_keys(cls)):
+        below = {
+            key_of(inner).lower(): f"{key}.{key_of(inner)}"
+            for key, field in fields.items()
+            if dataclasses.is_dataclass(hints[field.name])
+            for inner in dataclasses.fields(hints[field.name])
+        }
+        if complaint := wrong_keys(path, found, fields, removed_keys(cls), below):
             yield complaint
         for key in [key for key in fields if key in found]:
             yield from _wrong_keys_below(hints[fields[key].name], f"{path}.{key}", found[key])
@@ -1534,21 +1556,30 @@ def wrong_with(rule: Rule, extra_tags: Iterable[str] = ()) -> str | None:
     for tag, wanted in rule.query.items():
         if tag in below or (tag == "ModalitiesInStudy" and rule.level != "Study"):
             return f"Query.{tag}: a {rule.level} can't be asked for it, allowed: {', '.join(sorted(answered | set(extra_tags)))}"
-        if not isinstance(wanted, str):
-            return f"Query.{tag}: found {wanted!r}, allowed: a text (several values by a backslash)"
-        # DICOM finds all by what names no value: only a `*` that a person wrote may.
-        if wanted != "*" and any(not part.strip(" *-") for part in wanted.split("\\")):
-            return (
-                f"Query.{tag}: found {wanted!r}, which everything matches (is the environment variable set?), allowed: a text; "
-                "to set no condition, leave the key out"
-            )
-        if tag == "ModalitiesInStudy" and ("*" in wanted or "?" in wanted):
-            return f"Query.{tag}: wildcards are not answered by every Orthanc, allowed: a list as CT\\MR"
+        if complaint := _wrong_with_value(tag, wanted):
+            return f"Query.{tag}: {complaint}"
     if wrong := [method for method in rule.origin.method if method not in METHODS]:
         return f"Origin.Method: found {wrong[0]!r}, allowed: {', '.join(METHODS)}"
     path, _, function = rule.matcher.rpartition(":")
     if rule.matcher and not (path.endswith(".py") and function.isidentifier()):
         return f"Matcher: found {rule.matcher!r}, allowed: module.py:function"
+    return None
+
+
+def _wrong_with_value(tag: str, wanted: Any) -> str | None:
+    """Return why a condition of a `Query` can't be meant so, and what is allowed; None if it can."""
+    if not isinstance(wanted, str):
+        return f"found {wanted!r}, allowed: a text (several values by a backslash)"
+    # DICOM finds all by what names no value: only a `*` that a person wrote may.
+    if wanted != "*" and any(not part.strip(" *-") for part in wanted.split("\\")):
+        return (
+            f"found {wanted!r}, which everything matches (is the environment variable set?), allowed: a text; "
+            "to set no condition, leave the key out"
+        )
+    if tag == "ModalitiesInStudy" and ("*" in wanted or "?" in wanted):
+        return "wildcards are not answered by every Orthanc, allowed: a list as CT\\MR"
+    if tag.endswith("Date") and any(part.count("-") > 1 for part in wanted.split("\\")):  # to DICOM a range of nothing
+        return f"found {wanted!r}, allowed: a day as 20240131, or a range as 20240101-20240131"
     return None
 
 
@@ -3353,9 +3384,13 @@ class Peers:
         if http.HTTPStatus.MULTIPLE_CHOICES <= status < http.HTTPStatus.BAD_REQUEST:
             raise MisconfiguredError(redirected(name, self.settings(name)["Url"], headers.get("Location", "")))
         if status != http.HTTPStatus.OK:
-            raise MisconfiguredError(
-                f"{name} answers {status} to GET /system, which its user in OrthancPeers must be allowed to see"
+            is_denied = status in (http.HTTPStatus.UNAUTHORIZED, http.HTTPStatus.FORBIDDEN)
+            why = (
+                ", which its user in OrthancPeers must be allowed to see"
+                if is_denied
+                else ": is its URL in OrthancPeers right?"
             )
+            raise MisconfiguredError(f"{name} answers {status} to GET /system{why}")
         _raise_unless_orthanc(name, content)
 
     def _check_over_orthanc(self, name: str) -> None:

@@ -342,11 +342,18 @@ def removed_keys(cls: type[Any]) -> dict[str, str]:
 
 
 def wrong_keys(
-    path: str, found: Iterable[str], known: Iterable[str], removed: Mapping[str, str] = types.MappingProxyType({})
+    path: str,
+    found: Iterable[str],
+    known: Iterable[str],
+    removed: Mapping[str, str] = types.MappingProxyType({}),
+    below: Mapping[str, str] = types.MappingProxyType({}),
 ) -> str | None:
     """Return what is wrong with the keys of an object: each that is not known, with the nearest known one.
 
-    `removed` : keys that were known once, each with what happens now.
+    Parameters
+    ----------
+    removed : keys that were known once, each with what happens now.
+    below : keys of the objects in this one, in lower case, each with its path from here: `Retry.GiveUpHours`.
     """
     by_lower = {key.lower(): key for key in known}
     known, complaints = set(by_lower.values()), []
@@ -354,10 +361,19 @@ def wrong_keys(
         if key in removed:
             complaints.append(f"{path}.{key} is gone: {removed[key]}")
             continue
-        near = difflib.get_close_matches(key.lower(), by_lower, 1, 0.5)
-        meant = f"did you mean {by_lower[near[0]]}?" if near else f"allowed: {', '.join(by_lower.values()) or 'none'}"
-        complaints.append(f"{path}.{_printable(key)} is not a known key ({meant})")
+        complaints.append(f"{path}.{_printable(key)} is not a known key ({_meant(key.lower(), by_lower, below)})")
     return "; ".join(complaints) or None
+
+
+def _meant(key: str, known: Mapping[str, str], below: Mapping[str, str]) -> str:
+    """Return which key somebody may have meant, all in lower case; if none is near, what is allowed."""
+    allowed = f"allowed: {', '.join(known.values()) or 'none'}"
+    if re.match(r"[\W_]|comment", key):  # JSON has no comments, hence this habit; Orthanc's has
+        return f"{allowed}; write a comment as // ..."
+    parts = [each for each in known if len(key) > 4 and each.endswith(key)]
+    near = difflib.get_close_matches(key, known, 1, 0.8) or parts or difflib.get_close_matches(key, known, 1, 0.6)
+    meant = below.get(key) or next((known[each] for each in near), None)  # below 0.6, Modality would be Priority
+    return f"did you mean {meant}?" if meant else allowed
 
 
 def _fields(cls: type[Any]) -> dict[str, dataclasses.Field[Any]]:
@@ -379,7 +395,13 @@ def _wrong_keys_below(hint: Any, path: str, found: Any) -> Iterator[str]:
     elif isinstance(found, dict) and dataclasses.is_dataclass(hint):
         cls = typing.cast("type[Any]", hint)
         fields, hints = _fields(cls), typing.get_type_hints(cls)
-        if complaint := wrong_keys(path, found, fields, removed_keys(cls)):
+        below = {
+            key_of(inner).lower(): f"{key}.{key_of(inner)}"
+            for key, field in fields.items()
+            if dataclasses.is_dataclass(hints[field.name])
+            for inner in dataclasses.fields(hints[field.name])
+        }
+        if complaint := wrong_keys(path, found, fields, removed_keys(cls), below):
             yield complaint
         for key in [key for key in fields if key in found]:
             yield from _wrong_keys_below(hints[fields[key].name], f"{path}.{key}", found[key])
@@ -3792,21 +3814,30 @@ def wrong_with(rule: Rule, extra_tags: Iterable[str] = ()) -> str | None:
     for tag, wanted in rule.query.items():
         if tag in below or (tag == "ModalitiesInStudy" and rule.level != "Study"):
             return f"Query.{tag}: a {rule.level} can't be asked for it, allowed: {', '.join(sorted(answered | set(extra_tags)))}"
-        if not isinstance(wanted, str):
-            return f"Query.{tag}: found {wanted!r}, allowed: a text (several values by a backslash)"
-        # DICOM finds all by what names no value: only a `*` that a person wrote may.
-        if wanted != "*" and any(not part.strip(" *-") for part in wanted.split("\\")):
-            return (
-                f"Query.{tag}: found {wanted!r}, which everything matches (is the environment variable set?), allowed: a text; "
-                "to set no condition, leave the key out"
-            )
-        if tag == "ModalitiesInStudy" and ("*" in wanted or "?" in wanted):
-            return f"Query.{tag}: wildcards are not answered by every Orthanc, allowed: a list as CT\\MR"
+        if complaint := _wrong_with_value(tag, wanted):
+            return f"Query.{tag}: {complaint}"
     if wrong := [method for method in rule.origin.method if method not in METHODS]:
         return f"Origin.Method: found {wrong[0]!r}, allowed: {', '.join(METHODS)}"
     path, _, function = rule.matcher.rpartition(":")
     if rule.matcher and not (path.endswith(".py") and function.isidentifier()):
         return f"Matcher: found {rule.matcher!r}, allowed: module.py:function"
+    return None
+
+
+def _wrong_with_value(tag: str, wanted: Any) -> str | None:
+    """Return why a condition of a `Query` can't be meant so, and what is allowed; None if it can."""
+    if not isinstance(wanted, str):
+        return f"found {wanted!r}, allowed: a text (several values by a backslash)"
+    # DICOM finds all by what names no value: only a `*` that a person wrote may.
+    if wanted != "*" and any(not part.strip(" *-") for part in wanted.split("\\")):
+        return (
+            f"found {wanted!r}, which everything matches (is the environment variable set?), allowed: a text; "
+            "to set no condition, leave the key out"
+        )
+    if tag == "ModalitiesInStudy" and ("*" in wanted or "?" in wanted):
+        return "wildcards are not answered by every Orthanc, allowed: a list as CT\\MR"
+    if tag.endswith("Date") and any(part.count("-") > 1 for part in wanted.split("\\")):  # to DICOM a range of nothing
+        return f"found {wanted!r}, allowed: a day as 20240131, or a range as 20240101-20240131"
     return None
 
 
@@ -3944,6 +3975,11 @@ class ForwardingSettings:
     )
 
 
+def section_of(name: str) -> str:
+    """Return the section of a script, from its name with dashes."""
+    return "".join(map(str.capitalize, name.split("-")))
+
+
 def may_overwrite(configuration: Mapping[str, Any]) -> bool:
     """Return whether the same instance can come again with another content."""
     return configuration.get("OverwriteInstances", False) not in (False, "Never", "IfChanged")
@@ -3959,8 +3995,8 @@ def wrong_with_settings(
             return f"Rules[{number}].{complaint}"
     if settings.delete_after_forward and configuration.get("OverwriteInstances", False) not in (False, "Never"):
         return (
-            'DeleteAfterForward: found true, allowed is false where "OverwriteInstances" is on: what comes anew under the '
-            "same identifier could be deleted for what was proved before"
+            'DeleteAfterForward: found true, allowed is false where "OverwriteInstances" is on: a new image of the '
+            "same identifier could be deleted because an older one was proved"
         )
     for name, options in settings.destination_options.items():
         if reserved := [key for key in options.options if key in RESERVED_STORE_OPTIONS]:
@@ -4587,6 +4623,9 @@ class Destinations:
     def __init__(self, context: Context, changed: threading.Event) -> None:
         self._name, self._transport, self._settings = context.name, context.transport, context.settings
         self._rules, self._loopback = context.rules, context.loopback
+        self._all_alternates = (context.settings.alternates, *(rule.alternates for rule in context.rules))
+        section = section_of(context.name)
+        self._missing_section = "" if section in context.configuration else section
         self._ledger, self._wake = context.ledger, context.wake
         self._known: dict[str, Mapping[str, Any]] = {}
         self._last: dict[str, Mapping[str, Any]] = {}  # also of those that Orthanc knows no more
@@ -4728,16 +4767,24 @@ class Destinations:
         return options is None or is_open(options.windows, datetime.datetime.now())  # noqa: DTZ005 - local, as written
 
     def _alternates(self) -> set[str]:
-        several = (self._settings.alternates, *(rule.alternates for rule in self._rules))
-        return {name for alternates in several for names in alternates.values() for name in names}
+        return {name for alternates in self._all_alternates for names in alternates.values() for name in names}
+
+    def _replaced(self) -> set[str]:
+        return {name for alternates in self._all_alternates for name in alternates}
 
     def _log_unknown(self) -> None:
         of_rules = (name for rule in self._rules for name in rule.destinations or ())
         wanted = {*(self._settings.destinations or ()), *of_rules}
+        if self._missing_section and self._known:
+            orthanc.LogWarning(
+                f"{self._name}: the configuration has no section {self._missing_section}, so every study is sent to every "
+                f"destination that Orthanc knows: {', '.join(self._known)}"
+            )
         self.unknown, self.missing = "", sorted(wanted - self._known.keys())
         if self.missing:
+            missing = ", ".join(_hinted(each, self._known) for each in self.missing)
             self.unknown = (
-                f"Destinations names {', '.join(self.missing)}, which Orthanc does not know; "
+                f"Destinations names {missing}, which Orthanc does not know; "
                 f"known are: {', '.join(self._known) or 'none'}. The others are served, and what arrives for it waits."
             )
             orthanc.LogError(f"{self._name}: {self.unknown}")
@@ -4746,11 +4793,27 @@ class Destinations:
                 f"{self._name}: Alternates names {one_line(', '.join(unknown))}, which Orthanc does not know (yet); "
                 f"known are: {', '.join(self._known) or 'none'}. Nothing goes there."
             )
+        if unknown := sorted(self._replaced() - self._known.keys() - wanted):
+            orthanc.LogWarning(
+                f"{self._name}: Alternates are for {one_line(', '.join(unknown))}, which Orthanc does not know (yet); "
+                f"known are: {', '.join(self._known) or 'none'}. These alternates have no effect."
+            )
         if unknown := sorted(self._settings.destination_options.keys() - self._known.keys() - wanted):
             orthanc.LogWarning(
                 f"{self._name}: DestinationOptions names {one_line(', '.join(unknown))}, which Orthanc does not know (yet); "
                 f"known are: {', '.join(self._known) or 'none'}. These options have no effect."
             )
+
+
+def _hinted(name: str, known: Mapping[str, Mapping[str, Any]]) -> str:
+    """Return a name that Orthanc does not know, with the one that was meant where it is an AE title, or in the wrong case."""
+    shown = one_line(name) if name == name.strip() else json.dumps(name)
+    for each, entry in known.items():
+        if entry.get("AET") == name:
+            return f"{shown} (the AE title of {each}: write {each})"
+        if each.lower() == name.strip().lower():
+            return f"{shown} (did you mean {each}?)"
+    return shown
 
 
 # ---- src/forwarding/gone.py: What was deleted here before it was delivered: a WARNING each time, and a count.
@@ -7658,8 +7721,7 @@ class Forwarder:
 
     def _begin(self) -> None:
         if refused := self.engine.begin():
-            section = "".join(map(str.capitalize, self.name.split("-")))
-            self.worker.turn_off(f"{section}.{refused}. {self.name} is idle until this is corrected.")
+            self.worker.turn_off(f"{section_of(self.name)}.{refused}. {self.name} is idle until this is corrected.")
             self.engine.stop_deleting(0)
 
 
@@ -8168,9 +8230,13 @@ class Peers:
         if http.HTTPStatus.MULTIPLE_CHOICES <= status < http.HTTPStatus.BAD_REQUEST:
             raise MisconfiguredError(redirected(name, self.settings(name)["Url"], headers.get("Location", "")))
         if status != http.HTTPStatus.OK:
-            raise MisconfiguredError(
-                f"{name} answers {status} to GET /system, which its user in OrthancPeers must be allowed to see"
+            is_denied = status in (http.HTTPStatus.UNAUTHORIZED, http.HTTPStatus.FORBIDDEN)
+            why = (
+                ", which its user in OrthancPeers must be allowed to see"
+                if is_denied
+                else ": is its URL in OrthancPeers right?"
             )
+            raise MisconfiguredError(f"{name} answers {status} to GET /system{why}")
         _raise_unless_orthanc(name, content)
 
     def _check_over_orthanc(self, name: str) -> None:

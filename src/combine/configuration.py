@@ -167,7 +167,7 @@ def check_object(path: str, found: Any, wanted: ast.ClassDef, classes: dict[str,
         if key in removed:
             yield f"{path}.{key} is gone: {removed[key]}"
         elif key not in fields:
-            near = difflib.get_close_matches(key.lower(), [name.lower() for name in fields], 1, 0.5)
+            near = difflib.get_close_matches(key.lower(), [name.lower() for name in fields], 1, 0.6)
             meant = [f"did you mean {name}?" for name in fields if [name.lower()] == near]
             yield f"{path} has no key {key}; " + (meant[0] if meant else f"known are {', '.join(fields)}")
         else:

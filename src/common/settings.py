@@ -163,11 +163,18 @@ def removed_keys(cls: type[Any]) -> dict[str, str]:
 
 
 def wrong_keys(
-    path: str, found: Iterable[str], known: Iterable[str], removed: Mapping[str, str] = types.MappingProxyType({})
+    path: str,
+    found: Iterable[str],
+    known: Iterable[str],
+    removed: Mapping[str, str] = types.MappingProxyType({}),
+    below: Mapping[str, str] = types.MappingProxyType({}),
 ) -> str | None:
     """Return what is wrong with the keys of an object: each that is not known, with the nearest known one.
 
-    `removed` : keys that were known once, each with what happens now.
+    Parameters
+    ----------
+    removed : keys that were known once, each with what happens now.
+    below : keys of the objects in this one, in lower case, each with its path from here: `Retry.GiveUpHours`.
     """
     by_lower = {key.lower(): key for key in known}
     known, complaints = set(by_lower.values()), []
@@ -175,10 +182,19 @@ def wrong_keys(
         if key in removed:
             complaints.append(f"{path}.{key} is gone: {removed[key]}")
             continue
-        near = difflib.get_close_matches(key.lower(), by_lower, 1, 0.5)
-        meant = f"did you mean {by_lower[near[0]]}?" if near else f"allowed: {', '.join(by_lower.values()) or 'none'}"
-        complaints.append(f"{path}.{_printable(key)} is not a known key ({meant})")
+        complaints.append(f"{path}.{_printable(key)} is not a known key ({_meant(key.lower(), by_lower, below)})")
     return "; ".join(complaints) or None
+
+
+def _meant(key: str, known: Mapping[str, str], below: Mapping[str, str]) -> str:
+    """Return which key somebody may have meant, all in lower case; if none is near, what is allowed."""
+    allowed = f"allowed: {', '.join(known.values()) or 'none'}"
+    if re.match(r"[\W_]|comment", key):  # JSON has no comments, hence this habit; Orthanc's has
+        return f"{allowed}; write a comment as // ..."
+    parts = [each for each in known if len(key) > 4 and each.endswith(key)]
+    near = difflib.get_close_matches(key, known, 1, 0.8) or parts or difflib.get_close_matches(key, known, 1, 0.6)
+    meant = below.get(key) or next((known[each] for each in near), None)  # below 0.6, Modality would be Priority
+    return f"did you mean {meant}?" if meant else allowed
 
 
 def _fields(cls: type[Any]) -> dict[str, dataclasses.Field[Any]]:
@@ -200,7 +216,13 @@ def _wrong_keys_below(hint: Any, path: str, found: Any) -> Iterator[str]:
     elif isinstance(found, dict) and dataclasses.is_dataclass(hint):
         cls = typing.cast("type[Any]", hint)
         fields, hints = _fields(cls), typing.get_type_hints(cls)
-        if complaint := wrong_keys(path, found, fields, removed_keys(cls)):
+        below = {
+            key_of(inner).lower(): f"{key}.{key_of(inner)}"
+            for key, field in fields.items()
+            if dataclasses.is_dataclass(hints[field.name])
+            for inner in dataclasses.fields(hints[field.name])
+        }
+        if complaint := wrong_keys(path, found, fields, removed_keys(cls), below):
             yield complaint
         for key in [key for key in fields if key in found]:
             yield from _wrong_keys_below(hints[fields[key].name], f"{path}.{key}", found[key])

@@ -2,6 +2,7 @@
 """The destinations there are, and whether one can be sent to now: paused, outside its hours, away and probed, or well."""
 
 import datetime
+import json
 import math
 import threading
 import time
@@ -17,6 +18,7 @@ from common.work import WorkView
 from forwarding.context import Context
 from forwarding.identity import Identity
 from forwarding.rules import is_open
+from forwarding.settings import section_of
 
 WIDER_AGAIN_SECONDS = 3600  # after which a node that took one association at a time is sent to by more again
 ASK_AGAIN_SECONDS = 10.0  # between two questions for the destinations, where no event says that they have changed
@@ -143,6 +145,9 @@ class Destinations:
     def __init__(self, context: Context, changed: threading.Event) -> None:
         self._name, self._transport, self._settings = context.name, context.transport, context.settings
         self._rules, self._loopback = context.rules, context.loopback
+        self._all_alternates = (context.settings.alternates, *(rule.alternates for rule in context.rules))
+        section = section_of(context.name)
+        self._missing_section = "" if section in context.configuration else section
         self._ledger, self._wake = context.ledger, context.wake
         self._known: dict[str, Mapping[str, Any]] = {}
         self._last: dict[str, Mapping[str, Any]] = {}  # also of those that Orthanc knows no more
@@ -284,16 +289,24 @@ class Destinations:
         return options is None or is_open(options.windows, datetime.datetime.now())  # noqa: DTZ005 - local, as written
 
     def _alternates(self) -> set[str]:
-        several = (self._settings.alternates, *(rule.alternates for rule in self._rules))
-        return {name for alternates in several for names in alternates.values() for name in names}
+        return {name for alternates in self._all_alternates for names in alternates.values() for name in names}
+
+    def _replaced(self) -> set[str]:
+        return {name for alternates in self._all_alternates for name in alternates}
 
     def _log_unknown(self) -> None:
         of_rules = (name for rule in self._rules for name in rule.destinations or ())
         wanted = {*(self._settings.destinations or ()), *of_rules}
+        if self._missing_section and self._known:
+            orthanc.LogWarning(
+                f"{self._name}: the configuration has no section {self._missing_section}, so every study is sent to every "
+                f"destination that Orthanc knows: {', '.join(self._known)}"
+            )
         self.unknown, self.missing = "", sorted(wanted - self._known.keys())
         if self.missing:
+            missing = ", ".join(_hinted(each, self._known) for each in self.missing)
             self.unknown = (
-                f"Destinations names {', '.join(self.missing)}, which Orthanc does not know; "
+                f"Destinations names {missing}, which Orthanc does not know; "
                 f"known are: {', '.join(self._known) or 'none'}. The others are served, and what arrives for it waits."
             )
             orthanc.LogError(f"{self._name}: {self.unknown}")
@@ -302,8 +315,24 @@ class Destinations:
                 f"{self._name}: Alternates names {one_line(', '.join(unknown))}, which Orthanc does not know (yet); "
                 f"known are: {', '.join(self._known) or 'none'}. Nothing goes there."
             )
+        if unknown := sorted(self._replaced() - self._known.keys() - wanted):
+            orthanc.LogWarning(
+                f"{self._name}: Alternates are for {one_line(', '.join(unknown))}, which Orthanc does not know (yet); "
+                f"known are: {', '.join(self._known) or 'none'}. These alternates have no effect."
+            )
         if unknown := sorted(self._settings.destination_options.keys() - self._known.keys() - wanted):
             orthanc.LogWarning(
                 f"{self._name}: DestinationOptions names {one_line(', '.join(unknown))}, which Orthanc does not know (yet); "
                 f"known are: {', '.join(self._known) or 'none'}. These options have no effect."
             )
+
+
+def _hinted(name: str, known: Mapping[str, Mapping[str, Any]]) -> str:
+    """Return a name that Orthanc does not know, with the one that was meant where it is an AE title, or in the wrong case."""
+    shown = one_line(name) if name == name.strip() else json.dumps(name)
+    for each, entry in known.items():
+        if entry.get("AET") == name:
+            return f"{shown} (the AE title of {each}: write {each})"
+        if each.lower() == name.strip().lower():
+            return f"{shown} (did you mean {each}?)"
+    return shown

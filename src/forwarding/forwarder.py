@@ -21,7 +21,7 @@ from forwarding.intake import Reports
 from forwarding.passed_over import changing_levels
 from forwarding.routing import load_matcher
 from forwarding.rules import ForwardingRule
-from forwarding.settings import ForwardingSettings, may_overwrite
+from forwarding.settings import ForwardingSettings, may_overwrite, section_of
 from forwarding.tasks import FIRST_TASKS
 from forwarding.transports import Transport
 
@@ -129,8 +129,7 @@ class Forwarder:
 
     def _begin(self) -> None:
         if refused := self.engine.begin():
-            section = "".join(map(str.capitalize, self.name.split("-")))
-            self.worker.turn_off(f"{section}.{refused}. {self.name} is idle until this is corrected.")
+            self.worker.turn_off(f"{section_of(self.name)}.{refused}. {self.name} is idle until this is corrected.")
             self.engine.stop_deleting(0)
 
 

@@ -94,9 +94,13 @@ class Peers:
         if http.HTTPStatus.MULTIPLE_CHOICES <= status < http.HTTPStatus.BAD_REQUEST:
             raise MisconfiguredError(redirected(name, self.settings(name)["Url"], headers.get("Location", "")))
         if status != http.HTTPStatus.OK:
-            raise MisconfiguredError(
-                f"{name} answers {status} to GET /system, which its user in OrthancPeers must be allowed to see"
+            is_denied = status in (http.HTTPStatus.UNAUTHORIZED, http.HTTPStatus.FORBIDDEN)
+            why = (
+                ", which its user in OrthancPeers must be allowed to see"
+                if is_denied
+                else ": is its URL in OrthancPeers right?"
             )
+            raise MisconfiguredError(f"{name} answers {status} to GET /system{why}")
         _raise_unless_orthanc(name, content)
 
     def _check_over_orthanc(self, name: str) -> None:

@@ -228,21 +228,30 @@ def wrong_with(rule: Rule, extra_tags: Iterable[str] = ()) -> str | None:
     for tag, wanted in rule.query.items():
         if tag in below or (tag == "ModalitiesInStudy" and rule.level != "Study"):
             return f"Query.{tag}: a {rule.level} can't be asked for it, allowed: {', '.join(sorted(answered | set(extra_tags)))}"
-        if not isinstance(wanted, str):
-            return f"Query.{tag}: found {wanted!r}, allowed: a text (several values by a backslash)"
-        # DICOM finds all by what names no value: only a `*` that a person wrote may.
-        if wanted != "*" and any(not part.strip(" *-") for part in wanted.split("\\")):
-            return (
-                f"Query.{tag}: found {wanted!r}, which everything matches (is the environment variable set?), allowed: a text; "
-                "to set no condition, leave the key out"
-            )
-        if tag == "ModalitiesInStudy" and ("*" in wanted or "?" in wanted):
-            return f"Query.{tag}: wildcards are not answered by every Orthanc, allowed: a list as CT\\MR"
+        if complaint := _wrong_with_value(tag, wanted):
+            return f"Query.{tag}: {complaint}"
     if wrong := [method for method in rule.origin.method if method not in METHODS]:
         return f"Origin.Method: found {wrong[0]!r}, allowed: {', '.join(METHODS)}"
     path, _, function = rule.matcher.rpartition(":")
     if rule.matcher and not (path.endswith(".py") and function.isidentifier()):
         return f"Matcher: found {rule.matcher!r}, allowed: module.py:function"
+    return None
+
+
+def _wrong_with_value(tag: str, wanted: Any) -> str | None:
+    """Return why a condition of a `Query` can't be meant so, and what is allowed; None if it can."""
+    if not isinstance(wanted, str):
+        return f"found {wanted!r}, allowed: a text (several values by a backslash)"
+    # DICOM finds all by what names no value: only a `*` that a person wrote may.
+    if wanted != "*" and any(not part.strip(" *-") for part in wanted.split("\\")):
+        return (
+            f"found {wanted!r}, which everything matches (is the environment variable set?), allowed: a text; "
+            "to set no condition, leave the key out"
+        )
+    if tag == "ModalitiesInStudy" and ("*" in wanted or "?" in wanted):
+        return "wildcards are not answered by every Orthanc, allowed: a list as CT\\MR"
+    if tag.endswith("Date") and any(part.count("-") > 1 for part in wanted.split("\\")):  # to DICOM a range of nothing
+        return f"found {wanted!r}, allowed: a day as 20240131, or a range as 20240101-20240131"
     return None
 
 

@@ -124,6 +124,11 @@ class ForwardingSettings:
     )
 
 
+def section_of(name: str) -> str:
+    """Return the section of a script, from its name with dashes."""
+    return "".join(map(str.capitalize, name.split("-")))
+
+
 def may_overwrite(configuration: Mapping[str, Any]) -> bool:
     """Return whether the same instance can come again with another content."""
     return configuration.get("OverwriteInstances", False) not in (False, "Never", "IfChanged")
@@ -139,8 +144,8 @@ def wrong_with_settings(
             return f"Rules[{number}].{complaint}"
     if settings.delete_after_forward and configuration.get("OverwriteInstances", False) not in (False, "Never"):
         return (
-            'DeleteAfterForward: found true, allowed is false where "OverwriteInstances" is on: what comes anew under the '
-            "same identifier could be deleted for what was proved before"
+            'DeleteAfterForward: found true, allowed is false where "OverwriteInstances" is on: a new image of the '
+            "same identifier could be deleted because an older one was proved"
         )
     for name, options in settings.destination_options.items():
         if reserved := [key for key in options.options if key in RESERVED_STORE_OPTIONS]:

@@ -57,7 +57,7 @@ WRONG: dict[str, tuple[Respond, str]] = {
     "another service": (answer_json({"Version": "2.0"}), "PEER is no Orthanc: it answers GET /system with something that no"),
     "a list": (answer_json([]), "PEER is no Orthanc"),
     "nothing": (lambda _: HttpAnswer(200), "PEER is no Orthanc"),
-    "another path": (answer_json({}, 404), "PEER answers 404 to GET /system"),
+    "another path": (answer_json({}, 404), "PEER answers 404 to GET /system: is its URL in OrthancPeers right?"),
     "a wrong password": (answer_json({}, 401), "PEER answers 401 to GET /system, which its user in OrthancPeers must be"),
 }  # fmt: skip
 

@@ -151,6 +151,12 @@ TABLE: dict[tuple[str, str], dict[str, str]] = {
     ("src/common/settings.py", "tests/common/unit/test_settings.py"): {
         "(hint is bool) == isinstance(found, bool)": "True",
     },
+    ("src/common/settings.py", "tests/common/unit/test_what_was_meant.py"): {
+        "meant = below.get(key) or next(": "meant = next(",
+        "0.8) or parts or": "0.8) or",
+        "get_close_matches(key, known, 1, 0.8) or": "",
+        "get_close_matches(key, known, 1, 0.6)": "get_close_matches(key, known, 1, 0.5)",
+    },
     ("src/common/settings.py", "tests/common/unit/test_loopback_and_settings.py"): {
         'if limits and limits.get("secret"):': "if False:",
     },

@@ -50,6 +50,7 @@ def test_a_time_that_is_no_time_is_refused_by_its_key(window: dict[str, Any]) ->
         ({"Query": {"StudyDate": "-"}}, "Query.StudyDate: found '-', which everything matches"),
         ({"Query": {"AccessionNumber": "A\\"}}, "Query.AccessionNumber: found 'A\\\\', which everything matches"),
         ({"Query": {"InstitutionName": "**"}}, "Query.InstitutionName: found '**', which everything matches"),
+        ({"Query": {"StudyDate": "2020-01-31"}}, "Query.StudyDate: found '2020-01-31', allowed: a day as 20240131"),
         ({"Query": {"StudyDescription": 3}}, "Query.StudyDescription: found 3, allowed: a text"),
         ({"Origin": {"Method": ["Dicom"]}}, "Origin.Method: found 'Dicom', allowed: DicomProtocol"),
         ({"Matcher": "rules"}, "Matcher: found 'rules', allowed: module.py:function"),
