@@ -3088,8 +3088,36 @@ class Feed:
             with self._ledger.transaction():  # a place that grows old: who reads the log later begins then
                 self._ledger.run("DELETE FROM state WHERE name='cursor'")
                 self._ledger.set_value("began", 0)
+        self._move_to_our_levels()
         # A clock that was ahead when these were seen must not make them wait for it.
         self._ledger.run("UPDATE arrived SET seen=? WHERE seen>?", time.time(), time.time())
+
+    def _move_to_our_levels(self) -> None:
+        """Let what arrived at levels that nobody asks for any more be handed over at ours: the configuration has changed."""
+        if not self._levels:
+            return
+        levels, elsewhere = json.dumps(self._levels), "level NOT IN (SELECT value FROM json_each(?))"
+        left = self._ledger.rows(
+            f"SELECT instance, MAX(seq) seq FROM arrived WHERE {elsewhere} GROUP BY instance", levels
+        )
+        with self._ledger.transaction():
+            self._arrive_again({row["instance"]: row["seq"] for row in left})
+            self._ledger.run(f"DELETE FROM arrived WHERE {elsewhere}", levels)
+
+    def take_back(self, task: str) -> None:
+        """Let what rows of a task are about, at levels that nobody asks for any more, be handed over at ours in their place."""
+        work = Work(self._ledger)
+        for row in work.find(Which(task=task, states=("waiting", "dead"))) if self._levels else ():
+            data = json.loads(row["data"])
+            if data["Level"] not in self._levels:
+                with self._ledger.transaction():
+                    self._arrive_again(dict.fromkeys(data["Instances"], 0))
+                    work.remove(row["id"])
+
+    def _arrive_again(self, instances: Mapping[str, int]) -> None:
+        rows = [(level, one, seq, time.time(), None) for one, seq in instances.items() for level in self._levels]
+        with self._ledger.transaction() as db:
+            db.executemany("INSERT OR IGNORE INTO arrived VALUES(?,?,?,?,?)", rows)
 
     def _last_before_us(self, newest: int) -> int:
         """Return the last change from before the ledger began: Orthanc receives, and may be killed, before we come to ask."""

@@ -2714,6 +2714,7 @@ class AeTitles:
 
     def key(self, aet: str) -> str:
         """Return what is equal for two AE titles that are the same to Orthanc."""
+        aet = aet.strip(" ")
         return aet if self._is_strict else aet.lower()
 
     def same(self, one: str, other: str) -> bool:

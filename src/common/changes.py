@@ -95,7 +95,6 @@ class Feed:
         with self._ledger.transaction():
             self._arrive_again({row["instance"]: row["seq"] for row in left})
             self._ledger.run(f"DELETE FROM arrived WHERE {elsewhere}", levels)
-            self._ledger.run(f"DELETE FROM heard WHERE {elsewhere}", levels)
 
     def take_back(self, task: str) -> None:
         """Let what rows of a task are about, at levels that nobody asks for any more, be handed over at ours in their place."""

@@ -108,7 +108,7 @@ class Intake:
         )
 
     def begin(self) -> None:
-        """Take the place in the log of changes; what no rule is for any more, by its level, is to be routed at those there are."""
+        """Take the place in the log of changes; let what is to be routed at a level that no rule has any more arrive again."""
         self.feed.begin()
         self.feed.take_back(ROUTE)
 

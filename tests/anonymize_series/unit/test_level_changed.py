@@ -9,8 +9,8 @@ import sqlite3
 from collections.abc import Callable
 from pathlib import Path
 
-from tests.fakes import Clock, FakeOrthanc, Script, eventually
 from tests.anonymize_series.unit.test_owed import RULES, owed
+from tests.fakes import Clock, FakeOrthanc, Script, eventually
 
 
 def test_what_no_rule_was_applied_to_yet(
