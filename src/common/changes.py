@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from common.archive import instances_of
-from common.ledger import Ledger
+from common.ledger import CLOCK_WAS_SET_SECONDS, Ledger
 from common.loopback import Loopback, LoopbackError
 from common.place import place_in_log
 from common.work import Which, Work
@@ -15,8 +15,6 @@ from common.work import Which, Work
 PAGE = 500  # changes a request
 GRACE = 2.0  # seconds beyond StableAge after which Orthanc's own Stable… event is not waited for any more
 LOADED, LOADED_STEADY = time.time(), time.monotonic()  # when the script was loaded: before Orthanc received anything
-# Between the time that has passed and what the clock says, from which on somebody has set it.
-CLOCK_WAS_SET_SECONDS = 60.0
 # A ledger knows from its first moment on since when what arrives is new: a kill a moment later loses nothing.
 FEED_TABLES = f"""
 CREATE TABLE IF NOT EXISTS arrived(
@@ -86,30 +84,26 @@ class Feed:
 
     def _move_to_our_levels(self) -> None:
         """Let what arrived at levels that nobody asks for any more be handed over at ours: the configuration has changed."""
-        if not self._levels:
-            return
-        levels, elsewhere = json.dumps(self._levels), "level NOT IN (SELECT value FROM json_each(?))"
-        left = self._ledger.rows(
-            f"SELECT instance, MAX(seq) seq FROM arrived WHERE {elsewhere} GROUP BY instance", levels
-        )
+        levels = json.dumps(self._levels or LEVELS_WITH_INSTANCES)
+        elsewhere = "FROM arrived WHERE level NOT IN (SELECT value FROM json_each(?))"
         with self._ledger.transaction():
+            left = self._ledger.rows(f"SELECT instance, MAX(seq) seq {elsewhere} GROUP BY instance", levels)
             self._arrive_again({row["instance"]: row["seq"] for row in left})
-            self._ledger.run(f"DELETE FROM arrived WHERE {elsewhere}", levels)
+            self._ledger.run(f"DELETE {elsewhere}", levels)
 
     def take_back(self, task: str) -> None:
         """Let what rows of a task are about, at levels that nobody asks for any more, be handed over at ours in their place."""
-        work = Work(self._ledger)
-        for row in work.find(Which(task=task, states=("waiting", "dead"))) if self._levels else ():
+        for row in Work(self._ledger).find(Which(task=task, states=("waiting", "dead"))):
             data = json.loads(row["data"])
-            if data["Level"] not in self._levels:
+            if data["Level"] not in (self._levels or LEVELS_WITH_INSTANCES):
                 with self._ledger.transaction():
                     self._arrive_again(dict.fromkeys(data["Instances"], 0))
-                    work.remove(row["id"])
+                    Work(self._ledger).remove(row["id"])
 
     def _arrive_again(self, instances: Mapping[str, int]) -> None:
-        rows = [(level, one, seq, time.time(), None) for one, seq in instances.items() for level in self._levels]
+        rows = [(level, one, seq, time.time()) for one, seq in instances.items() for level in self._levels]
         with self._ledger.transaction() as db:
-            db.executemany("INSERT OR IGNORE INTO arrived VALUES(?,?,?,?,?)", rows)
+            db.executemany("INSERT OR IGNORE INTO arrived VALUES(?,?,?,?,NULL)", rows)
 
     def _last_before_us(self, newest: int) -> int:
         """Return the last change from before the ledger began: Orthanc receives, and may be killed, before we come to ask."""

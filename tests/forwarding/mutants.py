@@ -7,8 +7,8 @@ By file and the tests that watch it: the text in the file, which is there once, 
 TABLE: dict[tuple[str, str], dict[str, str]] = {
     ("src/common/changes.py", "tests/forwarding/unit/test_level_changed.py"): {
         "        self._move_to_our_levels()\n": "",
-        "if not self._levels:\n            return\n        levels, elsewhere": "levels, elsewhere",
-        'if data["Level"] not in self._levels:': "if False:",
+        "json.dumps(self._levels or LEVELS_WITH_INSTANCES)": "json.dumps(self._levels)",
+        'if data["Level"] not in (self._levels or LEVELS_WITH_INSTANCES):': "if False:",
     },
     ("src/forwarding/intake.py", "tests/forwarding/unit/test_level_changed.py"): {
         "self.feed.take_back(ROUTE)": "pass",
