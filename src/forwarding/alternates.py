@@ -151,8 +151,9 @@ def target_of(
     data = json.loads(row["data"])
     if data.get("Sent"):
         return None
-    own, *moved = [*data.get("MovedFrom", ()), row["queue"]]
+    moved_from: list[str] = data.get("MovedFrom", [])
+    own = moved_from[0] if moved_from else row["queue"]
     wanted = [*(data.get("Alternates") or of_section.get(own, ()))]
-    if moved:
+    if moved_from:
         wanted = [own, *of_section.get(row["queue"], ()), *wanted]
     return next((name for name in wanted if name in answering and name != row["queue"]), None)
