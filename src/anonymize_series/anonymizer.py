@@ -196,5 +196,6 @@ class Anonymizer:
         for row in self.work.find(Which(states=("sending",))):
             if row["job"] is None:
                 self.work.wait_again(row["id"])
+        self._feed.take_back(ROUTE)
         if refused := self._router.check():
             self.worker.turn_off(f"{SECTION}.{refused}. {NAME} is idle until this is corrected.")

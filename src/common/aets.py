@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""AE titles compared as Orthanc compares them: without regard to case, unless it is configured with `StrictAetComparison`."""
+"""AE titles compared as Orthanc compares them: without regard to case, unless it is configured with `StrictAetComparison`.
+
+Spaces around them mean nothing (PS3.5 6.2, VR AE), and are not sent: Orthanc keeps those of `DicomModalities`.
+"""
 
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -15,6 +18,7 @@ class AeTitles:
 
     def key(self, aet: str) -> str:
         """Return what is equal for two AE titles that are the same to Orthanc."""
+        aet = aet.strip(" ")
         return aet if self._is_strict else aet.lower()
 
     def same(self, one: str, other: str) -> bool:

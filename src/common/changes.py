@@ -10,6 +10,7 @@ from common.archive import instances_of
 from common.ledger import Ledger
 from common.loopback import Loopback, LoopbackError
 from common.place import place_in_log
+from common.work import Which, Work
 
 PAGE = 500  # changes a request
 GRACE = 2.0  # seconds beyond StableAge after which Orthanc's own Stable… event is not waited for any more
@@ -79,8 +80,32 @@ class Feed:
             with self._ledger.transaction():  # a place that grows old: who reads the log later begins then
                 self._ledger.run("DELETE FROM state WHERE name='cursor'")
                 self._ledger.set_value("began", 0)
+        self._move_to_our_levels()
         # A clock that was ahead when these were seen must not make them wait for it.
         self._ledger.run("UPDATE arrived SET seen=? WHERE seen>?", time.time(), time.time())
+
+    def _move_to_our_levels(self) -> None:
+        """Let what arrived at levels that nobody asks for any more be handed over at ours: the configuration has changed."""
+        levels = json.dumps(self._levels or LEVELS_WITH_INSTANCES)
+        elsewhere = "FROM arrived WHERE level NOT IN (SELECT value FROM json_each(?))"
+        with self._ledger.transaction():
+            left = self._ledger.rows(f"SELECT instance, MAX(seq) seq {elsewhere} GROUP BY instance", levels)
+            self._arrive_again({row["instance"]: row["seq"] for row in left})
+            self._ledger.run(f"DELETE {elsewhere}", levels)
+
+    def take_back(self, task: str) -> None:
+        """Let what rows of a task are about, at levels that nobody asks for any more, be handed over at ours in their place."""
+        for row in Work(self._ledger).find(Which(task=task, states=("waiting", "dead"))):
+            data = json.loads(row["data"])
+            if data["Level"] not in (self._levels or LEVELS_WITH_INSTANCES):
+                with self._ledger.transaction():
+                    self._arrive_again(dict.fromkeys(data["Instances"], 0))
+                    Work(self._ledger).remove(row["id"])
+
+    def _arrive_again(self, instances: Mapping[str, int]) -> None:
+        rows = [(level, one, seq, time.time()) for one, seq in instances.items() for level in self._levels]
+        with self._ledger.transaction() as db:
+            db.executemany("INSERT OR IGNORE INTO arrived VALUES(?,?,?,?,NULL)", rows)
 
     def _last_before_us(self, newest: int) -> int:
         """Return the last change from before the ledger began: Orthanc receives, and may be killed, before we come to ask."""

@@ -53,7 +53,8 @@ class AlternateProbe:
 class Alternates:
     """Moves rows from a destination that has not answered for long to another one, each row as a whole and to one only.
 
-    A row that is being sent stays, and so does one that the destination took and could only not be asked about.
+    From an alternate that is silent too it goes on, or back. A row that is being sent stays, and so does one that the
+    destination took and could only not be asked about.
     """
 
     def __init__(self, context: Context, destinations: Destinations, deleter: Deleter | None) -> None:
@@ -61,7 +62,7 @@ class Alternates:
         self._destinations, self._deleter, self._wake = destinations, deleter, context.wake
         self._of_section = context.settings.alternates
         self._after_seconds = context.settings.alternates_after_minutes * 60
-        self._names = alternates_by_name(self._of_section, *(rule.alternates for rule in context.rules))
+        self._names = ways_by_name(self._of_section, *(rule.alternates for rule in context.rules))
         self._transport, self._loopback = context.transport, context.loopback
         self._probes: dict[str, AlternateProbe] = {}
         self._next_look: dict[str, float] = {}  # by destination, monotonic
@@ -114,35 +115,45 @@ class Alternates:
         data = json.loads(row["data"])
         data.pop("Suspect", None)  # what the other refused, this one may take
         entry = {"At": utc(), "Error": f"{self._reason(row['queue'])}: it goes to {to} instead"}
-        data["MovedFrom"] = [*data.get("MovedFrom", []), row["queue"]]
+        data["MovedFrom"] = list(dict.fromkeys([*data.get("MovedFrom", []), row["queue"]]))
         data["History"] = [*data.get("History", []), entry][-HISTORY:]
         self._work.change(number, queue=to, data=data, attempts=0, next_attempt=0, created=time.time())
         if self._deleter:
-            self._deleter.note_instead(data.get("Of", row["subject"]), row["queue"], to)
+            for name in data["MovedFrom"]:
+                if name != to:
+                    self._deleter.note_instead(data.get("Of", row["subject"]), name, to)
         return True
 
     def _reason(self, name: str) -> str:
         return f"{name} has not answered for {self._destinations.health_of(name).silent_seconds() / 60:.0f} minutes"
 
 
-def alternates_by_name(*several: Mapping[str, Iterable[str]]) -> dict[str, list[str]]:
-    """Return all alternates of each destination, of the section and of rules."""
+def ways_by_name(*several: Mapping[str, Iterable[str]]) -> dict[str, list[str]]:
+    """Return where what waits for a destination may go, of the section and of rules: alternates, and from there on, and back."""
     found: dict[str, list[str]] = {}
     for alternates in several:
         for name, names in alternates.items():
-            found[name] = list(dict.fromkeys([*found.get(name, ()), *names]))
+            together = (name, *names)
+            for one in together:
+                others = (other for other in together if other != one)
+                found[one] = list(dict.fromkeys([*found.get(one, ()), *others]))
     return found
 
 
 def target_of(
     row: Mapping[str, Any], of_section: Mapping[str, Iterable[str]], answering: Collection[str]
 ) -> str | None:
-    """Return the alternate to which a row that waits goes, those of its rule before those of the section; None: it stays.
+    """Return where a row that waits goes: to an alternate, those of its rule before those of the section; None: it stays.
 
+    What was moved to an alternate, which is silent now too, goes to its own destination, or to another alternate of that.
     What the destination took and could only not be asked about stays: it is there, as far as is known.
     """
     data = json.loads(row["data"])
     if data.get("Sent"):
         return None
-    wanted = data.get("Alternates") or of_section.get(row["queue"], ())
-    return next((name for name in wanted if name in answering), None)
+    moved_from: list[str] = data.get("MovedFrom", [])
+    own = moved_from[0] if moved_from else row["queue"]
+    wanted = [*(data.get("Alternates") or of_section.get(own, ()))]
+    if moved_from:
+        wanted = [own, *of_section.get(row["queue"], ()), *wanted]
+    return next((name for name in wanted if name in answering and name != row["queue"]), None)

@@ -96,7 +96,7 @@ class Engine:
 
     def begin(self) -> str | None:
         """Take the place in the log of changes; return why nothing can be sent, as what Orthanc refuses of the rules, or None."""
-        self._intake.feed.begin()
+        self._intake.begin()
         if self._missing and (why := self._missing()):
             return why
         for name in self._misconfigured.names():

@@ -107,6 +107,11 @@ class Intake:
             *(arrivals.parents, self._on_change_entry, self._forget_numbers, self._count_deleted),
         )
 
+    def begin(self) -> None:
+        """Take the place in the log of changes; let what is to be routed at a level that no rule has any more arrive again."""
+        self.feed.begin()
+        self.feed.take_back(ROUTE)
+
     def read(self) -> None:
         """Add the rows for what has come since the last time."""
         if self._at_once or self._protects:

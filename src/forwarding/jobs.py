@@ -210,16 +210,17 @@ class Jobs:
 
     def _job_of(self, row: Mapping[str, Any], jobs: list[Mapping[str, Any]]) -> Mapping[str, Any] | None:
         """Return the unfinished job that sends what is in a row to its destination, or None."""
-        destination = self._destinations.known().get(row["queue"])
+        known = self._destinations.known()
         resources, instances = self._named(row)
         possible = [set(resources), set(instances or resources)]
         for job in jobs:
             content = job.get("Content", {})
-            same = (
-                destination and job["Type"] == self._transport.job_type and self._transport.is_for(content, destination)
-            )
+            # Of two nodes with one AE title, a job does not say which of them it is for.
+            is_ours = job["Type"] == self._transport.job_type and [row["queue"]] == [
+                name for name, entry in known.items() if self._transport.is_for(content, entry)
+            ]
             if (
-                not same
+                not is_ours
                 or job["State"] not in UNFINISHED_JOBS
                 or set(content.get("ParentResources", ())) not in possible
             ):

@@ -105,7 +105,9 @@ class Protection:
         except LoopbackError as error:
             if error.status == 0:
                 raise
-            return  # another forwarder can't say now; it is protected meanwhile
+            is_protected, state = self._is_protected(patient), "planned"
+            if is_protected:
+                return  # by whom, another forwarder can't say now
         if is_protected is None:
             return  # deleted
         # Before it is done: a kill in between leaves no patient protected.

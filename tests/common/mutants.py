@@ -13,6 +13,7 @@ TABLE: dict[tuple[str, str], dict[str, str]] = {
         "self._ends.get(row": "(lambda _: None)(row",
     },
     ("src/common/aets.py", "tests/common/unit/test_aets.py"): {
+        'aet = aet.strip(" ")': "pass",
         "return aet if self._is_strict else aet.lower()": "return aet.lower()",
         "matches_any(self.key(aet), map(self.key, patterns))": "matches_any(aet, patterns)",
     },
