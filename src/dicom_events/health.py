@@ -12,6 +12,8 @@ from .events import Event
 
 RATE_HALVES_AFTER_SECONDS = 7  # without an event: about the rate over the last ten seconds
 SAY_DEAD_EVERY_SECONDS = 60.0
+SAY_KEPT_EVERY_SECONDS = 600.0
+TYPES_SAID = 100  # of which each is said once
 LONGEST_ERROR = 2000  # characters
 
 
@@ -23,6 +25,7 @@ class Health:
         self.is_connected, self.last_error, self._away_since = False, "", 0.0
         self._rate, self._rated_at = 0.0, time.monotonic()
         self._unsaid, self._say_dead_at = 0, 0.0  # events that became dead letters
+        self._says_kept, self._say_kept_at, self._given_up = False, 0.0, set[str]()
 
     def hidden(self, error: object) -> str:
         """Return the text of an error in one line, without secrets."""
@@ -58,6 +61,32 @@ class Health:
             f"(GET /dicom-events/dead-letters): {error}",
         )
         self._unsaid, self._say_dead_at = 0, time.monotonic() + SAY_DEAD_EVERY_SECONDS
+
+    def on_kept(self, kind: str) -> None:
+        """Log that nobody has a queue for what is kept: once until nothing is."""
+        if not self._says_kept and time.monotonic() >= self._say_kept_at:
+            self._says_kept, self._say_kept_at = True, time.monotonic() + SAY_KEPT_EVERY_SECONDS
+            self._say(
+                "warning",
+                f"dicom_events: nobody has a queue for {kind[:300]} at the broker {self._name}: such events are kept, and "
+                "published again (Unroutable)",
+            )
+
+    def on_nothing_kept(self) -> None:
+        """Log that what was kept has left, if it was logged that it was kept."""
+        if self._says_kept:
+            self._says_kept = False
+            self._say("warning", f"dicom_events: no event waits any more for a queue at the broker {self._name}")
+
+    def on_given_up(self, kind: str) -> None:
+        """Log, once for each type, that nobody has a queue for it, and that its events are not kept."""
+        if kind not in self._given_up and len(self._given_up) < TYPES_SAID:
+            self._given_up.add(kind)
+            self._say(
+                "warning",
+                f"dicom_events: nobody has a queue for {kind[:300]} at the broker {self._name}: such events are counted as "
+                "Returned in the status, and are not kept (Unroutable)",
+            )
 
     def count(self, number: int) -> None:
         """Count events that the broker has confirmed."""
