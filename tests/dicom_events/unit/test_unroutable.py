@@ -142,12 +142,12 @@ def test_without_a_word_it_is_kept_for_the_first_minute_of_a_connection_then_giv
     queues = Queues(source, tmp_path / "y.sqlite")
     queues.events((A, "s"), (A, "t"), (B, "t"))
     queues.turn()
-    clock.advance(59)
-    queues.turn()
+    for _ in range(58):
+        clock.advance(1)
+        queues.turn()
     assert queues.totals == (0, 0, 3, 3)
     queues.bound = {B}
-    clock.advance(2)
-    queues.turn()
+    clock.advance(3)
     queues.turn()
     assert queues.totals == (1, 2, 0, 0)
     queues.events((A, "s"))
