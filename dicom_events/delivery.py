@@ -31,8 +31,8 @@ TRIES_OF_REFUSED = 5  # then it is a dead letter
 KNOWN_TYPES = 1000  # whose match with the patterns is remembered
 
 
-class Delivery:
-    """The events of one broker, from when it is connected until it is not. One thread uses it.
+class Selection:
+    """Which event of one broker is next, from when it is connected until it is not. One thread uses it.
 
     `in_order`: the broker takes several events of one key at a time.
     """
@@ -73,8 +73,6 @@ class Delivery:
     def has_all(self) -> bool:
         """Whether nothing waits that was read."""
         return not self._under_way and not self._order
-
-    # What is next
 
     def fill(self) -> None:
         """Read events until the window is full, there are no more, or it is time to look what became of others."""
@@ -163,7 +161,16 @@ class Delivery:
         self._under_way[event.row] = event
         return event
 
-    # What becomes of it
+    def _leave(self, event: Event) -> None:
+        """Take an event of the window as settled."""
+        self._bytes -= len(event.data)
+        self._settled.add(event.row)
+        while self._order and self._order[0] in self._settled:
+            self._settled.discard(self._order.popleft())
+
+
+class Delivery(Selection):
+    """The events of one broker: which is next, and what becomes of it."""
 
     def on_outcome(self, outcome: Outcome) -> None:
         """Take what became of an event that was under way."""
@@ -187,13 +194,6 @@ class Delivery:
             self._try_kept(event.key)
         else:
             self._go_on(event.key)
-
-    def _leave(self, event: Event) -> None:
-        """Take an event of the window as settled."""
-        self._bytes -= len(event.data)
-        self._settled.add(event.row)
-        while self._order and self._order[0] in self._settled:
-            self._settled.discard(self._order.popleft())
 
     def _park_what_follows(self, key: str) -> None:
         """Let what follows an event that was refused wait behind it, unless that is dead."""

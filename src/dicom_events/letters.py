@@ -34,8 +34,8 @@ DEAD = (
 )
 
 
-class Letters:
-    """The letters of all brokers: `waiting` for the next attempt, `unroutable`, or `dead` until a person acts."""
+class UnroutableLetters:
+    """Those that nobody has a queue for, of all brokers."""
 
     def __init__(self, ledger: Ledger) -> None:
         self._ledger = ledger
@@ -50,6 +50,51 @@ class Letters:
     def _free(self, row: int) -> None:
         with self._freeing:
             self._freed_from = min(self._freed_from, row)
+
+    def unroutable_types(self, broker: str) -> list[str]:
+        """Return the types of them."""
+        found = self._ledger.rows(f"SELECT DISTINCT error FROM letter WHERE broker=? AND {IS_UNROUTABLE}", broker)
+        return [row["error"] for row in found]
+
+    def first_unroutable_key(self, broker: str, kind: str) -> str | None:
+        """Return the key of the oldest one of a type."""
+        sql = f"SELECT key FROM letter WHERE broker=? AND error=? AND {IS_UNROUTABLE} ORDER BY event LIMIT 1"
+        return next((row["key"] for row in self._ledger.rows(sql, broker, kind)), None)
+
+    def next_unroutable(self, broker: str, key: str, without: Sequence[str]) -> Event | None:
+        """Return the oldest one of a key that is of no type in `without`."""
+        found = self._ledger.rows(
+            f"SELECT {EVENT_COLUMNS} FROM letter l JOIN event e ON e.row=l.event WHERE l.broker=? AND l.state=? AND l.key=? "
+            f"AND l.error NOT IN ({','.join('?' * len(without))}) ORDER BY l.event LIMIT 1",
+            *(broker, UNROUTABLE, key, *without),
+        )
+        return Event(*found[0].values()) if found else None
+
+    def let_unroutable_wait(self, broker: str, key: str) -> None:
+        """Let those of a key wait behind a letter of it, in their order."""
+        sql = "UPDATE letter SET state='waiting', error='', next_attempt=0 WHERE broker=? AND state=? AND key=?"
+        self._ledger.run(sql, broker, UNROUTABLE, key)
+
+    def give_up(self, broker: str, row: int) -> None:
+        """Remove a letter that nobody has a queue for, and count its event as returned."""
+        with self._ledger.transaction() as db:
+            db.execute("DELETE FROM letter WHERE broker=? AND event=?", (broker, row))
+            self.count_returned(broker, 1)
+            self._free(row)
+
+    def count_returned(self, broker: str, number: int) -> None:
+        """Count events that were given up, as nobody had a queue for them."""
+        self._ledger.run("INSERT INTO returned VALUES(?,?) ON CONFLICT DO UPDATE SET n=n+excluded.n", broker, number)
+
+    def unroutable_totals(self, broker: str) -> dict[str, int]:
+        """Return how many were given up since there is this broker, and how many are kept now."""
+        returned = self._ledger.rows("SELECT n FROM returned WHERE broker=?", broker)
+        kept = self._ledger.rows("SELECT COUNT(*) n FROM letter WHERE broker=? AND state=?", broker, UNROUTABLE)
+        return {"Returned": returned[0]["n"] if returned else 0, "Unroutable": kept[0]["n"]}
+
+
+class Letters(UnroutableLetters):
+    """The letters of all brokers: `waiting` for the next attempt, `unroutable`, or `dead` until a person acts."""
 
     def park(self, broker: str, events: Sequence[tuple[int, str]], error: str, state: str, attempts: int) -> None:
         """Take events (row, key) out of the order of a broker, to be tried again (`waiting`) or not (`dead`)."""
@@ -96,49 +141,6 @@ class Letters:
     def remove_without_event(self) -> None:
         """Remove the letters whose events were dropped."""
         self._ledger.run("DELETE FROM letter WHERE event NOT IN (SELECT row FROM event)")
-
-    # Unroutable ones
-
-    def unroutable_types(self, broker: str) -> list[str]:
-        """Return the types of them."""
-        found = self._ledger.rows(f"SELECT DISTINCT error FROM letter WHERE broker=? AND {IS_UNROUTABLE}", broker)
-        return [row["error"] for row in found]
-
-    def first_unroutable_key(self, broker: str, kind: str) -> str | None:
-        """Return the key of the oldest one of a type."""
-        sql = f"SELECT key FROM letter WHERE broker=? AND error=? AND {IS_UNROUTABLE} ORDER BY event LIMIT 1"
-        return next((row["key"] for row in self._ledger.rows(sql, broker, kind)), None)
-
-    def next_unroutable(self, broker: str, key: str, without: Sequence[str]) -> Event | None:
-        """Return the oldest one of a key that is of no type in `without`."""
-        found = self._ledger.rows(
-            f"SELECT {EVENT_COLUMNS} FROM letter l JOIN event e ON e.row=l.event WHERE l.broker=? AND l.state=? AND l.key=? "
-            f"AND l.error NOT IN ({','.join('?' * len(without))}) ORDER BY l.event LIMIT 1",
-            *(broker, UNROUTABLE, key, *without),
-        )
-        return Event(*found[0].values()) if found else None
-
-    def let_unroutable_wait(self, broker: str, key: str) -> None:
-        """Let those of a key wait behind a letter of it, in their order."""
-        sql = "UPDATE letter SET state='waiting', error='', next_attempt=0 WHERE broker=? AND state=? AND key=?"
-        self._ledger.run(sql, broker, UNROUTABLE, key)
-
-    def give_up(self, broker: str, row: int) -> None:
-        """Remove a letter that nobody has a queue for, and count its event as returned."""
-        with self._ledger.transaction() as db:
-            db.execute("DELETE FROM letter WHERE broker=? AND event=?", (broker, row))
-            self.count_returned(broker, 1)
-            self._free(row)
-
-    def count_returned(self, broker: str, number: int) -> None:
-        """Count events that were given up, as nobody had a queue for them."""
-        self._ledger.run("INSERT INTO returned VALUES(?,?) ON CONFLICT DO UPDATE SET n=n+excluded.n", broker, number)
-
-    def unroutable_totals(self, broker: str) -> dict[str, int]:
-        """Return how many were given up since there is this broker, and how many are kept now."""
-        returned = self._ledger.rows("SELECT n FROM returned WHERE broker=?", broker)
-        kept = self._ledger.rows("SELECT COUNT(*) n FROM letter WHERE broker=? AND state=?", broker, UNROUTABLE)
-        return {"Returned": returned[0]["n"] if returned else 0, "Unroutable": kept[0]["n"]}
 
     # Dead letters, of one broker or of all
 

@@ -77,7 +77,7 @@ class Service:
         """Read the settings, register the routes, and the callbacks if there is something to do."""
         try:
             self._settings = read_settings(Settings, SECTION, self._configuration)
-            self._tags = {level: self._read_tags(key) for level, key in TAG_KEYS.items()}
+            self._tags = {level: _read_tags(self._settings, key) for level, key in TAG_KEYS.items()}
             self._brokers = read_brokers(self._settings)
             self._early = EarlyReports(self._settings.events, self._tags)
         except SettingsError as error:
@@ -97,15 +97,6 @@ class Service:
             orthanc.RegisterOnChangeCallback(self.on_change)
             orthanc.RegisterOnStoredInstanceCallback(self.on_stored_instance)
 
-    def _read_tags(self, key: str) -> Tags:
-        try:
-            return Tags(getattr(self._settings.events, key))
-        except ValueError as error:
-            name = "".join(word.capitalize() for word in key.split("_"))
-            raise SettingsError(
-                f"{SECTION}.Events.{name}: found {json.dumps(str(error))}, allowed: keywords that Orthanc knows, or gggg,eeee"
-            ) from None
-
     def _be_idle(self, reason: str) -> None:
         orthanc.LogError(reason)
         self._unavailable = reason
@@ -117,7 +108,8 @@ class Service:
             return
         name = KNOWN_CHANGES[change]
         if name == "ORTHANC_STARTED":
-            self._on_started()
+            self._begin_to_open()
+            self._start(has_started=True)
         elif name == "ORTHANC_STOPPED":
             self._stop_opening()
         with self._reports() as reports:
@@ -185,16 +177,12 @@ class Service:
 
     # Opening
 
-    def _on_started(self) -> None:
-        self._begin_to_open()
+    def _start(self, *, has_started: bool = False) -> None:
         with self._opening:
-            self._has_started = True
-            self._start(self._pipeline)
-
-    def _start(self, pipeline: Pipeline | None) -> None:
-        if pipeline and self._has_started and not self._is_running and not self._ending.is_set():
-            self._is_running = True
-            pipeline.start()
+            self._has_started = self._has_started or has_started
+            if self._pipeline and self._has_started and not self._is_running and not self._ending.is_set():
+                self._is_running = True
+                self._pipeline.start()
 
     def _stop_opening(self) -> None:
         """End the thread that opens; give it the time that it needs, if what happened meanwhile is in memory only."""
@@ -229,8 +217,7 @@ class Service:
             pipeline.intake.take_early(self._early)
             self._pipeline = pipeline
         self._decide()
-        with self._opening:
-            self._start(pipeline)
+        self._start()
 
     def _decide(self) -> None:
         with self._decision:
@@ -259,3 +246,13 @@ class Service:
         if not self._ending.is_set():
             self._trouble.begins(text, why, orthanc.LogWarning if is_busy else orthanc.LogError)
             self._last_error = self._trouble.last
+
+
+def _read_tags(settings: Settings, key: str) -> Tags:
+    try:
+        return Tags(getattr(settings.events, key))
+    except ValueError as error:
+        name = "".join(word.capitalize() for word in key.split("_"))
+        raise SettingsError(
+            f"{SECTION}.Events.{name}: found {json.dumps(str(error))}, allowed: keywords that Orthanc knows, or gggg,eeee"
+        ) from None
