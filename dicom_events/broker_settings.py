@@ -19,6 +19,7 @@ from .fields import path_or_null, switch, whole_text
 from .settings import FORMATS
 
 TYPES = ("rabbitmq", "sqs-sns", "nats", "kafka", "webhook", "file", "log")
+RETURNING = ("rabbitmq",)  # those that give back what nobody has a queue for
 
 
 WITHOUT_PASSWORD = "a URL without an empty user or password (is the environment variable of this one set?)"  # noqa: S105
@@ -310,4 +311,21 @@ class BrokerSettings:
     )
     format: str | None = dataclasses.field(
         default=None, metadata={"choices": FORMATS, "help": "`Format` of this broker; null: that of the section."}
+    )
+    unroutable: str | None = dataclasses.field(
+        default=None,
+        metadata={
+            "choices": ("drop", "keep"),
+            "help": (
+                "`rabbitmq` only: `keep` or `drop` what nobody has a queue for; null: keep it for "
+                "`UnroutableGraceSeconds`, then drop it."
+            ),
+        },
+    )
+    unroutable_grace_seconds: float = dataclasses.field(
+        default=60,
+        metadata={
+            "minimum": 0,
+            "help": "`rabbitmq` only: seconds from the begin of a connection in which consumers have time to come back.",
+        },
     )

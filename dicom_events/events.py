@@ -184,21 +184,18 @@ class Form:
     def __init__(self, form: str, source: str) -> None:
         self.form, self.source = form, source
         self.mime = "application/json" if form == "plain" else "application/cloudevents+json"
-        self._source = json.dumps(source)
 
     def body(self, event: Event) -> bytes:
         """Return one JSON object in one line: all attributes and the data, or the flat form."""
         if self.form == "plain":
             return json.dumps(plain(event)).encode()
         # By hand: `data` is JSON already, and this is done ten thousand times a second.
-        return (
-            f'{{"specversion": "1.0", "id": {quoted(event.id)}, "source": {self._source}, '
-            f'"type": {quoted(event.type)}, "subject": {quoted(event.subject)}, "time": "{utc(event.time)}", '
-            f'"datacontenttype": "application/json", "data": {event.data}}}'
-        ).encode()
+        attributes = {**self.attributes(event), "datacontenttype": "application/json"}
+        named = ", ".join(f'"{name}": {quoted(value)}' for name, value in attributes.items())
+        return f'{{{named}, "data": {event.data}}}'.encode()
 
     def attributes(self, event: Event) -> dict[str, str]:
-        """Return what a CloudEvent has besides its data and the type of that."""
+        """Return what a CloudEvent has besides its data and the type of that, for all forms and brokers."""
         named = {"id": event.id, "source": self.source, "type": event.type, "subject": event.subject}
         return {"specversion": "1.0", **named, "time": utc(event.time)}
 

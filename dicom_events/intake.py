@@ -5,46 +5,29 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import sqlite3
 import threading
 import time
 import traceback
 from collections import deque
 from collections.abc import Callable, Mapping
-from typing import Any
-
-import orthanc
 
 from ._common.routes import one_line
 
-from .applier import STORED, Applier
-from .changes import CHANGES
-from .events import LEVELS, identifiers_of_file, quoted
-from .images import Identities, Tags
+from .applier import Applier
+from .images import Tags
 from .journal import Journal
 from .outbox import Outbox
 from .recorder import Recorder
+from .reports import KEPT_CHANGES, EarlyReports, Reports
 from .settings import EventSettings
 
-# To read a file, the plugin copies all of it: 0.3 ms for 512 KB, where Orthanc's JSON of an image takes 0.05; yet of a
-# structure set 240 ms, where the copy takes 1.5. So the JSON is for larger files of these, which hold little but pixels.
-SMALL_BYTES = 64 << 10
-IMAGES = {
-    f"1.2.840.10008.5.1.4.1.1.{each}"  # DICOM PS3.4 B.5
-    for each in (
-        *("1", "1.1", "1.1.1", "1.2", "1.2.1", "1.3", "1.3.1", "2", "4", "6.1", "7", "12.1", "12.2", "20", "128"),
-        # Photographs and videos, which may have gigabytes; documents.
-        *("77.1.1", "77.1.1.1", "77.1.2", "77.1.2.1", "77.1.4", "77.1.4.1", "77.1.5.1", "77.1.5.2", "104.1", "104.2"),
-    )
-}
-KEPT_CHANGES = 100_000  # that could not be written, and are tried again
 # Seconds in which lines come together, so that not each is a transaction; the longer ones while many come.
 LINGER_SECONDS, LONG_LINGER_SECONDS, MANY_LINES = 0.02, 0.2, 5
 IDLE_SECONDS = 1.0
 
 
-class Intake:
+class Intake(Reports):
     """Appends what Orthanc reports to the journal, in well under a millisecond; a thread of its own has it applied."""
 
     def __init__(
@@ -57,13 +40,10 @@ class Intake:
         reconcile: bool,
         complain: Callable[[str], None],
     ) -> None:
-        self.outbox, self.journal = outbox, journal
-        self._tags, self._complain, self._asks_for_tags = tags, complain, any(tags.values())
-        self._identities = Identities(self._asks_for_tags)
+        super().__init__(events, tags)
+        self.outbox, self.journal, self._complain = outbox, journal, complain
         self.recorder = Recorder(outbox, events, tags, stable_age, reconcile)
         self.applier = Applier(outbox, journal, self.recorder, self._identities, complain)
-        self._heeded = {name for name, (setting, _) in CHANGES.items() if getattr(events, setting)}
-        self._heeded |= {"DELETED", *(name for name in CHANGES if name.startswith("STABLE_"))}
         self._unwritten: deque[bytes] = deque(maxlen=KEPT_CHANGES)
         self._writing = threading.RLock()
         self._journal_complaint = self._complaint = ""
@@ -72,37 +52,14 @@ class Intake:
 
     # What Orthanc calls
 
-    def on_stored_instance(self, dicom: Any, instance: str) -> None:
-        """Journal that an instance was stored (or was here already). What its text says, the thread finds out."""
-        when, clock, values, text = time.time(), time.monotonic(), None, ""
-        if dicom.GetInstanceSize() < SMALL_BYTES or _metadata(dicom, "SopClassUid") not in IMAGES:
-            values = identifiers_of_file(dicom.GetInstanceData())
-        if values is None or self._wants_tags(values):
-            text = dicom.GetInstanceAdvancedJson(orthanc.DicomToJsonFormat.SHORT, orthanc.DicomToJsonFlags.NONE, 1024)
-        aet, ip, received = (
-            dicom.GetInstanceRemoteAet() or "",
-            _metadata(dicom, "RemoteIP"),
-            _metadata(dicom, "ReceptionDate"),
-        )
-        # By hand: nothing here is cheap, the caches are full of pixels.
-        self._write_down(
-            f'["{STORED}",{when},{clock},"{instance}",{json.dumps(values) if values else "null"},'
-            f"{int(dicom.GetInstanceOrigin())},{quoted(aet)},{quoted(ip)},{quoted(received)}]\t{text}"
-        )
+    def is_touched(self, resource: str) -> bool:
+        return self.recorder.is_touched(resource)
 
-    def _wants_tags(self, values: tuple[str, ...]) -> bool:
-        # What the thread has not met yet counts as new: a few images more than the first carry tags.
-        if not self._asks_for_tags or self._tags["Instance"]:
-            return self._asks_for_tags
-        parents = zip(LEVELS, self._identities.parents(values), strict=False)
-        known = {level for level, resource in parents if self.recorder.is_touched(resource)}
-        return any(self._tags[level] and level not in known for level in LEVELS[:3])
-
-    def on_change(self, name: str, level: int, resource: str) -> None:
-        """Journal one of `KNOWN_CHANGES`."""
-        if name in self._heeded:
-            report = (name, time.time(), time.monotonic(), LEVELS[level] if 0 <= level < 4 else "", resource)
-            self._write_down(json.dumps(report), keep=True)
+    def take_early(self, early: EarlyReports, most: int = 0) -> None:
+        """Journal what came before there was a journal, until `most` lines of it are left."""
+        while len(early) > most:
+            text, keep = early.take()
+            self._write_down(text, keep=keep)
 
     def _write_down(self, text: str, *, keep: bool = False) -> None:
         """Append a line. A disk that is full refuses no image: those are found in /changes, and changes are kept (`keep`)."""
@@ -190,10 +147,3 @@ class Intake:
     def problem(self) -> str:
         """What can't be written now."""
         return self._journal_complaint or self._complaint
-
-
-def _metadata(dicom: Any, name: str) -> str:
-    try:
-        return dicom.GetInstanceMetadata(name) or ""
-    except orthanc.OrthancException:
-        return ""

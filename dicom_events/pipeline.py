@@ -10,8 +10,6 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import orthanc
-
 from ._common.loopback import Loopback
 from ._common.state import state_folder
 
@@ -66,7 +64,7 @@ class Pipeline:
             full = settings.durability == "full"
             self._journal = Journal(path.with_suffix(".journal"), self.outbox.place, full=full)
             for line in [*_said_of_new(self.outbox), *said, *_said_of_orphans(self.outbox)]:
-                orthanc.LogWarning(f"dicom_events: {line}")
+                say("warning", f"dicom_events: {line}")
             stable_age, reconcile = float(configuration.get("StableAge", 60)), settings.reconcile
             self.intake = Intake(self.outbox, self._journal, settings.events, tags, stable_age, reconcile, complain)
             self.intake.bring_up_to_date()  # what the process before this one has left

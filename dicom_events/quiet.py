@@ -7,16 +7,15 @@ from __future__ import annotations
 import logging
 
 THREADS = "dicom_events"  # what the names of our threads begin with
-LIBRARIES = ("pika", "nats", "boto3", "botocore", "asyncio")
+LIBRARIES = ("pika", "nats", "boto3", "botocore", "urllib3", "requests", "confluent_kafka", "asyncio")
 
 
 class NotOurs(logging.Handler):
     """Passes on what other threads log, for whom the same library is their own business."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        root = logging.getLogger()
-        if root.handlers and not (record.threadName or "").startswith(THREADS):
-            root.callHandlers(record)
+        if not (record.threadName or "").startswith(THREADS):
+            logging.getLogger().callHandlers(record)  # without any, Python writes warnings to standard error
 
 
 def quiet_libraries() -> None:

@@ -99,8 +99,8 @@ class Routes:
     def replay(self, request: Request) -> Answer:
         """Publish again from what Orthanc has: `{"Study": …}`, or `{"From": …, "To": …}`; 202 with how many studies.
 
-        `Study` is an Orthanc identifier or a StudyInstanceUID; `From` and `To` are times (2026-01-31T13:00:00Z, `To` not
-        included) between which the study last changed.
+        `Study` is an Orthanc identifier or a StudyInstanceUID; `From` and `To` are days (2026-01-31, from 0:00 UTC) or times
+        (2026-01-31T13:00:00Z), `To` not included, between which the study last changed.
         """
         replay = self._pipeline().maintainer.replay
         wanted = request.parameters

@@ -50,11 +50,15 @@ class BrokerUnusableError(Exception):
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Outcome:
-    """What became of one event: confirmed, or refused for a reason of its own (`final`: it always will be)."""
+    """What became of one event: confirmed, or refused for a reason of its own (`final`: it always will be).
+
+    `unroutable` : nobody has a queue for it now.
+    """
 
     row: int
     error: str | None = None
     final: bool = False
+    unroutable: bool = False
 
 
 Submitted: TypeAlias = tuple[Event, Any]  # an event, and what is sent of it

@@ -33,6 +33,9 @@ LACKS_ROOM = {10023, 10047, 10077, 10122}  # resources, storage, messages, bytes
 class Loop(asyncio.SelectorEventLoop):
     """Looks names up in threads that nobody waits for: for those of asyncio Python waits as it ends, and Orthanc with it."""
 
+    def call_exception_handler(self, context: dict[str, Any]) -> None:
+        """Log nothing: what became of a task that a hung server held is found out by whatever thread tidies memory then."""
+
     async def getaddrinfo(self, *arguments: Any, **named: Any) -> Any:
         found = self.create_future()
 

@@ -17,6 +17,7 @@ from . import BrokerAwayError, BrokerUnusableError
 
 CONNECT_WITHIN_SECONDS = 10.0
 CLOSE_WITHIN_SECONDS = 0.5
+SAY_BLOCKED_EVERY_SECONDS = 60.0
 HEARTBEAT_SECONDS = 30  # between two, unless the URL says another number
 
 
@@ -32,7 +33,8 @@ class RabbitConnection:
         self._stop_waiting = False
         self.lost: str | None = None
         """Why it is lost, or None."""
-        self.is_ready = self.is_blocked = False
+        self.is_ready = self.is_blocked = self._says_blocked = False
+        self._say_blocked_at = 0.0
 
     def open(self) -> None:
         """Connect to the first node that answers. Raises `BrokerAwayError`, or `BrokerUnusableError`."""
@@ -89,11 +91,14 @@ class RabbitConnection:
         self._loop.call_later(0, reopen)
 
     def _on_blocked(self, blocked: bool) -> None:
+        """Log when it begins, at most once a minute, and when it is over: a server at its limit goes to and fro."""
         self.is_blocked = blocked
-        self._say(
-            "warning",
-            f"dicom_events: RabbitMQ {'takes nothing, it lacks memory or disk' if blocked else 'takes events again'}",
-        )
+        if blocked and time.monotonic() >= self._say_blocked_at:
+            self._says_blocked, self._say_blocked_at = True, time.monotonic() + SAY_BLOCKED_EVERY_SECONDS
+            self._say("warning", "dicom_events: RabbitMQ takes nothing, it lacks memory or disk")
+        elif not blocked and self._says_blocked:
+            self._says_blocked = False
+            self._say("warning", "dicom_events: RabbitMQ takes events again")
 
     def on_lost(self, error: Any) -> None:
         """Note why the connection can't be used any more."""

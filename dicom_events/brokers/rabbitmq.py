@@ -33,7 +33,7 @@ class Rabbit(Broker):
         self._alone: deque[Submitted] = deque()  # to be sent one by one: one of them made the server close the channel
         self._outcomes: list[Outcome] = []
         self._next_tag = 1
-        self._returned = 0
+        self._returned: set[str] = set()  # of messages that have come back, and are not confirmed yet
 
     def open(self) -> None:
         self._connection.open()
@@ -45,7 +45,7 @@ class Rabbit(Broker):
         self._connection.wake()
 
     def details(self) -> dict[str, Any]:
-        return {"Returned": self._returned, "Blocked": self._connection.is_blocked}
+        return {"Blocked": self._connection.is_blocked}
 
     # Publishing
 
@@ -59,7 +59,7 @@ class Rabbit(Broker):
             content_type=found.mime,
             headers=headers or None,
             delivery_mode=2,
-            message_id=event.id[:255],
+            message_id=_message_id(event),
             type=event.type[:255],
             timestamp=int(event.time),
         )
@@ -97,6 +97,7 @@ class Rabbit(Broker):
 
     def _on_channel(self, channel: Any) -> None:
         self._channel, self._next_tag = channel, 1
+        self._returned.clear()
         channel.add_on_close_callback(self._on_channel_closed)
         channel.add_on_return_callback(self._on_return)
         channel.confirm_delivery(self._on_confirmation, callback=self._declare)
@@ -128,17 +129,19 @@ class Rabbit(Broker):
         error = None if method.NAME == "Basic.Ack" else "RabbitMQ could not keep it (basic.nack)"
         for tag in tags:
             if found := self._unconfirmed.pop(tag, None):
-                self._outcomes.append(Outcome(found[0].row, error))
+                self._outcomes.append(self._outcome(found[0], error))
         self._send_next_alone()
 
-    def _on_return(self, _channel: Any, method: Any, _properties: Any, _body: Any) -> None:
-        self._returned += 1
-        if self._returned == 1:
-            self._say(
-                "warning",
-                f"dicom_events: nobody has a queue for {method.routing_key} at the exchange {self._config.exchange}: such "
-                "events are counted as Returned in the status, and are not kept",
-            )
+    def _outcome(self, event: Event, error: str | None) -> Outcome:
+        if _message_id(event) not in self._returned:
+            return Outcome(event.row, error)
+        self._returned.discard(_message_id(event))
+        return Outcome(event.row, f"nobody has a queue for {event.type}", unroutable=True)
+
+    def _on_return(self, _channel: Any, _method: Any, properties: Any, _body: Any) -> None:
+        # It comes before the confirmation of the same message, without its number. Of one id one message is under way, as
+        # of one key.
+        self._returned.add(properties.message_id)
 
     def _on_channel_closed(self, _channel: Any, reason: Any) -> None:
         code = getattr(reason, "reply_code", 0)
@@ -152,6 +155,10 @@ class Rabbit(Broker):
         else:
             self._alone.extendleft(reversed(waiting))
         self._connection.reopen_channel(self._on_channel_again)
+
+
+def _message_id(event: Event) -> str:
+    return event.id[:255]
 
 
 def make(form: Form, config: RabbitConfig, _folder: Path, say: Callable[[str, str], None]) -> Rabbit:

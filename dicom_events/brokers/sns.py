@@ -79,18 +79,17 @@ class SNS(ThreadedBroker):
         return outcomes + (self._send(together) if together else [])
 
     def message(self, event: Event) -> dict[str, Any]:
-        attributes = {"type": event.type, "source": self.form.source, "subject": event.subject, "id": event.id}
-        if self.form.form == "binary":
-            message = self.form.message(event)
-            content = message.body.decode()
+        message = self.form.message(event)
+        if message.headers:
             # A name can't have a colon, and there are ten at most.
             attributes = {"content_type": message.mime}
             attributes |= {name.replace("-", "_", 1): value for name, value in message.headers.items()}
         else:
-            content = self.form.body(event).decode()
+            named = self.form.attributes(event)
+            attributes = {name: named[name] for name in ("type", "source", "subject", "id")}
         entry: dict[str, Any] = {
             "Id": str(event.row),
-            "Message": content,
+            "Message": message.body.decode(),
             "MessageAttributes": {
                 name: {"DataType": "String", "StringValue": value} for name, value in attributes.items() if value
             },

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""What a broker refused for a reason of its own: an event that left the broker's order, tried again, then dead."""
+"""What left a broker's order: what it refused for a reason of its own, tried again, then dead; what nobody has a queue for."""
 
 from __future__ import annotations
 
@@ -13,14 +13,18 @@ from common.ledger import Ledger
 
 from .events import Event
 
-LETTER_TABLES = """
+UNROUTABLE = "unroutable"  # the state of what nobody has a queue for; the `error` is its type
+LETTER_TABLES = f"""
 CREATE TABLE IF NOT EXISTS letter(
     id INTEGER PRIMARY KEY AUTOINCREMENT, broker TEXT NOT NULL, event INTEGER NOT NULL, key TEXT NOT NULL,
     state TEXT NOT NULL, attempts INTEGER NOT NULL, next_attempt REAL NOT NULL, error TEXT NOT NULL, updated REAL NOT NULL,
     UNIQUE(broker, event));
 CREATE INDEX IF NOT EXISTS letter_by_key ON letter(broker, state, key, event);
 CREATE INDEX IF NOT EXISTS letter_by_event ON letter(event);
+CREATE INDEX IF NOT EXISTS letter_unroutable ON letter(broker, error, event) WHERE state='{UNROUTABLE}';
+CREATE TABLE IF NOT EXISTS returned(broker TEXT PRIMARY KEY, n INTEGER NOT NULL) WITHOUT ROWID;
 """
+IS_UNROUTABLE = f"state='{UNROUTABLE}'"  # as the index has it
 NO_ROW = 2**62  # beyond all
 RETRY = Backoff(first=1.0, longest=60.0)  # seconds until what a broker refused is tried again
 EVENT_COLUMNS = "e.row, e.id, e.type, e.key, e.subject, e.created, e.data"
@@ -30,8 +34,8 @@ DEAD = (
 )
 
 
-class Letters:
-    """The letters of all brokers: `waiting` for the next attempt, or `dead` until a person acts."""
+class UnroutableLetters:
+    """Those that nobody has a queue for, of all brokers."""
 
     def __init__(self, ledger: Ledger) -> None:
         self._ledger = ledger
@@ -47,6 +51,51 @@ class Letters:
         with self._freeing:
             self._freed_from = min(self._freed_from, row)
 
+    def unroutable_types(self, broker: str) -> list[str]:
+        """Return the types of them."""
+        found = self._ledger.rows(f"SELECT DISTINCT error FROM letter WHERE broker=? AND {IS_UNROUTABLE}", broker)
+        return [row["error"] for row in found]
+
+    def first_unroutable_key(self, broker: str, kind: str) -> str | None:
+        """Return the key of the oldest one of a type."""
+        sql = f"SELECT key FROM letter WHERE broker=? AND error=? AND {IS_UNROUTABLE} ORDER BY event LIMIT 1"
+        return next((row["key"] for row in self._ledger.rows(sql, broker, kind)), None)
+
+    def next_unroutable(self, broker: str, key: str, without: Sequence[str]) -> Event | None:
+        """Return the oldest one of a key that is of no type in `without`."""
+        found = self._ledger.rows(
+            f"SELECT {EVENT_COLUMNS} FROM letter l JOIN event e ON e.row=l.event WHERE l.broker=? AND l.state=? AND l.key=? "
+            f"AND l.error NOT IN ({','.join('?' * len(without))}) ORDER BY l.event LIMIT 1",
+            *(broker, UNROUTABLE, key, *without),
+        )
+        return Event(*found[0].values()) if found else None
+
+    def let_unroutable_wait(self, broker: str, key: str) -> None:
+        """Let those of a key wait behind a letter of it, in their order."""
+        sql = "UPDATE letter SET state='waiting', error='', next_attempt=0 WHERE broker=? AND state=? AND key=?"
+        self._ledger.run(sql, broker, UNROUTABLE, key)
+
+    def give_up(self, broker: str, row: int) -> None:
+        """Remove a letter that nobody has a queue for, and count its event as returned."""
+        with self._ledger.transaction() as db:
+            db.execute("DELETE FROM letter WHERE broker=? AND event=?", (broker, row))
+            self.count_returned(broker, 1)
+            self._free(row)
+
+    def count_returned(self, broker: str, number: int) -> None:
+        """Count events that were given up, as nobody had a queue for them."""
+        self._ledger.run("INSERT INTO returned VALUES(?,?) ON CONFLICT DO UPDATE SET n=n+excluded.n", broker, number)
+
+    def unroutable_totals(self, broker: str) -> dict[str, int]:
+        """Return how many were given up since there is this broker, and how many are kept now."""
+        returned = self._ledger.rows("SELECT n FROM returned WHERE broker=?", broker)
+        kept = self._ledger.rows("SELECT COUNT(*) n FROM letter WHERE broker=? AND state=?", broker, UNROUTABLE)
+        return {"Returned": returned[0]["n"] if returned else 0, "Unroutable": kept[0]["n"]}
+
+
+class Letters(UnroutableLetters):
+    """The letters of all brokers: `waiting` for the next attempt, `unroutable`, or `dead` until a person acts."""
+
     def park(self, broker: str, events: Sequence[tuple[int, str]], error: str, state: str, attempts: int) -> None:
         """Take events (row, key) out of the order of a broker, to be tried again (`waiting`) or not (`dead`)."""
         now = time.time()
@@ -60,9 +109,9 @@ class Letters:
             if state == "dead":
                 db.execute("UPDATE broker SET dead=dead+? WHERE name=?", (len(events), broker))
 
-    def keys(self, broker: str) -> set[str]:
-        """Return the keys with a letter that waits: what comes later in their order waits behind it."""
-        found = self._ledger.rows("SELECT DISTINCT key FROM letter WHERE broker=? AND state='waiting'", broker)
+    def keys(self, broker: str, state: str = "waiting") -> set[str]:
+        """Return the keys with a letter in a state. What comes later than one that waits, in its order, waits behind it."""
+        found = self._ledger.rows("SELECT DISTINCT key FROM letter WHERE broker=? AND state=?", broker, state)
         return {row["key"] for row in found}
 
     def is_waiting(self, broker: str, key: str) -> bool:

@@ -12,7 +12,7 @@ from typing import Any
 from common.routes import one_line
 from common.settings import S, SettingsError, key_of, read_settings, removed_keys, wrong_keys
 
-from .broker_settings import CONFIGS, TYPES, BrokerSettings, FileConfig
+from .broker_settings import CONFIGS, RETURNING, TYPES, BrokerSettings, FileConfig
 from .settings import SECTION, Settings
 
 BROKER = "broker"  # the name of `Broker`, whatever its type, unless it has one
@@ -102,6 +102,8 @@ def _read_broker(path: str, content: Any) -> tuple[BrokerSettings, Any]:
     key, cls = CONFIGS[general.type]
     if others := sorted(content.keys() & set(keys) - {key}):
         raise SettingsError(f"{path}: found {others[0]}, allowed: {key}, for its Type is {general.type}")
+    if general.type not in RETURNING and (others := sorted(content.keys() & {"Unroutable", "UnroutableGraceSeconds"})):
+        raise SettingsError(f"{path}: found {others[0]}, allowed: only with Type {', '.join(RETURNING)}")
     if not isinstance(content.get(key, {}), dict):  # it may be a secret: not shown
         raise SettingsError(f"{path}.{key}: allowed: an object of keys and values")
     config = _read(cls, f"{path}.{key}", content.get(key, {}))

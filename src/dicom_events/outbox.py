@@ -21,6 +21,7 @@ from common.ledger import BUSY_SECONDS, Ledger
 from common.times import utc
 
 from .acknowledged import ACKNOWLEDGED_TABLES, AcknowledgedInstances
+from .broker_settings import RETURNING
 from .events import Event
 from .letters import EVENT_COLUMNS, LETTER_TABLES, Letters
 from .named import Named
@@ -187,9 +188,13 @@ class Outbox:
         """Return the row up to which all is settled for a broker."""
         return int(self.ledger.rows("SELECT cursor FROM broker WHERE name=?", broker)[0]["cursor"])
 
-    def settle(self, broker: str, cursor: int, published: int) -> None:
-        """Note that all up to `cursor` is settled for this broker; `published` more of it were confirmed."""
-        self.ledger.run("UPDATE broker SET cursor=?, published=published+? WHERE name=?", cursor, published, broker)
+    def settle(self, broker: str, cursor: int, published: int, returned: int = 0) -> None:
+        """Note that all up to `cursor` is settled for this broker: `published` were confirmed, `returned` were given up."""
+        with self.ledger.transaction() as db:
+            sql = "UPDATE broker SET cursor=?, published=published+? WHERE name=?"
+            db.execute(sql, (cursor, published, broker))
+            if returned:
+                self.letters.count_returned(broker, returned)
 
     def read(self, reader: sqlite3.Connection, after: int, limit: int) -> list[Event]:
         """Return the next events in order, none beyond one that is not complete; fewer where they are large."""
@@ -212,8 +217,8 @@ class Outbox:
         """
         row = self.ledger.rows(
             "SELECT b.cursor, (SELECT MAX(row) FROM event) newest, (SELECT COUNT(*) FROM letter WHERE broker=b.name AND "
-            "state='waiting' AND event<=b.cursor) waiting, (SELECT MIN(event) FROM letter WHERE broker=b.name AND "
-            "state='waiting') letter, (SELECT MIN(row) FROM event WHERE row>b.cursor) next FROM broker b WHERE name=?",
+            "state<>'dead' AND event<=b.cursor) waiting, (SELECT MIN(event) FROM letter WHERE broker=b.name AND "
+            "state<>'dead') letter, (SELECT MIN(row) FROM event WHERE row>b.cursor) next FROM broker b WHERE name=?",
             broker,
         )[0]
         first = min((each for each in (row["letter"], row["next"]) if each is not None), default=None)
@@ -223,11 +228,13 @@ class Outbox:
     def totals(self, broker: str) -> dict[str, Any]:
         """Return what the status says of a broker's place, whether or not it is configured."""
         backlog, oldest = self.backlog(broker)
+        is_returning = self.places.type_of(broker) in RETURNING
         return {
             "Backlog": backlog,
             "OldestSeconds": None if oldest is None else round(max(0.0, time.time() - oldest), 3),
             "Published": self.ledger.rows("SELECT published FROM broker WHERE name=?", broker)[0]["published"],
             "DeadLetters": self.letters.count_dead(broker),
+            **(self.letters.unroutable_totals(broker) if is_returning else {}),
         }
 
     def orphan_status(self, name: str, since: float, days_left: float | None) -> dict[str, Any]:

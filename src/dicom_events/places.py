@@ -112,6 +112,7 @@ class Places:
                 "DELETE FROM broker WHERE name=?",
                 "DELETE FROM place WHERE broker=?",
                 "DELETE FROM letter WHERE broker=?",
+                "DELETE FROM returned WHERE broker=?",
             ):
                 db.execute(sql, (name,))
             self.orphans.forget(name)

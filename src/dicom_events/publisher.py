@@ -157,7 +157,8 @@ class Publisher:
             if delivery.read_page():  # something came after we looked and before we said that we sleep
                 return
         outcomes = broker.collect(BUSY_SECONDS if busy else IDLE_SECONDS)
-        self._health.on_connected()
+        if outcomes or not busy:  # a server that takes requests, and answers none, is still away
+            self._health.on_connected()
         for outcome in outcomes:
             delivery.on_outcome(outcome)
         delivery.settle(now=False)

@@ -54,4 +54,35 @@ TABLE: dict[tuple[str, str], dict[str, str]] = {
     ("src/dicom_events/places.py", "tests/dicom_events/unit/test_guards.py"): {
         "newest if known else 0)": "0)",
     },
+    ("src/dicom_events/unroutable.py", "tests/dicom_events/unit/test_unroutable.py"): {
+        "if self._absences.pop(kind, None):": "if self._absences.pop(kind, None) and False:",
+        "absence.look_at = now + RETRY.delay(absence.found)": "absence.look_at = now + 1",
+        "if self._absences and not self.keeps:": "if False:",
+        "self._letters.let_unroutable_wait(self._name, key)": "pass",
+    },
+    ("src/dicom_events/delivery.py", "tests/dicom_events/unit/test_unroutable.py"): {
+        "if event.key in self._unroutable.keys and not self._unroutable.holds(event):": "if False:",
+    },
+    ("src/dicom_events/health.py", "tests/dicom_events/unit/test_unroutable.py"): {
+        " and time.monotonic() >= self._say_kept_at": "",
+    },
+    ("src/dicom_events/service.py", "tests/dicom_events/unit/test_opening.py"): {
+        "            pipeline.intake.take_early(self._early)\n": "            pass\n",
+        "OPENS_WITHIN_SECONDS if len(self._early) else STOP_WITHIN_SECONDS": "0",
+    },
+    ("src/dicom_events/reports.py", "tests/dicom_events/unit/test_opening.py"): {
+        "if self._bytes + len(text) > MOST_EARLY_BYTES:": "if False:",
+    },
+    ("src/dicom_events/publisher.py", "tests/dicom_events/unit/test_lines_of_a_broker.py"): {
+        "if outcomes or not busy:": "if True:",
+    },
+    ("src/dicom_events/health.py", "tests/dicom_events/unit/test_lines_of_a_broker.py"): {
+        "if len(said) == AWAY_LINES and now - said[0] < AWAY_LINES_WITHIN_SECONDS:": "if False:",
+    },
+    ("src/dicom_events/brokers/rabbitmq.py", "tests/dicom_events/unit/test_settings_of_unroutable.py"): {
+        "if _message_id(event) not in self._returned:": "if True:",
+    },
+    ("src/dicom_events/named.py", "tests/dicom_events/unit/test_settings_of_unroutable.py"): {
+        "if general.type not in RETURNING and": "if False and",
+    },
 }

@@ -383,6 +383,7 @@ def everywhere(
 ) -> Any:
     brokers: dict[str, Any] = {}
     for form in FORMS:
+        RabbitConsumer(rabbit, f"all-{form}")  # what nobody has a queue for would be kept
         topic = {"BootstrapServers": kafka, "Topic": f"all-{form}"}
         brokers |= {
             f"rabbit {form}": over_rabbit(rabbit, f"all-{form}", Format=form),

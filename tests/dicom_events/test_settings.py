@@ -40,7 +40,7 @@ VALID: dict[str, Any] = {
     "Broker": {"Type": "file", "Name": "own", "Events": ["dicom.study.*"], "Format": "plain",
                "FileConfig": {"Path": "events.jsonl", "MaxMegabytes": 1, "Keep": 2}},
     "Brokers": {
-        "rabbit": {"Type": "rabbitmq", "RabbitConfig": {
+        "rabbit": {"Type": "rabbitmq", "Unroutable": "keep", "UnroutableGraceSeconds": 5, "RabbitConfig": {
             "URL": f"amqp://me:{SECRET}@127.0.0.1:1/", "MoreURLs": [f"amqps://me:{SECRET}@127.0.0.1:1/"], "Exchange": "x",
             "Passive": True, "CACertificate": "/x", "Certificate": "/x", "CertificateKey": "/x"}},
         "sns": {"Type": "sqs-sns", "SNSConfig": {

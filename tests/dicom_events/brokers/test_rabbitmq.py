@@ -72,7 +72,8 @@ def test_rabbitmq_gets_persistent_messages_with_the_type_as_key_in_each_form(
 
 
 def test_what_no_queue_takes_is_counted_and_said_once(start_orthanc: StartOrthanc, rabbit: RabbitServer) -> None:
-    server = start_orthanc(SCRIPT, {"DicomEvents": {"Broker": over_rabbit(rabbit, "nobody")}, **NEVER_STABLE})
+    broker = over_rabbit(rabbit, "nobody", Unroutable="drop")
+    server = start_orthanc(SCRIPT, {"DicomEvents": {"Broker": broker}, **NEVER_STABLE})
     server.store(make_study(instances=3))
     assert wait_for_empty(server)["broker"]["Returned"] == 3
     assert server.log.count("nobody has a queue for dicom.instance.stored") == 1
