@@ -3261,9 +3261,6 @@ class EventLines:
         by = self._by(*filter(None, (resource, place.get("Study"), patient)))
         if level == orthanc.ResourceType.PATIENT:
             place = {"Patient": place["Patient"]} if place else {}
-            by = by or self._by(f"last {resource}")
-        elif level == orthanc.ResourceType.STUDY and by:
-            self._deleters.note([f"last {patient}"], by["By"])  # it was the patient's last one
         self._places.forget(resource)
         self._writer.add(at, "deleted", place, Level=LEVEL_NAMES[level], Resource=resource, **by)
 

@@ -28,7 +28,6 @@ TABLE: dict[tuple[str, str], dict[str, str]] = {
         "self._deleters.note(seen.deletes, seen.who)": "pass",
         "if not is_written:": "if False:",
         'if seen.acts and "Script" not in seen.who:': "if seen.acts:",
-        'by = by or self._by(f"last {resource}")': "pass",
     },
     ("src/audit_log/deleters.py", "tests/audit_log/unit/test_watching.py"): {
         "if who and at > time.monotonic() - REMEMBERED_SECONDS:": "if who:",

@@ -51,13 +51,9 @@ def test_what_another_script_reads_is_in_the_log_with_its_name_and_what_the_log_
     assert not [each for each in lines(server) if each.get("Script") == "audit_log" or each.get("User") == "(Bearer)"]
 
 
-@pytest.mark.parametrize("large", [False, True])
-def test_a_purged_study_has_a_line_that_says_who_asked(server: OrthancServer, large: bool) -> None:
-    patient = f"OLD{large}"
-    count = 1001 if large else 1  # in pieces of 500, which the largest header names
-    study = server.store(make_study(patient_id=patient, study_date="19990101", instances=count, rows=4, columns=4))[0][
-        "ParentStudy"
-    ]
+def test_a_purged_study_has_a_line_that_says_who_asked(server: OrthancServer) -> None:
+    patient = "OLD"
+    study = server.store(make_study(patient_id=patient, study_date="19990101"))[0]["ParentStudy"]
     asked = {"since": "19991231", "dry-run": "false"}
     answer = server.request("GET", "/purge-old-studies", params=asked, auth=("bob", "builder"))
     assert answer.ok, answer.text
