@@ -16,6 +16,7 @@ from typing import Any
 
 import orthanc
 
+from .own_requests import report_request
 from .pinned_tls import pinned_tls
 from .quirks import import_for_small_stacks
 from .settings import SettingsError, settings_of_all_scripts
@@ -89,6 +90,7 @@ class Loopback:
     ) -> tuple[http.client.HTTPMessage, bytes]:
         """Send a request as `request` does, with headers of one's own; return those of the answer, and its bytes as they came."""
         data = body if body is None or isinstance(body, bytes) else json.dumps(body).encode()
+        report_request(method, path, body, headers)
         self._token = self._token or orthanc.GenerateRestApiAuthorizationToken()
         # A kept connection may be closed by Orthanc just now: what is the same twice is asked once more.
         attempts = 2 if method != "POST" or path.endswith(IDEMPOTENT_POSTS) else 1

@@ -29,6 +29,7 @@ if __name__ == "__main__":  # the built file as a program: to verify a log takes
 
 import orthanc
 
+from common.own_requests import listen_to_requests
 from common.quirks import KEPT_ALIVE
 from common.routes import register_route, warn_if_open
 from common.settings import SettingsError, read_settings
@@ -70,6 +71,7 @@ def register() -> None:
     KEPT_ALIVE.extend((recorder.on_change, recorder.on_stored, recorder.on_request))
     orthanc.RegisterOnChangeCallback(KEPT_ALIVE[-3])
     orthanc.RegisterOnStoredInstanceCallback(KEPT_ALIVE[-2])
+    listen_to_requests(recorder.on_own_request)
     # The plugin's filter loses 820 bytes of memory a request before 5.0, which brought StartStreamAnswer.
     recorder.watches_requests = settings.watch_requests is True or (
         settings.watch_requests is None and hasattr(orthanc.RestOutput, "StartStreamAnswer")

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping
 from typing import Any
@@ -10,15 +11,26 @@ from typing import Any
 import orthanc
 
 from common.arrivals import KIND, Arrival
+from common.identifiers import orthanc_identifier
 from common.jobs import url_of_peer
 from common.routes import one_line
 
+from .deleters import Deleters
 from .places import Places
 from .watching import SeenRequest
 from .writer import LineWriter
 
-RESOURCE = re.compile(r"^/(patients|studies|series|instances)/([0-9a-f]{8}(?:-[0-9a-f]{8}){4})(?:/([a-z-]*))?")
-DICOMWEB = re.compile(r"^/dicom-web/studies/([0-9.]+)")
+# Viewers' plugins put something in front of an identifier or behind it: /web-viewer/instances/jpeg95-{id}_0
+RESOURCE = re.compile(
+    r"/(patients|studies|series|instances|images|tiles|pyramids|pydicom|anonymize-series)/(?:[a-z]+[0-9]*-)?"
+    r"([0-9a-f]{8}(?:-[0-9a-f]{8}){4})(?:[/_]([a-z-]*))?"
+)
+ASKED_AT = {  # the level at which Orthanc is asked about an identifier in a route
+    **{level: (level,) for level in ("studies", "series", "instances")},
+    **dict.fromkeys(("images", "pydicom"), ("instances",)),
+    **dict.fromkeys(("tiles", "pyramids"), ("series",)),
+    "anonymize-series": ("series", "studies"),
+}
 LEVEL_NAMES = {0: "Patient", 1: "Study", 2: "Series"}  # orthanc.ResourceType
 REQUEST_EVENTS = {"GET": "retrieve-attempt", "DELETE": "delete-attempt", "POST": "post-attempt", "PUT": "put-attempt"}
 JOB_EVENTS = {
@@ -40,7 +52,7 @@ class EventLines:
     """
 
     def __init__(self, places: Places, writer: LineWriter) -> None:
-        self._places, self._writer = places, writer
+        self._places, self._writer, self._deleters = places, writer, Deleters()
 
     def on_stored(self, at: str, instance: str, arrival: Arrival) -> None:
         """Add that an instance was received, and the modification or anonymization that made it."""
@@ -66,16 +78,23 @@ class EventLines:
             self._writer.add_or_count(change_key, change)
 
     def on_deleted(self, at: str, level: int, resource: str) -> None:
-        """Add that a resource was deleted; of many instances, how many."""
+        """Add that a resource was deleted, and who asked for it; of many instances, how many."""
         if level == orthanc.ResourceType.INSTANCE:
-            entry = {"At": at, "Event": "deleted", "Level": "Instance", "Resource": resource}
-            self._writer.add_or_count(("deleted",), entry)
+            by = self._by(resource)
+            entry = {"At": at, "Event": "deleted", "Level": "Instance", "Resource": resource, **by}
+            self._writer.add_or_count(("deleted", json.dumps(by)), entry)
             return
         place = self._places.find(resource, ())
+        patient = orthanc_identifier(place["Patient"]) if place else ""
+        by = self._by(*filter(None, (resource, place.get("Study"), patient)))
         if level == orthanc.ResourceType.PATIENT:
             place = {"Patient": place["Patient"]} if place else {}
         self._places.forget(resource)
-        self._writer.add(at, "deleted", place, Level=LEVEL_NAMES[level], Resource=resource)
+        self._writer.add(at, "deleted", place, Level=LEVEL_NAMES[level], Resource=resource, **by)
+
+    def _by(self, *resources: str) -> dict[str, Any]:
+        who = self._deleters.of(*resources)
+        return {"By": who} if who else {}
 
     def on_job_end(self, at: str, job: Mapping[str, Any], success: bool) -> None:
         """Add how a job ended, one line for each study that it was about."""
@@ -86,32 +105,32 @@ class EventLines:
         for place in places.values() or [{}]:
             self._writer.add(at, event, place, **_described_job(job, event, success))
 
-    def on_request(self, seen: SeenRequest) -> None:
-        """Add who asked for what; of many requests of one kind, how many."""
-        resource = RESOURCE.match(seen.uri)
+    def on_request(self, seen: SeenRequest, *, is_written: bool = True) -> None:
+        """Add who asked for what; of many requests of one kind, how many. All of those that delete are remembered."""
+        resource = RESOURCE.search(seen.uri)
+        self._deleters.note(seen.deletes, seen.who)
+        if seen.method == "DELETE" and resource:
+            self._deleters.note([resource[2]], seen.who)
+        if not is_written:
+            return
         place = self._place_of_request(seen, resource)
-        who = {
-            "User": seen.user,
-            "IP": seen.ip,
-            **({"ForwardedFor": one_line(seen.forwarded)} if seen.forwarded else {}),
-        }
         event = REQUEST_EVENTS.get(seen.method, "attempt")
-        more = {**place, **who, "Method": seen.method, "Route": one_line(seen.uri)}
-        if seen.method != "GET":
-            self._writer.add(seen.at, event, more)
+        more = {**place, **seen.who, "Method": seen.method, "Route": one_line(seen.uri)}
+        if seen.query:
+            more["Query"] = seen.query
+        if seen.acts and "Script" not in seen.who:
+            self._writer.add(seen.at, event if seen.method != "GET" else "delete-attempt", more)
             return
         kind = (resource[1], resource[3]) if resource else (seen.uri,)
-        key = (*who.values(), *place.values(), *kind)
+        key = (seen.method, json.dumps(seen.who), *place.values(), *kind)
         self._writer.add_or_count(key, {"At": seen.at, "Event": event, **more})
 
     def _place_of_request(self, seen: SeenRequest, resource: re.Match[str] | None) -> Mapping[str, str]:
         if resource and resource[1] == "patients":
             return {"Patient": self._places.find(resource[2], ()).get("Patient", "")}
         if resource:
-            return self._places.find(resource[2], (resource[1],))
-        dicomweb = DICOMWEB.match(seen.uri)
-        uid = dicomweb[1] if dicomweb else seen.study_uid
-        return self._places.find(uid, ()) if uid else {}
+            return self._places.find(resource[2], ASKED_AT[resource[1]])
+        return self._places.find(seen.study_uid, ()) if seen.study_uid else {}
 
 
 def _described_job(job: Mapping[str, Any], event: str, success: bool) -> dict[str, Any]:

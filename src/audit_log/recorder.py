@@ -16,6 +16,7 @@ from common.expiry import Expiry
 from common.inbox import Inbox
 from common.ledger import Ledger
 from common.loopback import Loopback
+from common.own_requests import OwnRequest
 from common.state import configuration_folder, state_folder
 from common.times import utc
 from common.worker import Worker
@@ -24,7 +25,7 @@ from .events import EventLines
 from .log import Log
 from .places import PLACE_TABLES, Places
 from .settings import SECTION, Settings, read_or_make_key
-from .watching import seen_request
+from .watching import RequestWatcher
 from .writer import LineWriter
 
 GATHERING_SECONDS = 0.2  # in which events are gathered, to be written together
@@ -51,6 +52,7 @@ class Recorder:
         self._inbox = Inbox[Callable[[], None]](self._make_lines)
         self.worker = Worker("audit_log", self._open, self._turn, self._finish)
         self.watches_requests = False
+        self._watcher = RequestWatcher(configuration, lambda: self._loopback._token)
         self._started_at, self._has_finished = "", False
         change = orthanc.ChangeType
         self._job_ends = {int(change.JOB_SUCCESS): True, int(change.JOB_FAILURE): False}
@@ -59,9 +61,15 @@ class Recorder:
 
     def on_request(self, uri: str, **request: Any) -> bool:
         """Let every request through: the filter of requests only looks."""
-        if seen := seen_request(uri, request, self._loopback._token):
+        if seen := self._watcher.seen(uri, request):
             self._add(lambda: self._events.on_request(seen))
         return True
+
+    def on_own_request(self, script: str, request: OwnRequest) -> None:
+        """Take what another script of a combined file asks Orthanc for."""
+        if seen := self._watcher.seen_of_script(script, request):
+            is_written = self._settings.watch_requests is not False
+            self._add(lambda: self._events.on_request(seen, is_written=is_written))
 
     def on_stored(self, dicom: orthanc.DicomInstance, instance: str) -> None:
         self._arrivals.stored(dicom, instance)

@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 import httpx
 
 from common.loopback import KEEP_ALIVE_SECONDS, Loopback
+from common.own_requests import report_request
 from common.settings import settings_of_all_scripts
 
 SESSION_TIMEOUT = 60.0  # seconds, of each step of a request
@@ -92,6 +93,7 @@ class Token(httpx.Auth):
     def auth_flow(self, request: httpx.Request) -> Generator[httpx.Request, httpx.Response, None]:
         if (request.url.scheme, request.url.netloc) == (self._address.scheme, self._address.netloc):
             request.headers["Authorization"] = self._token
+            report_request(request.method, request.url.raw_path.decode())
         yield request
 
 

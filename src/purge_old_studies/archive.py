@@ -14,6 +14,7 @@ from typing import Any
 import orthanc
 
 from common.loopback import Loopback, LoopbackError
+from common.own_requests import asked_by
 from common.routes import one_line
 
 from .clock import Clock
@@ -136,23 +137,26 @@ class Archive:
             return "its patient is protected"
         return None
 
-    def delete(self, studies: Sequence[str]) -> dict[str, str]:
-        """Delete some studies; those that are still there, with what Orthanc says."""
+    def delete(self, studies: Sequence[str], who: Mapping[str, Any]) -> dict[str, str]:
+        """Delete some studies; those that are still there, with what Orthanc says. `who` asked for it."""
         try:
-            self._loopback.post("/tools/bulk-delete", {"Resources": studies})
+            self._bulk_delete(studies, who)
             return {}
         except LoopbackError:
-            reasons = {study: self._delete_one(study) for study in studies}
+            reasons = {study: self._delete_one(study, who) for study in studies}
             return {study: reason for study, reason in reasons.items() if reason}
 
-    def _delete_one(self, study: str) -> str:
+    def _bulk_delete(self, resources: Sequence[str], who: Mapping[str, Any]) -> None:
+        self._loopback.request_raw("POST", "/tools/bulk-delete", {"Resources": resources}, asked_by(who))
+
+    def _delete_one(self, study: str, who: Mapping[str, Any]) -> str:
         try:
-            self._loopback.request("DELETE", f"/studies/{study}")
+            self._loopback.request_raw("DELETE", f"/studies/{study}", headers=asked_by(who))
         except LoopbackError as error:
             return "" if error.status == 404 else one_line(error)  # 404: the batch had deleted it before it failed
         return ""
 
-    def delete_in_pieces(self, study: str, stopping: Callable[[], bool]) -> bool:
+    def delete_in_pieces(self, study: str, who: Mapping[str, Any], stopping: Callable[[], bool]) -> bool:
         """Delete instances of a large study, until so many are left that it can go as a whole; False if stopped."""
         try:
             for series in self._loopback.get(f"/studies/{study}")["Series"]:
@@ -160,7 +164,7 @@ class Archive:
                 for start in range(0, len(instances), PIECE):
                     if stopping():
                         return False
-                    self._loopback.post("/tools/bulk-delete", {"Resources": instances[start : start + PIECE]})
+                    self._bulk_delete(instances[start : start + PIECE], who)
         except LoopbackError:
             pass  # deleting the whole study shows it
         return True

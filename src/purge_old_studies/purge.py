@@ -147,14 +147,15 @@ class Purge:
 
     def _delete(self, rows: list[dict[str, Any]], *, large: bool) -> Outcome:
         self._mark(rows, "pieces" if large else "deleting")
+        who = {**self._who, "Purge": self.number}
         if large:
-            if not self._archive.delete_in_pieces(rows[0]["study"], lambda: self.stopping):
+            if not self._archive.delete_in_pieces(rows[0]["study"], who, lambda: self.stopping):
                 return {}
             # That took a while, and the study with what has come in meanwhile would go now.
             study = self._look(rows).get(rows[0]["study"])
             if study is not None and study.received != rows[0]["facts"]["LastUpdate"]:
                 return {"kept": [(rows[0], "it has received something while it was being deleted")]}
-        left = self._archive.delete([row["study"] for row in rows])
+        left = self._archive.delete([row["study"] for row in rows], who)
         return {
             "deleted": [(row, "") for row in rows if row["study"] not in left],
             "failed": [(row, left[row["study"]]) for row in rows if row["study"] in left],

@@ -24,4 +24,18 @@ TABLE: dict[tuple[str, str], dict[str, str]] = {
     ("src/common/inbox.py", "tests/audit_log/unit/test_guards.py"): {
         "self.lost += 1": "pass",
     },
+    ("src/audit_log/events.py", "tests/audit_log/unit/test_watching.py"): {
+        "self._deleters.note(seen.deletes, seen.who)": "pass",
+        "if not is_written:": "if False:",
+        'if seen.acts and "Script" not in seen.who:': "if seen.acts:",
+    },
+    ("src/audit_log/deleters.py", "tests/audit_log/unit/test_watching.py"): {
+        "if who and at > time.monotonic() - REMEMBERED_SECONDS:": "if who:",
+    },
+    ("src/audit_log/watching.py", "tests/audit_log/unit/test_watching.py"): {
+        r'r"^/purge-old-studies/?$"': r'r"^/never$"',
+        "|pydicom/|": "|",
+        "root, wado = map(re.escape, dicomweb_paths(configuration))": 'root, wado = "/dicom-web", "/wado"',
+        "if READ_BY_POST.match(uri) or not self": "if not self",
+    },
 }

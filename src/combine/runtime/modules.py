@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import builtins
+import functools
 import importlib
 import itertools
 import re
@@ -15,6 +16,7 @@ from typing import Any
 
 from combine.runtime.log import Log
 from combine.runtime.registry import Registry
+from combine.runtime.requests import OwnRequests
 from combine.runtime.script import Script, share_connections
 
 
@@ -25,6 +27,7 @@ class Modules:
         self, real: Any, functions: Mapping[str, Any], owners: Mapping[int, Script], log: Log, registry: Registry
     ) -> None:
         self.real, self.functions, self.owners, self.log, self.registry = real, functions, owners, log, registry
+        self.requests = OwnRequests(log)
 
     def install(self, scripts: list[Script]) -> None:
         """Give each script its `orthanc`, and let whoever asks for it find the right one.
@@ -35,6 +38,8 @@ class Modules:
             vars(script.orthanc).update(self.functions)
             self._replace(script.orthanc, itertools.repeat(script).__next__)
             vars(script.orthanc)["add_script_entries"] = script.add_entries
+            vars(script.orthanc)["report_request"] = functools.partial(self.requests.report, script)
+            vars(script.orthanc)["listen_to_requests"] = functools.partial(self.requests.listen, script)
         self._replace(self.real, self.owner)
         special = {"orthanc"}.union(*(script.aliases for script in scripts))
         plain_import, plain_import_module, plain_start = (
