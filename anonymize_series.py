@@ -113,6 +113,55 @@ def is_orthanc_identifier(text: str) -> bool:
     return re.fullmatch("[0-9a-f]{8}(-[0-9a-f]{8}){4}", text) is not None
 
 
+# ---- src/common/own_requests.py: What scripts ask their own Orthanc for, told to those of a combined file that keep a record: filters are not shown it.
+
+
+REPORT, LISTEN = (
+    "report_request",
+    "listen_to_requests",
+)  # what the runtime of a combined file adds to a script's `orthanc`
+ASKED_BY = "X-Asked-By"  # the header by which a script says for whom it sends a request
+
+
+class OwnRequest(NamedTuple):
+    """A request that a script is about to send.
+
+    Attributes
+    ----------
+    path : with its query.
+    resources : what a bulk request names.
+    asked_by : who asked the script for it, as far as that is known.
+    """
+
+    method: str
+    path: str
+    resources: Sequence[str] = ()
+    asked_by: Mapping[str, Any] = {}
+
+
+def asked_by(who: Mapping[str, Any]) -> dict[str, str]:
+    """Return the header that says who asked for a request; what is None is left out."""
+    return {ASKED_BY: json.dumps({name: value for name, value in who.items() if value is not None})}
+
+
+def report_request(method: str, path: str, body: Any = None, headers: Mapping[str, str] | None = None) -> None:
+    """Tell who listens that this script is about to send a request to its own Orthanc."""
+    if (report := getattr(orthanc, REPORT, None)) is None:
+        return  # the script is alone
+    resources = body.get("Resources", ()) if isinstance(body, Mapping) else ()
+    report(tuple(OwnRequest(method, path, resources, json.loads((headers or {}).get(ASKED_BY, "{}")))))
+
+
+def listen_to_requests(listener: Callable[[str, OwnRequest], None]) -> None:
+    """Call a function with the name of each other script of a combined file, and what it asks Orthanc for: at once."""
+    if (listen := getattr(orthanc, LISTEN, None)) is not None:
+        listen(functools.partial(_hand_on, listener))  # each script has a class OwnRequest of its own
+
+
+def _hand_on(listener: Callable[[str, OwnRequest], None], script: str, fields: tuple[Any, ...]) -> None:
+    listener(script, OwnRequest(*fields))
+
+
 # ---- src/common/pinned_tls.py: TLS to the one who has a certificate of which we have the file, whatever else that certificate says.
 
 
@@ -791,6 +840,7 @@ class Loopback:
     ) -> tuple[http.client.HTTPMessage, bytes]:
         """Send a request as `request` does, with headers of one's own; return those of the answer, and its bytes as they came."""
         data = body if body is None or isinstance(body, bytes) else json.dumps(body).encode()
+        report_request(method, path, body, headers)
         self._token = self._token or orthanc.GenerateRestApiAuthorizationToken()
         # A kept connection may be closed by Orthanc just now: what is the same twice is asked once more.
         attempts = 2 if method != "POST" or path.endswith(IDEMPOTENT_POSTS) else 1
@@ -1022,6 +1072,7 @@ class AeTitles:
 
     def key(self, aet: str) -> str:
         """Return what is equal for two AE titles that are the same to Orthanc."""
+        aet = aet.strip(" ")
         return aet if self._is_strict else aet.lower()
 
     def same(self, one: str, other: str) -> bool:
@@ -3694,8 +3745,32 @@ class Feed:
             with self._ledger.transaction():  # a place that grows old: who reads the log later begins then
                 self._ledger.run("DELETE FROM state WHERE name='cursor'")
                 self._ledger.set_value("began", 0)
+        self._move_to_our_levels()
         # A clock that was ahead when these were seen must not make them wait for it.
         self._ledger.run("UPDATE arrived SET seen=? WHERE seen>?", time.time(), time.time())
+
+    def _move_to_our_levels(self) -> None:
+        """Let what arrived at levels that nobody asks for any more be handed over at ours: the configuration has changed."""
+        levels = json.dumps(self._levels or LEVELS_WITH_INSTANCES)
+        elsewhere = "FROM arrived WHERE level NOT IN (SELECT value FROM json_each(?))"
+        with self._ledger.transaction():
+            left = self._ledger.rows(f"SELECT instance, MAX(seq) seq {elsewhere} GROUP BY instance", levels)
+            self._arrive_again({row["instance"]: row["seq"] for row in left})
+            self._ledger.run(f"DELETE {elsewhere}", levels)
+
+    def take_back(self, task: str) -> None:
+        """Let what rows of a task are about, at levels that nobody asks for any more, be handed over at ours in their place."""
+        for row in Work(self._ledger).find(Which(task=task, states=("waiting", "dead"))):
+            data = json.loads(row["data"])
+            if data["Level"] not in (self._levels or LEVELS_WITH_INSTANCES):
+                with self._ledger.transaction():
+                    self._arrive_again(dict.fromkeys(data["Instances"], 0))
+                    Work(self._ledger).remove(row["id"])
+
+    def _arrive_again(self, instances: Mapping[str, int]) -> None:
+        rows = [(level, one, seq, time.time()) for one, seq in instances.items() for level in self._levels]
+        with self._ledger.transaction() as db:
+            db.executemany("INSERT OR IGNORE INTO arrived VALUES(?,?,?,?,NULL)", rows)
 
     def _last_before_us(self, newest: int) -> int:
         """Return the last change from before the ledger began: Orthanc receives, and may be killed, before we come to ask."""
@@ -6488,6 +6563,7 @@ class Anonymizer:
         for row in self.work.find(Which(states=("sending",))):
             if row["job"] is None:
                 self.work.wait_again(row["id"])
+        self._feed.take_back(ROUTE)
         if refused := self._router.check():
             self.worker.turn_off(f"{SECTION}.{refused}. {NAME} is idle until this is corrected.")
 

@@ -65,6 +65,55 @@ if __name__ == "__main__":  # the built file as a program: to verify a log takes
 import orthanc
 
 
+# ---- src/common/own_requests.py: What scripts ask their own Orthanc for, told to those of a combined file that keep a record: filters are not shown it.
+
+
+REPORT, LISTEN = (
+    "report_request",
+    "listen_to_requests",
+)  # what the runtime of a combined file adds to a script's `orthanc`
+ASKED_BY = "X-Asked-By"  # the header by which a script says for whom it sends a request
+
+
+class OwnRequest(NamedTuple):
+    """A request that a script is about to send.
+
+    Attributes
+    ----------
+    path : with its query.
+    resources : what a bulk request names.
+    asked_by : who asked the script for it, as far as that is known.
+    """
+
+    method: str
+    path: str
+    resources: Sequence[str] = ()
+    asked_by: Mapping[str, Any] = {}
+
+
+def asked_by(who: Mapping[str, Any]) -> dict[str, str]:
+    """Return the header that says who asked for a request; what is None is left out."""
+    return {ASKED_BY: json.dumps({name: value for name, value in who.items() if value is not None})}
+
+
+def report_request(method: str, path: str, body: Any = None, headers: Mapping[str, str] | None = None) -> None:
+    """Tell who listens that this script is about to send a request to its own Orthanc."""
+    if (report := getattr(orthanc, REPORT, None)) is None:
+        return  # the script is alone
+    resources = body.get("Resources", ()) if isinstance(body, Mapping) else ()
+    report(tuple(OwnRequest(method, path, resources, json.loads((headers or {}).get(ASKED_BY, "{}")))))
+
+
+def listen_to_requests(listener: Callable[[str, OwnRequest], None]) -> None:
+    """Call a function with the name of each other script of a combined file, and what it asks Orthanc for: at once."""
+    if (listen := getattr(orthanc, LISTEN, None)) is not None:
+        listen(functools.partial(_hand_on, listener))  # each script has a class OwnRequest of its own
+
+
+def _hand_on(listener: Callable[[str, OwnRequest], None], script: str, fields: tuple[Any, ...]) -> None:
+    listener(script, OwnRequest(*fields))
+
+
 # ---- src/common/quirks.py: What a version of Orthanc, of its plugin or of Python needs and others don't: each with the version and the reason.
 
 
@@ -910,6 +959,7 @@ class Loopback:
     ) -> tuple[http.client.HTTPMessage, bytes]:
         """Send a request as `request` does, with headers of one's own; return those of the answer, and its bytes as they came."""
         data = body if body is None or isinstance(body, bytes) else json.dumps(body).encode()
+        report_request(method, path, body, headers)
         self._token = self._token or orthanc.GenerateRestApiAuthorizationToken()
         # A kept connection may be closed by Orthanc just now: what is the same twice is asked once more.
         attempts = 2 if method != "POST" or path.endswith(IDEMPOTENT_POSTS) else 1
@@ -2449,6 +2499,37 @@ class Inbox(Generic[Report]):
         return len(self._waiting)
 
 
+# ---- src/common/identifiers.py: Orthanc's identifiers, which follow from those of DICOM, and its levels.
+
+
+# From the whole patient down to one image, and how Orthanc's routes call them.
+PLURAL = {"Patient": "patients", "Study": "studies", "Series": "series", "Instance": "instances"}
+UID_TAG_OF = {
+    "Patient": "PatientID",
+    "Study": "StudyInstanceUID",
+    "Series": "SeriesInstanceUID",
+    "Instance": "SOPInstanceUID",
+}
+
+
+def orthanc_identifier(*values: str) -> str:
+    """Return Orthanc's identifier of what has this PatientID, StudyInstanceUID, SeriesInstanceUID, SOPInstanceUID.
+
+    As many as the level has, from the patient down. It is their SHA-1, in five groups of eight hexadecimal digits (Orthanc
+    1.10.1 to 1.13.0). Checked for plain ASCII values; others Orthanc hashes in its own encoding. It strips what is behind a
+    value, and what is in front of a UID: " P1" and "P1" are two patients.
+    """
+    patient, *uids = values
+    text = "|".join((patient.rstrip(" \0"), *(uid.strip(" \0") for uid in uids)))
+    digest = hashlib.sha1(text.encode()).hexdigest()
+    return f"{digest[:8]}-{digest[8:16]}-{digest[16:24]}-{digest[24:32]}-{digest[32:]}"
+
+
+def is_orthanc_identifier(text: str) -> bool:
+    """Return whether a text has the form of Orthanc's identifiers: no other text may become part of a path."""
+    return re.fullmatch("[0-9a-f]{8}(-[0-9a-f]{8}){4}", text) is not None
+
+
 # ---- src/common/jobs.py: Orthanc's jobs, asked over loopback, and how they end: also those that Orthanc has forgotten (`JobsHistorySize`).
 
 
@@ -2736,6 +2817,40 @@ def entries_since(folder: Path, since: str, needles: Sequence[bytes]) -> Iterato
         yield from entries_of(path, needles)
 
 
+# ---- src/audit_log/deleters.py: Who has asked for what is being deleted: Orthanc reports what is gone, and not whose request it was.
+
+
+REMEMBERED_SECONDS = 300.0  # after the request; it may have been refused, and a large study takes its time
+MOST_REMEMBERED = 50_000
+
+
+class Deleters:
+    """Remembers the latest request to delete each resource. For one thread."""
+
+    def __init__(self) -> None:
+        self._requests: dict[str, tuple[float, Mapping[str, Any]]] = {}
+
+    def note(self, resources: Iterable[str], who: Mapping[str, Any]) -> None:
+        """Remember that somebody asks to delete resources."""
+        now = time.monotonic()
+        for resource in resources:
+            self._requests.pop(resource, None)  # the newest ones are last
+            self._requests[resource] = now, who
+        while self._requests:
+            oldest = next(iter(self._requests))
+            if len(self._requests) <= MOST_REMEMBERED and self._requests[oldest][0] > now - REMEMBERED_SECONDS:
+                return
+            del self._requests[oldest]
+
+    def of(self, *identifiers: str) -> Mapping[str, Any]:
+        """Return who asked to delete the first of these resources of which that is known; {} if nobody did."""
+        for resource in identifiers:
+            at, who = self._requests.get(resource, (0.0, {}))
+            if who and at > time.monotonic() - REMEMBERED_SECONDS:
+                return who
+        return {}
+
+
 # ---- src/audit_log/places.py: Which study and patient a resource belongs to, also after it was deleted: lines name both, events only an identifier.
 
 
@@ -2823,46 +2938,105 @@ class Places:
 # ---- src/audit_log/watching.py: Which requests are written down, and what of them: never what is secret.
 
 
-# Routes that give images, or documents, or what they were made from.
-CONTENT = re.compile(
-    r"^/(?:(?:patients|studies|series|instances)/[^/]+/(?:archive|media|file|preview|rendered|image-|frames|pdf|raw|matlab"
-    r"|attachments/[^/]+/(?:data|compressed-data)|content/7fe0-0010|numpy|export|dicom)|dicom-web/studies/|wado"
-    r"|tools/create-archive|tools/create-media|jobs/[^/]+/archive|audit-log$)"
+# Routes that give images, or documents, or what they were made from, or whose they are.
+CONTENT = (
+    r"(?:patients|studies|series|instances)/[^/]+/(?:archive|media|file|preview|rendered|image-|frames|pdf|raw|matlab"
+    r"|attachments/[^/]+/(?:data|compressed-data)|content/7fe0-0010|numpy|export|dicom|thumbnail|nifti|stl)"
+    r"|pydicom/|tools/create-archive|tools/create-media|jobs/[^/]+/archive|audit-log/?$|anonymize-series/register/?$"
+    # of viewers' plugins, and of Orthanc's transfers accelerator
+    r"|(?:web-viewer|osimis-viewer)/(?:series|instances|images|studies)/|wsi/(?!app/)|transfers/chunks/"
+)
+ACTS_ON_GET = re.compile(r"^/purge-old-studies/?$")
+WITH_QUERY = re.compile(
+    r"^/(?:purge-old-studies|anonymize-series/register)/?$"
+)  # what they are asked is no patient's name
+# What scripts ask over and over, and what tells nobody else anything.
+READ_BY_POST = re.compile(
+    r"^/(?:tools/(?:find|bulk-content|count-resources|lookup)|[^/]+/(?:owed|protected|rules/test))/?$"
 )
 METHODS = {1: "GET", 2: "POST", 3: "PUT", 4: "DELETE"}  # orthanc.HttpMethod
-GET = 1
+LONGEST_PARAMETER = 200  # characters of a parameter
 
 
 class SeenRequest(NamedTuple):
-    """A request, as the filter saw it."""
+    """A request, as it was seen before it was answered.
+
+    Attributes
+    ----------
+    who : `User`, `IP` and `ForwardedFor`, or the `Script` that sends it, and who asked the script for it (`AskedBy`).
+    acts : whether it may change something.
+    study_uid : the StudyInstanceUID that it names, or "".
+    deletes : the identifiers that a bulk-delete of a script names.
+    """
 
     at: str
     method: str
     uri: str
-    ip: str
-    user: str
-    forwarded: str
-    study_uid: str
+    who: Mapping[str, Any]
+    acts: bool
+    study_uid: str = ""
+    query: Mapping[str, str] = {}
+    deletes: Sequence[str] = ()
 
 
-def seen_request(uri: str, request: Mapping[str, Any], own_token: str) -> SeenRequest | None:
-    """Return what is written down of a request; None for most, which cost a look at their route, and for the script's own."""
-    method = request["method"]
-    if method == GET and not CONTENT.match(uri):
-        return None
-    headers = request["headers"]
-    authorization = headers.get("authorization", "")
-    if own_token and authorization == own_token:
-        return None
-    return SeenRequest(
-        utc(),
-        METHODS.get(method, "?"),
-        uri,
-        request["ip"],
-        user_of(authorization),
-        headers.get("x-forwarded-for", ""),
-        request.get("get", {}).get("studyUID", ""),
-    )
+def dicomweb_paths(configuration: Mapping[str, Any]) -> tuple[str, str]:
+    """Return where the DICOMweb plugin answers, and where its WADO-URI, without a slash at the end."""
+    section = configuration.get("DicomWeb")
+    found = section if isinstance(section, Mapping) else {}
+    root, wado = (str(found.get(key) or default) for key, default in (("Root", "dicom-web"), ("WadoRoot", "wado")))
+    return f"/{root.strip('/')}".rstrip("/"), f"/{wado.strip('/')}"
+
+
+class RequestWatcher:
+    """Looks at each request. `own_token` returns the script's own authorization, or "" as long as it has none."""
+
+    def __init__(self, configuration: Mapping[str, Any], own_token: Callable[[], str]) -> None:
+        root, wado = map(re.escape, dicomweb_paths(configuration))
+        self._content = re.compile(rf"^(?:/(?:{CONTENT})|{root}/(?:studies|series|instances)(?:/|$)|{wado}(?:/|$))")
+        self._study_uid = re.compile(rf"^{root}/studies/([0-9.]+)")
+        self._own_token = own_token
+
+    def seen(self, uri: str, request: Mapping[str, Any]) -> SeenRequest | None:
+        """Return what is written down of a request; None for most, which cost a look at their route, and for our own."""
+        method = METHODS.get(request["method"], "?")
+        if not self._is_watched(method, uri):
+            return None
+        headers = request["headers"]
+        authorization = headers.get("authorization", "")
+        if authorization and authorization == self._own_token():
+            return None
+        forwarded = headers.get("x-forwarded-for", "")
+        who = {
+            "User": user_of(authorization),
+            "IP": request["ip"],
+            **({"ForwardedFor": one_line(forwarded)} if forwarded else {}),
+        }
+        return self._described(method, uri, who, request.get("get") or {})
+
+    def seen_of_script(self, script: str, request: OwnRequest) -> SeenRequest | None:
+        """Return what is written down of what another script of a combined file asks Orthanc for."""
+        uri, _, query = request.path.partition("?")
+        if READ_BY_POST.match(uri) or not self._is_watched(request.method, uri):
+            return None
+        who = {"Script": script, **({"AskedBy": request.asked_by} if request.asked_by else {})}
+        seen = self._described(request.method, uri, who, dict(urllib.parse.parse_qsl(query)))
+        return seen._replace(deletes=request.resources) if uri == "/tools/bulk-delete" else seen
+
+    def _is_watched(self, method: str, uri: str) -> bool:
+        return method != "GET" or self._content.match(uri) is not None or ACTS_ON_GET.match(uri) is not None
+
+    def _described(self, method: str, uri: str, who: Mapping[str, Any], given: Mapping[str, str]) -> SeenRequest:
+        named = self._study_uid.match(uri)
+        query = given if WITH_QUERY.match(uri) else {}
+        return SeenRequest(
+            utc(),
+            method,
+            uri,
+            who,
+            method != "GET" or ACTS_ON_GET.match(uri) is not None,
+            named[1] if named else given.get("studyUID") or given.get("StudyInstanceUID") or "",
+            {one_line(name): one_line(value)[:LONGEST_PARAMETER] for name, value in query.items()},
+        )
 
 
 # ---- src/audit_log/coalescer.py: Many events of one kind become two lines: the first of them, and how many they were.
@@ -3040,8 +3214,17 @@ class LineWriter:
 # ---- src/audit_log/events.py: What the log says of each event.
 
 
-RESOURCE = re.compile(r"^/(patients|studies|series|instances)/([0-9a-f]{8}(?:-[0-9a-f]{8}){4})(?:/([a-z-]*))?")
-DICOMWEB = re.compile(r"^/dicom-web/studies/([0-9.]+)")
+# Viewers' plugins put something in front of an identifier or behind it: /web-viewer/instances/jpeg95-{id}_0
+RESOURCE = re.compile(
+    r"/(patients|studies|series|instances|images|tiles|pyramids|pydicom|anonymize-series)/(?:[a-z]+[0-9]*-)?"
+    r"([0-9a-f]{8}(?:-[0-9a-f]{8}){4})(?:[/_]([a-z-]*))?"
+)
+ASKED_AT = {  # the level at which Orthanc is asked about an identifier in a route
+    **{level: (level,) for level in ("studies", "series", "instances")},
+    **dict.fromkeys(("images", "pydicom"), ("instances",)),
+    **dict.fromkeys(("tiles", "pyramids"), ("series",)),
+    "anonymize-series": ("series", "studies"),
+}
 LEVEL_NAMES = {0: "Patient", 1: "Study", 2: "Series"}  # orthanc.ResourceType
 REQUEST_EVENTS = {"GET": "retrieve-attempt", "DELETE": "delete-attempt", "POST": "post-attempt", "PUT": "put-attempt"}
 JOB_EVENTS = {
@@ -3063,7 +3246,7 @@ class EventLines:
     """
 
     def __init__(self, places: Places, writer: LineWriter) -> None:
-        self._places, self._writer = places, writer
+        self._places, self._writer, self._deleters = places, writer, Deleters()
 
     def on_stored(self, at: str, instance: str, arrival: Arrival) -> None:
         """Add that an instance was received, and the modification or anonymization that made it."""
@@ -3089,16 +3272,23 @@ class EventLines:
             self._writer.add_or_count(change_key, change)
 
     def on_deleted(self, at: str, level: int, resource: str) -> None:
-        """Add that a resource was deleted; of many instances, how many."""
+        """Add that a resource was deleted, and who asked for it; of many instances, how many."""
         if level == orthanc.ResourceType.INSTANCE:
-            entry = {"At": at, "Event": "deleted", "Level": "Instance", "Resource": resource}
-            self._writer.add_or_count(("deleted",), entry)
+            by = self._by(resource)
+            entry = {"At": at, "Event": "deleted", "Level": "Instance", "Resource": resource, **by}
+            self._writer.add_or_count(("deleted", json.dumps(by)), entry)
             return
         place = self._places.find(resource, ())
+        patient = orthanc_identifier(place["Patient"]) if place else ""
+        by = self._by(*filter(None, (resource, place.get("Study"), patient)))
         if level == orthanc.ResourceType.PATIENT:
             place = {"Patient": place["Patient"]} if place else {}
         self._places.forget(resource)
-        self._writer.add(at, "deleted", place, Level=LEVEL_NAMES[level], Resource=resource)
+        self._writer.add(at, "deleted", place, Level=LEVEL_NAMES[level], Resource=resource, **by)
+
+    def _by(self, *resources: str) -> dict[str, Any]:
+        who = self._deleters.of(*resources)
+        return {"By": who} if who else {}
 
     def on_job_end(self, at: str, job: Mapping[str, Any], success: bool) -> None:
         """Add how a job ended, one line for each study that it was about."""
@@ -3109,32 +3299,32 @@ class EventLines:
         for place in places.values() or [{}]:
             self._writer.add(at, event, place, **_described_job(job, event, success))
 
-    def on_request(self, seen: SeenRequest) -> None:
-        """Add who asked for what; of many requests of one kind, how many."""
-        resource = RESOURCE.match(seen.uri)
+    def on_request(self, seen: SeenRequest, *, is_written: bool = True) -> None:
+        """Add who asked for what; of many requests of one kind, how many. All of those that delete are remembered."""
+        resource = RESOURCE.search(seen.uri)
+        self._deleters.note(seen.deletes, seen.who)
+        if seen.method == "DELETE" and resource:
+            self._deleters.note([resource[2]], seen.who)
+        if not is_written:
+            return
         place = self._place_of_request(seen, resource)
-        who = {
-            "User": seen.user,
-            "IP": seen.ip,
-            **({"ForwardedFor": one_line(seen.forwarded)} if seen.forwarded else {}),
-        }
         event = REQUEST_EVENTS.get(seen.method, "attempt")
-        more = {**place, **who, "Method": seen.method, "Route": one_line(seen.uri)}
-        if seen.method != "GET":
-            self._writer.add(seen.at, event, more)
+        more = {**place, **seen.who, "Method": seen.method, "Route": one_line(seen.uri)}
+        if seen.query:
+            more["Query"] = seen.query
+        if seen.acts and "Script" not in seen.who:
+            self._writer.add(seen.at, event if seen.method != "GET" else "delete-attempt", more)
             return
         kind = (resource[1], resource[3]) if resource else (seen.uri,)
-        key = (*who.values(), *place.values(), *kind)
+        key = (seen.method, json.dumps(seen.who), *place.values(), *kind)
         self._writer.add_or_count(key, {"At": seen.at, "Event": event, **more})
 
     def _place_of_request(self, seen: SeenRequest, resource: re.Match[str] | None) -> Mapping[str, str]:
         if resource and resource[1] == "patients":
             return {"Patient": self._places.find(resource[2], ()).get("Patient", "")}
         if resource:
-            return self._places.find(resource[2], (resource[1],))
-        dicomweb = DICOMWEB.match(seen.uri)
-        uid = dicomweb[1] if dicomweb else seen.study_uid
-        return self._places.find(uid, ()) if uid else {}
+            return self._places.find(resource[2], ASKED_AT[resource[1]])
+        return self._places.find(seen.study_uid, ()) if seen.study_uid else {}
 
 
 def _described_job(job: Mapping[str, Any], event: str, success: bool) -> dict[str, Any]:
@@ -3251,6 +3441,7 @@ class Recorder:
         self._inbox = Inbox[Callable[[], None]](self._make_lines)
         self.worker = Worker("audit_log", self._open, self._turn, self._finish)
         self.watches_requests = False
+        self._watcher = RequestWatcher(configuration, lambda: self._loopback._token)
         self._started_at, self._has_finished = "", False
         change = orthanc.ChangeType
         self._job_ends = {int(change.JOB_SUCCESS): True, int(change.JOB_FAILURE): False}
@@ -3259,9 +3450,15 @@ class Recorder:
 
     def on_request(self, uri: str, **request: Any) -> bool:
         """Let every request through: the filter of requests only looks."""
-        if seen := seen_request(uri, request, self._loopback._token):
+        if seen := self._watcher.seen(uri, request):
             self._add(lambda: self._events.on_request(seen))
         return True
+
+    def on_own_request(self, script: str, request: OwnRequest) -> None:
+        """Take what another script of a combined file asks Orthanc for."""
+        if seen := self._watcher.seen_of_script(script, request):
+            is_written = self._settings.watch_requests is not False
+            self._add(lambda: self._events.on_request(seen, is_written=is_written))
 
     def on_stored(self, dicom: orthanc.DicomInstance, instance: str) -> None:
         self._arrivals.stored(dicom, instance)
@@ -3597,6 +3794,7 @@ def register() -> None:
     KEPT_ALIVE.extend((recorder.on_change, recorder.on_stored, recorder.on_request))
     orthanc.RegisterOnChangeCallback(KEPT_ALIVE[-3])
     orthanc.RegisterOnStoredInstanceCallback(KEPT_ALIVE[-2])
+    listen_to_requests(recorder.on_own_request)
     # The plugin's filter loses 820 bytes of memory a request before 5.0, which brought StartStreamAnswer.
     recorder.watches_requests = settings.watch_requests is True or (
         settings.watch_requests is None and hasattr(orthanc.RestOutput, "StartStreamAnswer")

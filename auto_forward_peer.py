@@ -74,6 +74,55 @@ from typing import Any, ClassVar, Generic, NamedTuple, Protocol, TypeVar, TypedD
 import orthanc
 
 
+# ---- src/common/own_requests.py: What scripts ask their own Orthanc for, told to those of a combined file that keep a record: filters are not shown it.
+
+
+REPORT, LISTEN = (
+    "report_request",
+    "listen_to_requests",
+)  # what the runtime of a combined file adds to a script's `orthanc`
+ASKED_BY = "X-Asked-By"  # the header by which a script says for whom it sends a request
+
+
+class OwnRequest(NamedTuple):
+    """A request that a script is about to send.
+
+    Attributes
+    ----------
+    path : with its query.
+    resources : what a bulk request names.
+    asked_by : who asked the script for it, as far as that is known.
+    """
+
+    method: str
+    path: str
+    resources: Sequence[str] = ()
+    asked_by: Mapping[str, Any] = {}
+
+
+def asked_by(who: Mapping[str, Any]) -> dict[str, str]:
+    """Return the header that says who asked for a request; what is None is left out."""
+    return {ASKED_BY: json.dumps({name: value for name, value in who.items() if value is not None})}
+
+
+def report_request(method: str, path: str, body: Any = None, headers: Mapping[str, str] | None = None) -> None:
+    """Tell who listens that this script is about to send a request to its own Orthanc."""
+    if (report := getattr(orthanc, REPORT, None)) is None:
+        return  # the script is alone
+    resources = body.get("Resources", ()) if isinstance(body, Mapping) else ()
+    report(tuple(OwnRequest(method, path, resources, json.loads((headers or {}).get(ASKED_BY, "{}")))))
+
+
+def listen_to_requests(listener: Callable[[str, OwnRequest], None]) -> None:
+    """Call a function with the name of each other script of a combined file, and what it asks Orthanc for: at once."""
+    if (listen := getattr(orthanc, LISTEN, None)) is not None:
+        listen(functools.partial(_hand_on, listener))  # each script has a class OwnRequest of its own
+
+
+def _hand_on(listener: Callable[[str, OwnRequest], None], script: str, fields: tuple[Any, ...]) -> None:
+    listener(script, OwnRequest(*fields))
+
+
 # ---- src/common/pinned_tls.py: TLS to the one who has a certificate of which we have the file, whatever else that certificate says.
 
 
@@ -752,6 +801,7 @@ class Loopback:
     ) -> tuple[http.client.HTTPMessage, bytes]:
         """Send a request as `request` does, with headers of one's own; return those of the answer, and its bytes as they came."""
         data = body if body is None or isinstance(body, bytes) else json.dumps(body).encode()
+        report_request(method, path, body, headers)
         self._token = self._token or orthanc.GenerateRestApiAuthorizationToken()
         # A kept connection may be closed by Orthanc just now: what is the same twice is asked once more.
         attempts = 2 if method != "POST" or path.endswith(IDEMPOTENT_POSTS) else 1
@@ -2065,282 +2115,6 @@ def place_in_log(kept: int, newest: int, reader: str) -> int:
     return min(kept, newest)
 
 
-# ---- src/common/changes.py: What became stable, once each, also when a restart missed it: Orthanc's log of changes, read from a kept place.
-
-
-PAGE = 500  # changes a request
-GRACE = 2.0  # seconds beyond StableAge after which Orthanc's own Stable… event is not waited for any more
-LOADED, LOADED_STEADY = time.time(), time.monotonic()  # when the script was loaded: before Orthanc received anything
-# Between the time that has passed and what the clock says, from which on somebody has set it.
-CLOCK_WAS_SET_SECONDS = 60.0
-# A ledger knows from its first moment on since when what arrives is new: a kill a moment later loses nothing.
-FEED_TABLES = f"""
-CREATE TABLE IF NOT EXISTS arrived(
-    level TEXT NOT NULL, instance TEXT NOT NULL, seq INTEGER NOT NULL, seen REAL NOT NULL, resource TEXT,
-    PRIMARY KEY(level, instance)) WITHOUT ROWID;
-CREATE INDEX IF NOT EXISTS arrived_by_resource ON arrived(level, resource, seen);
-CREATE TABLE IF NOT EXISTS heard(level TEXT NOT NULL, resource TEXT NOT NULL, PRIMARY KEY(level, resource)) WITHOUT ROWID;
-INSERT OR IGNORE INTO state SELECT 'began', {int(LOADED)} WHERE NOT EXISTS (SELECT 1 FROM state WHERE name='cursor');
-"""
-LEVELS_WITH_INSTANCES = ("Patient", "Study", "Series")
-
-# level, Orthanc identifier of what is stable, and its instances that arrived since it was last handed over, each with
-# the Seq of its last NewInstance.
-Settled = Callable[[str, str, dict[str, int]], None]
-# Of an instance: the Orthanc identifiers of its parents by level, if they are known without asking Orthanc.
-Parents = Callable[[str], Mapping[str, str] | None]
-
-
-class Feed:
-    """Hands over what became stable at the levels asked for, with the instances that are new since the last time.
-
-    Each NewInstance is kept in the ledger until the Stable… entry of its parent; one whose parent has been quiet for
-    `stable_age` and got none (Orthanc keeps stability in memory: a restart loses it) is handed over all the same.
-    With `reconcile` false the log of changes, which Orthancs on one database share, is not read: only what this process
-    gets through `on_event` counts. `on_change_entry` gets each entry of the log, once, in the transaction that remembers
-    it. `set_back` gets the place in the log when that is set back to it (an index restored from a backup), in the same
-    transaction: numbers (Seq) beyond it are from before, and what comes from now on has lower ones. `deleted` gets each
-    instance that was deleted before it was handed over, with its Seq, in the transaction that forgets it.
-    """
-
-    def __init__(
-        self,
-        ledger: Ledger,
-        loopback: Loopback,
-        settled: Settled,
-        levels: Sequence[str],
-        stable_age: float,
-        reconcile: bool,
-        parents: Parents = lambda _instance: None,
-        on_change_entry: Callable[[Mapping[str, Any]], None] = lambda _change: None,
-        set_back: Callable[[int], None] = lambda _place: None,
-        deleted: Callable[[str, int], None] = lambda _instance, _seq: None,
-    ) -> None:
-        self._ledger, self._loopback, self._settled, self._levels = ledger, loopback, settled, tuple(levels)
-        self._quiet_after, self._reconcile, self._parents = stable_age + GRACE, reconcile, parents
-        self._on_change_entry, self._set_back, self._deleted = on_change_entry, set_back, deleted
-        self._look_again: dict[tuple[str, str], float] = {}
-
-    def begin(self) -> None:
-        """Take the place in the log; of a ledger without one, where this process began: what was there before is not new."""
-        if self._reconcile:
-            newest = self._loopback.get("/changes?last")["Last"]
-            kept = self._ledger.get_value("cursor", -1)
-            place = place_in_log(kept, newest, self._ledger.path.stem) if kept >= 0 else self._last_before_us(newest)
-            with self._ledger.transaction():
-                if place < kept:
-                    self._ledger.run("UPDATE arrived SET seq=0 WHERE seq>?", place)
-                    self._set_back(place)
-                self._ledger.set_value("cursor", place)
-        else:
-            with self._ledger.transaction():  # a place that grows old: who reads the log later begins then
-                self._ledger.run("DELETE FROM state WHERE name='cursor'")
-                self._ledger.set_value("began", 0)
-        # A clock that was ahead when these were seen must not make them wait for it.
-        self._ledger.run("UPDATE arrived SET seen=? WHERE seen>?", time.time(), time.time())
-
-    def _last_before_us(self, newest: int) -> int:
-        """Return the last change from before the ledger began: Orthanc receives, and may be killed, before we come to ask."""
-        spans = _spans_since(self._ledger.get_value("began") or int(LOADED))
-        while newest > 0:
-            since = max(0, newest - PAGE)
-            changes = self._loopback.get(f"/changes?since={since}&limit={PAGE}")["Changes"]
-            if older := [
-                change["Seq"] for change in changes if not any(first <= change["Date"] <= last for first, last in spans)
-            ]:
-                return int(max(older))
-            newest = since
-        return 0
-
-    def on_event(self, change: str, resource: str) -> None:
-        """Take what OnChange reports, where the log of changes is not read: NewInstance and the Stable… of our levels."""
-        if not self._reconcile and change == "NewInstance":
-            # No number of the log of changes, but one that tells this arrival from another of the same instance.
-            self._arrive([(resource, -time.time_ns())])
-        elif not self._reconcile and change.removeprefix("Stable") in self._levels:
-            self._ledger.run("INSERT OR IGNORE INTO heard VALUES(?,?)", change.removeprefix("Stable"), resource)
-
-    def poll(self) -> None:
-        """Hand over all that has become stable since the last time, each in one transaction with what remembers it.
-
-        Raises
-        ------
-        LoopbackError, sqlite3.Error : nothing is lost; poll again later.
-        """
-        while self._reconcile and self._read_page():
-            pass
-        for row in self._ledger.rows("SELECT * FROM heard"):
-            instances = instances_of(self._loopback, row["level"], row["resource"])
-            with self._ledger.transaction():
-                self._hand_over(row["level"], row["resource"], instances, None)
-                self._ledger.run("DELETE FROM heard WHERE level=? AND resource=?", row["level"], row["resource"])
-        for level in self._levels:
-            self._hand_over_what_is_overdue(level)
-
-    def _read_page(self) -> bool:
-        since = self._ledger.get_value("cursor")
-        page = self._loopback.get(f"/changes?since={since}&limit={PAGE}")
-        changes: list[Mapping[str, Any]] = page["Changes"]
-        self._arrive([(change["ID"], change["Seq"]) for change in changes if change["ChangeType"] == "NewInstance"])
-        stable = [change for change in changes if change["ChangeType"].removeprefix("Stable") in self._levels]
-        instances = {change["ID"]: self._new_instances_of(change["ResourceType"], change["ID"]) for change in stable}
-        with self._ledger.transaction():
-            for change in changes:
-                self._on_change_entry(change)
-            for change in stable:
-                self._hand_over(change["ResourceType"], change["ID"], instances[change["ID"]], change["Seq"])
-            self._ledger.set_value("cursor", max(since, page["Last"]))
-        return not page["Done"]
-
-    def _arrive(self, instances: list[tuple[str, int]]) -> None:
-        now, rows = time.time(), []
-        for instance, seq in instances:
-            parents = self._parents(instance) or {}
-            rows += [(level, instance, seq, now, parents.get(level)) for level in self._levels]
-        # The same instance again (OverwriteInstances) has arrived once more; a page that is read again changes nothing.
-        sql = (
-            "INSERT INTO arrived VALUES(?,?,?,?,?) ON CONFLICT DO UPDATE SET seq=excluded.seq, seen=excluded.seen,"
-            " resource=COALESCE(excluded.resource, resource)"
-        )
-        with self._ledger.transaction() as db:
-            db.executemany(sql, rows)
-
-    def _new_instances_of(self, level: str, resource: str) -> list[str]:
-        """Return its instances that arrived; ask Orthanc only if there are some whose parents we don't know."""
-        if self._ledger.rows("SELECT 1 FROM arrived WHERE level=? AND resource IS NULL LIMIT 1", level):
-            return instances_of(self._loopback, level, resource)
-        sql = "SELECT instance FROM arrived WHERE level=? AND resource=?"
-        return [row["instance"] for row in self._ledger.rows(sql, level, resource)]
-
-    def _hand_over(self, level: str, resource: str, instances: Sequence[str], before: int | None) -> None:
-        new: dict[str, int] = {}
-        for start in range(0, len(instances), PAGE):
-            some = instances[start : start + PAGE]
-            marks = f"level=? AND instance IN ({','.join('?' * len(some))}) AND seq<?"
-            limit = 2**62 if before is None else before
-            rows = self._ledger.rows(f"SELECT instance, seq FROM arrived WHERE {marks}", level, *some, limit)
-            new |= {row["instance"]: row["seq"] for row in rows}
-            self._ledger.run(f"DELETE FROM arrived WHERE {marks}", level, *some, limit)
-        if new:
-            self._settled(level, resource, new)
-
-    def _hand_over_what_is_overdue(self, level: str) -> None:
-        late = "SELECT DISTINCT resource FROM arrived WHERE level=? AND resource IS NOT NULL AND seen<?"
-        for row in self._ledger.rows(late, level, time.time() - self._quiet_after):
-            self._hand_over_if_quiet(level, row["resource"])
-        orphan = "SELECT instance, seq FROM arrived WHERE level=? AND resource IS NULL AND seen<? LIMIT 1"
-        while rows := self._ledger.rows(orphan, level, time.time() - self._quiet_after):
-            self._find_parent(level, **rows[0])
-
-    def _hand_over_if_quiet(self, level: str, resource: str) -> None:
-        if time.time() < self._look_again.get((level, resource), 0):
-            return
-        instances = instances_of(self._loopback, level, resource)
-        self._label(level, resource, instances)
-        mine = "FROM arrived WHERE level=? AND resource=?"
-        last = self._ledger.rows(f"SELECT MAX(seen) seen {mine}", level, resource)[0]["seen"]
-        if last + self._quiet_after > time.time():
-            self._look_again[level, resource] = last + self._quiet_after
-            return
-        self._look_again.pop((level, resource), None)
-        with self._ledger.transaction():
-            self._hand_over(level, resource, instances, None)
-            # What is left was deleted, or its parent is another: ask for each.
-            self._ledger.run(f"UPDATE arrived SET resource=NULL {mine.removeprefix('FROM arrived')}", level, resource)
-
-    def _find_parent(self, level: str, instance: str, seq: int) -> None:
-        try:
-            parent = self._loopback.get(f"/instances/{instance}/{level.lower()}")["ID"]
-        except LoopbackError as error:
-            if error.status != 404:
-                raise
-            with self._ledger.transaction():  # deleted before it was stable
-                self._ledger.run("DELETE FROM arrived WHERE instance=?", instance)
-                self._deleted(instance, seq)
-        else:
-            self._label(level, parent, [instance, *instances_of(self._loopback, level, parent)])
-
-    def _label(self, level: str, resource: str, instances: Sequence[str]) -> None:
-        with self._ledger.transaction() as db:
-            rows = [(resource, level, each) for each in instances]
-            db.executemany("UPDATE arrived SET resource=? WHERE level=? AND instance=?", rows)
-
-
-def _spans_since(began: int) -> list[tuple[str, str]]:
-    """Return from when to when a ledger has been there since it began, as Orthanc dates changes.
-
-    Two spans, if the clock was set since this process began it. What is dated later than now is from before: the clock has
-    fallen back since then.
-    """
-    now, passed = time.time(), time.monotonic() - LOADED_STEADY
-    if began != int(LOADED) and began <= now:
-        spans = [(float(began), now)]
-    elif abs(now - LOADED - passed) > CLOCK_WAS_SET_SECONDS:
-        spans = [(LOADED, LOADED + passed), (now - passed, now)]
-    else:
-        spans = [(min(LOADED, now - passed), now)]
-    return [(_as_dated(first), _as_dated(last + CLOCK_WAS_SET_SECONDS)) for first, last in spans]
-
-
-def _as_dated(seconds: float) -> str:
-    return time.strftime("%Y%m%dT%H%M%S", time.gmtime(seconds))
-
-
-def arrived_since(ledger: Ledger, seq: int) -> list[dict[str, Any]]:
-    """Return what arrived after a number of the log of changes and is not handed over yet: level, resource, instance, seq."""
-    sql = "SELECT level, resource, instance, seq FROM arrived WHERE seq>? AND resource IS NOT NULL ORDER BY seq"
-    return ledger.rows(sql, seq)
-
-
-def not_handed_over(ledger: Ledger, level: str, instances: Iterable[str]) -> set[str]:
-    """Return those of these instances that came (again), and are not handed over yet with what they belong to."""
-    arrived = "SELECT instance FROM arrived WHERE level=? AND instance IN (SELECT value FROM json_each(?))"
-    return {row["instance"] for row in ledger.rows(arrived, level, json.dumps([*instances]))}
-
-
-def still_arrives(instance: str) -> str:
-    """Return the SQL of a condition: what this column names has arrived, and is not handed over at each level yet."""
-    levels = ",".join(f"'{level}'" for level in LEVELS_WITH_INSTANCES)
-    return f"EXISTS (SELECT 1 FROM arrived WHERE level IN ({levels}) AND arrived.instance={instance})"
-
-
-def arriving_resources(ledger: Ledger) -> list[tuple[str, str | None, str]]:
-    """Return level, resource and one instance of each resource that arrives; None: which resource it is, is not known yet."""
-    sql = (
-        "SELECT level, resource, MIN(instance) instance FROM arrived WHERE resource IS NOT NULL GROUP BY level, resource "
-        "UNION ALL SELECT level, resource, instance FROM arrived WHERE resource IS NULL"
-    )
-    return [(row["level"], row["resource"], row["instance"]) for row in ledger.rows(sql)]
-
-
-def still_to_read(ledger: Ledger, loopback: Loopback) -> set[str] | None:
-    """Return the new instances of the log of changes that the feed has still to read; None: more than a page of changes.
-
-    Orthanc says through OnChange what it has stored, but may be seconds behind.
-
-    Raises
-    ------
-    LoopbackError : Orthanc can't answer now.
-    """
-    cursor = ledger.get_value("cursor", -1)
-    if cursor < 0:
-        return set()  # Reconcile is false: there is only what OnChange says
-    page = loopback.get(f"/changes?since={cursor}&limit={PAGE}")
-    new = {change["ID"] for change in page["Changes"] if change["ChangeType"] == "NewInstance"}
-    return new if page["Done"] else None
-
-
-def is_arriving(ledger: Ledger, loopback: Loopback, instances: Iterable[str]) -> bool:
-    """Return whether any of these came (again) and is not handed over yet; also where the feed has still to read of it."""
-    arrived = "SELECT 1 FROM arrived WHERE level=? AND instance IN (SELECT value FROM json_each(?)) LIMIT 1"
-    wanted = set(instances)
-    some = json.dumps(sorted(wanted))
-    if any(ledger.rows(arrived, level, some) for level in LEVELS_WITH_INSTANCES):
-        return True
-    unread = still_to_read(ledger, loopback)
-    return unread is None or not unread.isdisjoint(wanted)
-
-
 # ---- src/common/work.py: Verbs on the ledger's rows of work: find, count, change, retry, take back, remove.
 
 
@@ -2591,6 +2365,306 @@ class Work(WorkView):
         """Delete rows; return their number."""
         condition, values = which.condition()
         return self._ledger.run(f"DELETE FROM work WHERE {condition}", *values)
+
+
+# ---- src/common/changes.py: What became stable, once each, also when a restart missed it: Orthanc's log of changes, read from a kept place.
+
+
+PAGE = 500  # changes a request
+GRACE = 2.0  # seconds beyond StableAge after which Orthanc's own Stable… event is not waited for any more
+LOADED, LOADED_STEADY = time.time(), time.monotonic()  # when the script was loaded: before Orthanc received anything
+# Between the time that has passed and what the clock says, from which on somebody has set it.
+CLOCK_WAS_SET_SECONDS = 60.0
+# A ledger knows from its first moment on since when what arrives is new: a kill a moment later loses nothing.
+FEED_TABLES = f"""
+CREATE TABLE IF NOT EXISTS arrived(
+    level TEXT NOT NULL, instance TEXT NOT NULL, seq INTEGER NOT NULL, seen REAL NOT NULL, resource TEXT,
+    PRIMARY KEY(level, instance)) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS arrived_by_resource ON arrived(level, resource, seen);
+CREATE TABLE IF NOT EXISTS heard(level TEXT NOT NULL, resource TEXT NOT NULL, PRIMARY KEY(level, resource)) WITHOUT ROWID;
+INSERT OR IGNORE INTO state SELECT 'began', {int(LOADED)} WHERE NOT EXISTS (SELECT 1 FROM state WHERE name='cursor');
+"""
+LEVELS_WITH_INSTANCES = ("Patient", "Study", "Series")
+
+# level, Orthanc identifier of what is stable, and its instances that arrived since it was last handed over, each with
+# the Seq of its last NewInstance.
+Settled = Callable[[str, str, dict[str, int]], None]
+# Of an instance: the Orthanc identifiers of its parents by level, if they are known without asking Orthanc.
+Parents = Callable[[str], Mapping[str, str] | None]
+
+
+class Feed:
+    """Hands over what became stable at the levels asked for, with the instances that are new since the last time.
+
+    Each NewInstance is kept in the ledger until the Stable… entry of its parent; one whose parent has been quiet for
+    `stable_age` and got none (Orthanc keeps stability in memory: a restart loses it) is handed over all the same.
+    With `reconcile` false the log of changes, which Orthancs on one database share, is not read: only what this process
+    gets through `on_event` counts. `on_change_entry` gets each entry of the log, once, in the transaction that remembers
+    it. `set_back` gets the place in the log when that is set back to it (an index restored from a backup), in the same
+    transaction: numbers (Seq) beyond it are from before, and what comes from now on has lower ones. `deleted` gets each
+    instance that was deleted before it was handed over, with its Seq, in the transaction that forgets it.
+    """
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        loopback: Loopback,
+        settled: Settled,
+        levels: Sequence[str],
+        stable_age: float,
+        reconcile: bool,
+        parents: Parents = lambda _instance: None,
+        on_change_entry: Callable[[Mapping[str, Any]], None] = lambda _change: None,
+        set_back: Callable[[int], None] = lambda _place: None,
+        deleted: Callable[[str, int], None] = lambda _instance, _seq: None,
+    ) -> None:
+        self._ledger, self._loopback, self._settled, self._levels = ledger, loopback, settled, tuple(levels)
+        self._quiet_after, self._reconcile, self._parents = stable_age + GRACE, reconcile, parents
+        self._on_change_entry, self._set_back, self._deleted = on_change_entry, set_back, deleted
+        self._look_again: dict[tuple[str, str], float] = {}
+
+    def begin(self) -> None:
+        """Take the place in the log; of a ledger without one, where this process began: what was there before is not new."""
+        if self._reconcile:
+            newest = self._loopback.get("/changes?last")["Last"]
+            kept = self._ledger.get_value("cursor", -1)
+            place = place_in_log(kept, newest, self._ledger.path.stem) if kept >= 0 else self._last_before_us(newest)
+            with self._ledger.transaction():
+                if place < kept:
+                    self._ledger.run("UPDATE arrived SET seq=0 WHERE seq>?", place)
+                    self._set_back(place)
+                self._ledger.set_value("cursor", place)
+        else:
+            with self._ledger.transaction():  # a place that grows old: who reads the log later begins then
+                self._ledger.run("DELETE FROM state WHERE name='cursor'")
+                self._ledger.set_value("began", 0)
+        self._move_to_our_levels()
+        # A clock that was ahead when these were seen must not make them wait for it.
+        self._ledger.run("UPDATE arrived SET seen=? WHERE seen>?", time.time(), time.time())
+
+    def _move_to_our_levels(self) -> None:
+        """Let what arrived at levels that nobody asks for any more be handed over at ours: the configuration has changed."""
+        levels = json.dumps(self._levels or LEVELS_WITH_INSTANCES)
+        elsewhere = "FROM arrived WHERE level NOT IN (SELECT value FROM json_each(?))"
+        with self._ledger.transaction():
+            left = self._ledger.rows(f"SELECT instance, MAX(seq) seq {elsewhere} GROUP BY instance", levels)
+            self._arrive_again({row["instance"]: row["seq"] for row in left})
+            self._ledger.run(f"DELETE {elsewhere}", levels)
+
+    def take_back(self, task: str) -> None:
+        """Let what rows of a task are about, at levels that nobody asks for any more, be handed over at ours in their place."""
+        for row in Work(self._ledger).find(Which(task=task, states=("waiting", "dead"))):
+            data = json.loads(row["data"])
+            if data["Level"] not in (self._levels or LEVELS_WITH_INSTANCES):
+                with self._ledger.transaction():
+                    self._arrive_again(dict.fromkeys(data["Instances"], 0))
+                    Work(self._ledger).remove(row["id"])
+
+    def _arrive_again(self, instances: Mapping[str, int]) -> None:
+        rows = [(level, one, seq, time.time()) for one, seq in instances.items() for level in self._levels]
+        with self._ledger.transaction() as db:
+            db.executemany("INSERT OR IGNORE INTO arrived VALUES(?,?,?,?,NULL)", rows)
+
+    def _last_before_us(self, newest: int) -> int:
+        """Return the last change from before the ledger began: Orthanc receives, and may be killed, before we come to ask."""
+        spans = _spans_since(self._ledger.get_value("began") or int(LOADED))
+        while newest > 0:
+            since = max(0, newest - PAGE)
+            changes = self._loopback.get(f"/changes?since={since}&limit={PAGE}")["Changes"]
+            if older := [
+                change["Seq"] for change in changes if not any(first <= change["Date"] <= last for first, last in spans)
+            ]:
+                return int(max(older))
+            newest = since
+        return 0
+
+    def on_event(self, change: str, resource: str) -> None:
+        """Take what OnChange reports, where the log of changes is not read: NewInstance and the Stable… of our levels."""
+        if not self._reconcile and change == "NewInstance":
+            # No number of the log of changes, but one that tells this arrival from another of the same instance.
+            self._arrive([(resource, -time.time_ns())])
+        elif not self._reconcile and change.removeprefix("Stable") in self._levels:
+            self._ledger.run("INSERT OR IGNORE INTO heard VALUES(?,?)", change.removeprefix("Stable"), resource)
+
+    def poll(self) -> None:
+        """Hand over all that has become stable since the last time, each in one transaction with what remembers it.
+
+        Raises
+        ------
+        LoopbackError, sqlite3.Error : nothing is lost; poll again later.
+        """
+        while self._reconcile and self._read_page():
+            pass
+        for row in self._ledger.rows("SELECT * FROM heard"):
+            instances = instances_of(self._loopback, row["level"], row["resource"])
+            with self._ledger.transaction():
+                self._hand_over(row["level"], row["resource"], instances, None)
+                self._ledger.run("DELETE FROM heard WHERE level=? AND resource=?", row["level"], row["resource"])
+        for level in self._levels:
+            self._hand_over_what_is_overdue(level)
+
+    def _read_page(self) -> bool:
+        since = self._ledger.get_value("cursor")
+        page = self._loopback.get(f"/changes?since={since}&limit={PAGE}")
+        changes: list[Mapping[str, Any]] = page["Changes"]
+        self._arrive([(change["ID"], change["Seq"]) for change in changes if change["ChangeType"] == "NewInstance"])
+        stable = [change for change in changes if change["ChangeType"].removeprefix("Stable") in self._levels]
+        instances = {change["ID"]: self._new_instances_of(change["ResourceType"], change["ID"]) for change in stable}
+        with self._ledger.transaction():
+            for change in changes:
+                self._on_change_entry(change)
+            for change in stable:
+                self._hand_over(change["ResourceType"], change["ID"], instances[change["ID"]], change["Seq"])
+            self._ledger.set_value("cursor", max(since, page["Last"]))
+        return not page["Done"]
+
+    def _arrive(self, instances: list[tuple[str, int]]) -> None:
+        now, rows = time.time(), []
+        for instance, seq in instances:
+            parents = self._parents(instance) or {}
+            rows += [(level, instance, seq, now, parents.get(level)) for level in self._levels]
+        # The same instance again (OverwriteInstances) has arrived once more; a page that is read again changes nothing.
+        sql = (
+            "INSERT INTO arrived VALUES(?,?,?,?,?) ON CONFLICT DO UPDATE SET seq=excluded.seq, seen=excluded.seen,"
+            " resource=COALESCE(excluded.resource, resource)"
+        )
+        with self._ledger.transaction() as db:
+            db.executemany(sql, rows)
+
+    def _new_instances_of(self, level: str, resource: str) -> list[str]:
+        """Return its instances that arrived; ask Orthanc only if there are some whose parents we don't know."""
+        if self._ledger.rows("SELECT 1 FROM arrived WHERE level=? AND resource IS NULL LIMIT 1", level):
+            return instances_of(self._loopback, level, resource)
+        sql = "SELECT instance FROM arrived WHERE level=? AND resource=?"
+        return [row["instance"] for row in self._ledger.rows(sql, level, resource)]
+
+    def _hand_over(self, level: str, resource: str, instances: Sequence[str], before: int | None) -> None:
+        new: dict[str, int] = {}
+        for start in range(0, len(instances), PAGE):
+            some = instances[start : start + PAGE]
+            marks = f"level=? AND instance IN ({','.join('?' * len(some))}) AND seq<?"
+            limit = 2**62 if before is None else before
+            rows = self._ledger.rows(f"SELECT instance, seq FROM arrived WHERE {marks}", level, *some, limit)
+            new |= {row["instance"]: row["seq"] for row in rows}
+            self._ledger.run(f"DELETE FROM arrived WHERE {marks}", level, *some, limit)
+        if new:
+            self._settled(level, resource, new)
+
+    def _hand_over_what_is_overdue(self, level: str) -> None:
+        late = "SELECT DISTINCT resource FROM arrived WHERE level=? AND resource IS NOT NULL AND seen<?"
+        for row in self._ledger.rows(late, level, time.time() - self._quiet_after):
+            self._hand_over_if_quiet(level, row["resource"])
+        orphan = "SELECT instance, seq FROM arrived WHERE level=? AND resource IS NULL AND seen<? LIMIT 1"
+        while rows := self._ledger.rows(orphan, level, time.time() - self._quiet_after):
+            self._find_parent(level, **rows[0])
+
+    def _hand_over_if_quiet(self, level: str, resource: str) -> None:
+        if time.time() < self._look_again.get((level, resource), 0):
+            return
+        instances = instances_of(self._loopback, level, resource)
+        self._label(level, resource, instances)
+        mine = "FROM arrived WHERE level=? AND resource=?"
+        last = self._ledger.rows(f"SELECT MAX(seen) seen {mine}", level, resource)[0]["seen"]
+        if last + self._quiet_after > time.time():
+            self._look_again[level, resource] = last + self._quiet_after
+            return
+        self._look_again.pop((level, resource), None)
+        with self._ledger.transaction():
+            self._hand_over(level, resource, instances, None)
+            # What is left was deleted, or its parent is another: ask for each.
+            self._ledger.run(f"UPDATE arrived SET resource=NULL {mine.removeprefix('FROM arrived')}", level, resource)
+
+    def _find_parent(self, level: str, instance: str, seq: int) -> None:
+        try:
+            parent = self._loopback.get(f"/instances/{instance}/{level.lower()}")["ID"]
+        except LoopbackError as error:
+            if error.status != 404:
+                raise
+            with self._ledger.transaction():  # deleted before it was stable
+                self._ledger.run("DELETE FROM arrived WHERE instance=?", instance)
+                self._deleted(instance, seq)
+        else:
+            self._label(level, parent, [instance, *instances_of(self._loopback, level, parent)])
+
+    def _label(self, level: str, resource: str, instances: Sequence[str]) -> None:
+        with self._ledger.transaction() as db:
+            rows = [(resource, level, each) for each in instances]
+            db.executemany("UPDATE arrived SET resource=? WHERE level=? AND instance=?", rows)
+
+
+def _spans_since(began: int) -> list[tuple[str, str]]:
+    """Return from when to when a ledger has been there since it began, as Orthanc dates changes.
+
+    Two spans, if the clock was set since this process began it. What is dated later than now is from before: the clock has
+    fallen back since then.
+    """
+    now, passed = time.time(), time.monotonic() - LOADED_STEADY
+    if began != int(LOADED) and began <= now:
+        spans = [(float(began), now)]
+    elif abs(now - LOADED - passed) > CLOCK_WAS_SET_SECONDS:
+        spans = [(LOADED, LOADED + passed), (now - passed, now)]
+    else:
+        spans = [(min(LOADED, now - passed), now)]
+    return [(_as_dated(first), _as_dated(last + CLOCK_WAS_SET_SECONDS)) for first, last in spans]
+
+
+def _as_dated(seconds: float) -> str:
+    return time.strftime("%Y%m%dT%H%M%S", time.gmtime(seconds))
+
+
+def arrived_since(ledger: Ledger, seq: int) -> list[dict[str, Any]]:
+    """Return what arrived after a number of the log of changes and is not handed over yet: level, resource, instance, seq."""
+    sql = "SELECT level, resource, instance, seq FROM arrived WHERE seq>? AND resource IS NOT NULL ORDER BY seq"
+    return ledger.rows(sql, seq)
+
+
+def not_handed_over(ledger: Ledger, level: str, instances: Iterable[str]) -> set[str]:
+    """Return those of these instances that came (again), and are not handed over yet with what they belong to."""
+    arrived = "SELECT instance FROM arrived WHERE level=? AND instance IN (SELECT value FROM json_each(?))"
+    return {row["instance"] for row in ledger.rows(arrived, level, json.dumps([*instances]))}
+
+
+def still_arrives(instance: str) -> str:
+    """Return the SQL of a condition: what this column names has arrived, and is not handed over at each level yet."""
+    levels = ",".join(f"'{level}'" for level in LEVELS_WITH_INSTANCES)
+    return f"EXISTS (SELECT 1 FROM arrived WHERE level IN ({levels}) AND arrived.instance={instance})"
+
+
+def arriving_resources(ledger: Ledger) -> list[tuple[str, str | None, str]]:
+    """Return level, resource and one instance of each resource that arrives; None: which resource it is, is not known yet."""
+    sql = (
+        "SELECT level, resource, MIN(instance) instance FROM arrived WHERE resource IS NOT NULL GROUP BY level, resource "
+        "UNION ALL SELECT level, resource, instance FROM arrived WHERE resource IS NULL"
+    )
+    return [(row["level"], row["resource"], row["instance"]) for row in ledger.rows(sql)]
+
+
+def still_to_read(ledger: Ledger, loopback: Loopback) -> set[str] | None:
+    """Return the new instances of the log of changes that the feed has still to read; None: more than a page of changes.
+
+    Orthanc says through OnChange what it has stored, but may be seconds behind.
+
+    Raises
+    ------
+    LoopbackError : Orthanc can't answer now.
+    """
+    cursor = ledger.get_value("cursor", -1)
+    if cursor < 0:
+        return set()  # Reconcile is false: there is only what OnChange says
+    page = loopback.get(f"/changes?since={cursor}&limit={PAGE}")
+    new = {change["ID"] for change in page["Changes"] if change["ChangeType"] == "NewInstance"}
+    return new if page["Done"] else None
+
+
+def is_arriving(ledger: Ledger, loopback: Loopback, instances: Iterable[str]) -> bool:
+    """Return whether any of these came (again) and is not handed over yet; also where the feed has still to read of it."""
+    arrived = "SELECT 1 FROM arrived WHERE level=? AND instance IN (SELECT value FROM json_each(?)) LIMIT 1"
+    wanted = set(instances)
+    some = json.dumps(sorted(wanted))
+    if any(ledger.rows(arrived, level, some) for level in LEVELS_WITH_INSTANCES):
+        return True
+    unread = still_to_read(ledger, loopback)
+    return unread is None or not unread.isdisjoint(wanted)
 
 
 # ---- src/common/owed.py: What a script still has to do with studies, for `POST /NAME/owed`: a purge leaves them alone until then.
@@ -3280,6 +3354,7 @@ class AeTitles:
 
     def key(self, aet: str) -> str:
         """Return what is equal for two AE titles that are the same to Orthanc."""
+        aet = aet.strip(" ")
         return aet if self._is_strict else aet.lower()
 
     def same(self, one: str, other: str) -> bool:
@@ -5060,7 +5135,8 @@ class AlternateProbe:
 class Alternates:
     """Moves rows from a destination that has not answered for long to another one, each row as a whole and to one only.
 
-    A row that is being sent stays, and so does one that the destination took and could only not be asked about.
+    From an alternate that is silent too it goes on, or back. A row that is being sent stays, and so does one that the
+    destination took and could only not be asked about.
     """
 
     def __init__(self, context: Context, destinations: Destinations, deleter: Deleter | None) -> None:
@@ -5068,7 +5144,7 @@ class Alternates:
         self._destinations, self._deleter, self._wake = destinations, deleter, context.wake
         self._of_section = context.settings.alternates
         self._after_seconds = context.settings.alternates_after_minutes * 60
-        self._names = alternates_by_name(self._of_section, *(rule.alternates for rule in context.rules))
+        self._names = ways_by_name(self._of_section, *(rule.alternates for rule in context.rules))
         self._transport, self._loopback = context.transport, context.loopback
         self._probes: dict[str, AlternateProbe] = {}
         self._next_look: dict[str, float] = {}  # by destination, monotonic
@@ -5121,38 +5197,48 @@ class Alternates:
         data = json.loads(row["data"])
         data.pop("Suspect", None)  # what the other refused, this one may take
         entry = {"At": utc(), "Error": f"{self._reason(row['queue'])}: it goes to {to} instead"}
-        data["MovedFrom"] = [*data.get("MovedFrom", []), row["queue"]]
+        data["MovedFrom"] = list(dict.fromkeys([*data.get("MovedFrom", []), row["queue"]]))
         data["History"] = [*data.get("History", []), entry][-HISTORY:]
         self._work.change(number, queue=to, data=data, attempts=0, next_attempt=0, created=time.time())
         if self._deleter:
-            self._deleter.note_instead(data.get("Of", row["subject"]), row["queue"], to)
+            for name in data["MovedFrom"]:
+                if name != to:
+                    self._deleter.note_instead(data.get("Of", row["subject"]), name, to)
         return True
 
     def _reason(self, name: str) -> str:
         return f"{name} has not answered for {self._destinations.health_of(name).silent_seconds() / 60:.0f} minutes"
 
 
-def alternates_by_name(*several: Mapping[str, Iterable[str]]) -> dict[str, list[str]]:
-    """Return all alternates of each destination, of the section and of rules."""
+def ways_by_name(*several: Mapping[str, Iterable[str]]) -> dict[str, list[str]]:
+    """Return where what waits for a destination may go, of the section and of rules: alternates, and from there on, and back."""
     found: dict[str, list[str]] = {}
     for alternates in several:
         for name, names in alternates.items():
-            found[name] = list(dict.fromkeys([*found.get(name, ()), *names]))
+            together = (name, *names)
+            for one in together:
+                others = (other for other in together if other != one)
+                found[one] = list(dict.fromkeys([*found.get(one, ()), *others]))
     return found
 
 
 def target_of(
     row: Mapping[str, Any], of_section: Mapping[str, Iterable[str]], answering: Collection[str]
 ) -> str | None:
-    """Return the alternate to which a row that waits goes, those of its rule before those of the section; None: it stays.
+    """Return where a row that waits goes: to an alternate, those of its rule before those of the section; None: it stays.
 
+    What was moved to an alternate, which is silent now too, goes to its own destination, or to another alternate of that.
     What the destination took and could only not be asked about stays: it is there, as far as is known.
     """
     data = json.loads(row["data"])
     if data.get("Sent"):
         return None
-    wanted = data.get("Alternates") or of_section.get(row["queue"], ())
-    return next((name for name in wanted if name in answering), None)
+    moved_from: list[str] = data.get("MovedFrom", [])
+    own = moved_from[0] if moved_from else row["queue"]
+    wanted = [*(data.get("Alternates") or of_section.get(own, ()))]
+    if moved_from:
+        wanted = [own, *of_section.get(row["queue"], ()), *wanted]
+    return next((name for name in wanted if name in answering and name != row["queue"]), None)
 
 
 # ---- src/forwarding/archive.py: What this Orthanc has, asked over loopback.
@@ -6797,16 +6883,17 @@ class Jobs:
 
     def _job_of(self, row: Mapping[str, Any], jobs: list[Mapping[str, Any]]) -> Mapping[str, Any] | None:
         """Return the unfinished job that sends what is in a row to its destination, or None."""
-        destination = self._destinations.known().get(row["queue"])
+        known = self._destinations.known()
         resources, instances = self._named(row)
         possible = [set(resources), set(instances or resources)]
         for job in jobs:
             content = job.get("Content", {})
-            same = (
-                destination and job["Type"] == self._transport.job_type and self._transport.is_for(content, destination)
-            )
+            # Of two nodes with one AE title, a job does not say which of them it is for.
+            is_ours = job["Type"] == self._transport.job_type and [row["queue"]] == [
+                name for name, entry in known.items() if self._transport.is_for(content, entry)
+            ]
             if (
-                not same
+                not is_ours
                 or job["State"] not in UNFINISHED_JOBS
                 or set(content.get("ParentResources", ())) not in possible
             ):
@@ -7159,6 +7246,11 @@ class Intake:
             *(arrivals.parents, self._on_change_entry, self._forget_numbers, self._count_deleted),
         )
 
+    def begin(self) -> None:
+        """Take the place in the log of changes; let what is to be routed at a level that no rule has any more arrive again."""
+        self.feed.begin()
+        self.feed.take_back(ROUTE)
+
     def read(self) -> None:
         """Add the rows for what has come since the last time."""
         if self._at_once or self._protects:
@@ -7348,7 +7440,9 @@ class Protection:
         except LoopbackError as error:
             if error.status == 0:
                 raise
-            return  # another forwarder can't say now; it is protected meanwhile
+            is_protected, state = self._is_protected(patient), "planned"
+            if is_protected:
+                return  # by whom, another forwarder can't say now
         if is_protected is None:
             return  # deleted
         # Before it is done: a kill in between leaves no patient protected.
@@ -7473,7 +7567,7 @@ class Engine:
 
     def begin(self) -> str | None:
         """Take the place in the log of changes; return why nothing can be sent, as what Orthanc refuses of the rules, or None."""
-        self._intake.feed.begin()
+        self._intake.begin()
         if self._missing and (why := self._missing()):
             return why
         for name in self._misconfigured.names():

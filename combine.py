@@ -626,7 +626,7 @@ def check_object(path: str, found: Any, wanted: ast.ClassDef, classes: dict[str,
         if key in removed:
             yield f"{path}.{key} is gone: {removed[key]}"
         elif key not in fields:
-            near = difflib.get_close_matches(key.lower(), [name.lower() for name in fields], 1, 0.5)
+            near = difflib.get_close_matches(key.lower(), [name.lower() for name in fields], 1, 0.6)
             meant = [f"did you mean {name}?" for name in fields if [name.lower()] == near]
             yield f"{path} has no key {key}; " + (meant[0] if meant else f"known are {', '.join(fields)}")
         else:
@@ -1482,6 +1482,31 @@ class Registry:
         self.functions[name](*args)
 
 
+# ---- src/combine/runtime/requests.py: Tells one script of a combined file what the others ask their own Orthanc for: no filter of requests is shown that.
+
+
+class OwnRequests:
+    """Hands each request of a script, before it is sent, to the other scripts that listen."""
+
+    def __init__(self, log: Log) -> None:
+        self.log = log
+        self.listeners: tuple[Callback, ...] = ()
+
+    def listen(self, script: Script, function: Callable[..., Any]) -> None:
+        """Call a function of a script with the name of each other one, and what that reports."""
+        callback = script.callback("listen_to_requests", function)
+        script.when_loaded(lambda: self._add(callback))
+
+    def _add(self, callback: Callback) -> None:
+        self.listeners = (*self.listeners, callback)
+
+    def report(self, script: Script, *request: Any) -> None:
+        """Take what a script says of a request that it is about to send."""
+        for callback in self.listeners:
+            if callback.script is not script:
+                self.log.guard(callback, script.module, *request)
+
+
 # ---- src/combine/runtime/modules.py: Gives each script an `orthanc` of its own.
 
 
@@ -1492,6 +1517,7 @@ class Modules:
         self, real: Any, functions: Mapping[str, Any], owners: Mapping[int, Script], log: Log, registry: Registry
     ) -> None:
         self.real, self.functions, self.owners, self.log, self.registry = real, functions, owners, log, registry
+        self.requests = OwnRequests(log)
 
     def install(self, scripts: list[Script]) -> None:
         """Give each script its `orthanc`, and let whoever asks for it find the right one.
@@ -1502,6 +1528,8 @@ class Modules:
             vars(script.orthanc).update(self.functions)
             self._replace(script.orthanc, itertools.repeat(script).__next__)
             vars(script.orthanc)["add_script_entries"] = script.add_entries
+            vars(script.orthanc)["report_request"] = functools.partial(self.requests.report, script)
+            vars(script.orthanc)["listen_to_requests"] = functools.partial(self.requests.listen, script)
         self._replace(self.real, self.owner)
         special = {"orthanc"}.union(*(script.aliases for script in scripts))
         plain_import, plain_import_module, plain_start = (

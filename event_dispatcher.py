@@ -69,6 +69,7 @@ from typing import (
     ClassVar,
     Concatenate,
     Generic,
+    NamedTuple,
     ParamSpec,
     Protocol,
     TypeAlias,
@@ -193,6 +194,55 @@ def orthanc_identifier(*values: str) -> str:
 def is_orthanc_identifier(text: str) -> bool:
     """Return whether a text has the form of Orthanc's identifiers: no other text may become part of a path."""
     return re.fullmatch("[0-9a-f]{8}(-[0-9a-f]{8}){4}", text) is not None
+
+
+# ---- src/common/own_requests.py: What scripts ask their own Orthanc for, told to those of a combined file that keep a record: filters are not shown it.
+
+
+REPORT, LISTEN = (
+    "report_request",
+    "listen_to_requests",
+)  # what the runtime of a combined file adds to a script's `orthanc`
+ASKED_BY = "X-Asked-By"  # the header by which a script says for whom it sends a request
+
+
+class OwnRequest(NamedTuple):
+    """A request that a script is about to send.
+
+    Attributes
+    ----------
+    path : with its query.
+    resources : what a bulk request names.
+    asked_by : who asked the script for it, as far as that is known.
+    """
+
+    method: str
+    path: str
+    resources: Sequence[str] = ()
+    asked_by: Mapping[str, Any] = {}
+
+
+def asked_by(who: Mapping[str, Any]) -> dict[str, str]:
+    """Return the header that says who asked for a request; what is None is left out."""
+    return {ASKED_BY: json.dumps({name: value for name, value in who.items() if value is not None})}
+
+
+def report_request(method: str, path: str, body: Any = None, headers: Mapping[str, str] | None = None) -> None:
+    """Tell who listens that this script is about to send a request to its own Orthanc."""
+    if (report := getattr(orthanc, REPORT, None)) is None:
+        return  # the script is alone
+    resources = body.get("Resources", ()) if isinstance(body, Mapping) else ()
+    report(tuple(OwnRequest(method, path, resources, json.loads((headers or {}).get(ASKED_BY, "{}")))))
+
+
+def listen_to_requests(listener: Callable[[str, OwnRequest], None]) -> None:
+    """Call a function with the name of each other script of a combined file, and what it asks Orthanc for: at once."""
+    if (listen := getattr(orthanc, LISTEN, None)) is not None:
+        listen(functools.partial(_hand_on, listener))  # each script has a class OwnRequest of its own
+
+
+def _hand_on(listener: Callable[[str, OwnRequest], None], script: str, fields: tuple[Any, ...]) -> None:
+    listener(script, OwnRequest(*fields))
 
 
 # ---- src/common/pinned_tls.py: TLS to the one who has a certificate of which we have the file, whatever else that certificate says.
@@ -873,6 +923,7 @@ class Loopback:
     ) -> tuple[http.client.HTTPMessage, bytes]:
         """Send a request as `request` does, with headers of one's own; return those of the answer, and its bytes as they came."""
         data = body if body is None or isinstance(body, bytes) else json.dumps(body).encode()
+        report_request(method, path, body, headers)
         self._token = self._token or orthanc.GenerateRestApiAuthorizationToken()
         # A kept connection may be closed by Orthanc just now: what is the same twice is asked once more.
         attempts = 2 if method != "POST" or path.endswith(IDEMPOTENT_POSTS) else 1
@@ -1320,6 +1371,313 @@ def place_in_log(kept: int, newest: int, reader: str) -> int:
     return min(kept, newest)
 
 
+# ---- src/common/times.py: Times: ISO 8601 in UTC with milliseconds and `Z` wherever a script writes one; days as DICOM writes them.
+
+
+def utc(seconds: float | None = None) -> str:
+    """Return a time as `2026-01-31T13:00:00.000Z`: that of `seconds` since 1970, or now."""
+    moment = datetime.datetime.fromtimestamp(time.time() if seconds is None else seconds, datetime.UTC)
+    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def utc_or_none(seconds: float | None) -> str | None:
+    """Return `utc(seconds)`, or None for what has not happened."""
+    return None if seconds is None else utc(seconds)
+
+
+def parse_day(text: object) -> datetime.date | None:
+    """Return the day of a DA value (YYYYMMDD, DICOM PS3.5 6.2), or None: `1999.12.31`, `1999`, `20000231` are no days."""
+    if not isinstance(text, str) or not re.fullmatch(r"[0-9]{8}", text):
+        return None
+    try:
+        return datetime.datetime.strptime(text, "%Y%m%d").date()  # noqa: DTZ007 - a day has no zone
+    except ValueError:
+        return None
+
+
+def parse_time(text: object) -> datetime.datetime | None:
+    """Return a time in UTC from `20260131`, `2026-01-31`, or `2026-01-31T13:00:00[.000]` with a zone; None for anything else.
+
+    A day is its first moment in UTC. A time without a zone is taken as UTC. A `+` that a query turned into a space counts.
+    """
+    if day := parse_day(text):
+        return datetime.datetime.combine(day, datetime.time(), datetime.UTC)
+    if not isinstance(text, str) or not re.match(r"[0-9]{4}-[0-9]{2}-[0-9]{2}", text):
+        return None
+    try:
+        found = datetime.datetime.fromisoformat(re.sub(r" (?=[0-9]{2}:?[0-9]{2}$)", "+", text))
+        return (found if found.tzinfo else found.replace(tzinfo=datetime.UTC)).astimezone(datetime.UTC)
+    except (ValueError, OverflowError):
+        return None
+
+
+def parse_orthanc_time(text: object) -> datetime.datetime | None:
+    """Return the time of what Orthanc writes into `Date`, `LastUpdate`, `ReceptionDate`: `20260131T130000`, in UTC."""
+    if not isinstance(text, str):
+        return None
+    try:
+        return datetime.datetime.strptime(text, "%Y%m%dT%H%M%S").replace(tzinfo=datetime.UTC)
+    except ValueError:
+        return None
+
+
+def orthanc_time(moment: datetime.datetime) -> str:
+    """Return a time as Orthanc writes it, to be compared with its own: `20260131T130000`."""
+    return moment.astimezone(datetime.UTC).strftime("%Y%m%dT%H%M%S")
+
+
+# ---- src/common/work.py: Verbs on the ledger's rows of work: find, count, change, retry, take back, remove.
+
+
+OLDEST_UNFINISHED = """
+SELECT created FROM work INDEXED BY work_unfinished WHERE state IN ('waiting','sending') AND task<>? ORDER BY created LIMIT 1
+"""
+NEXT_ATTEMPT_INDEX = "CREATE INDEX IF NOT EXISTS work_by_next ON work(state, queue, next_attempt);"  # for `next_of`
+
+
+def data_index(key: str) -> str:
+    """Return the SQL of an index that finds rows by a key of their data (`unfinished_with`)."""
+    return f"CREATE INDEX IF NOT EXISTS work_by_{key.lower()} ON work(json_extract(data, '$.{key}'), state);"
+
+
+def unfinished_keys(key: str, task: str) -> str:
+    """Return the SQL of a query for the keys of an object in the data of unfinished rows of a task."""
+    states = "'waiting','sending','dead'"
+    return f"SELECT key FROM work, json_each(work.data, '$.{key}') WHERE state IN ({states}) AND task='{task}'"
+
+
+@dataclasses.dataclass(frozen=True)
+class Which:
+    """Which rows: those for which all the given conditions hold. The column of a row's resource is called `subject`.
+
+    Attributes
+    ----------
+    ids, resources : it is one of these.
+    task, queue, resource, job : it is this one.
+    resource_glob : its resource fits this pattern of SQLite's GLOB.
+    not_task : it is another task.
+    states : it is in one of these states.
+    data : its data has these values, by key.
+    about : this is its resource, or what its data calls `Of`: the resource of which its own is a part.
+    tried : it was attempted before, or it was not.
+    job_or_resource : its last attempt is this job, or it is about it.
+    """
+
+    ids: Collection[int] | None = None
+    task: str | None = None
+    not_task: str | None = None
+    queue: str | None = None
+    resource: str | None = None
+    resource_glob: str | None = None
+    resources: Collection[str] | None = None
+    states: Collection[str] | None = None
+    job: str | None = None
+    data: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    about: str | None = None
+    tried: bool | None = None
+    job_or_resource: str | None = None
+
+    def condition(self) -> tuple[str, list[Any]]:
+        """Return the condition as SQL, and its values."""
+        parts, values = ["1"], list[Any]()
+        named = {"task": self.task, "queue": self.queue, "subject": self.resource, "job": self.job}
+        for column, wanted in named.items():
+            if wanted is not None:
+                parts.append(f"{column}=?")
+                values.append(wanted)
+        by_state = "state"
+        for column, several in (("id", self.ids), ("subject", self.resources)):
+            if several is not None and len(several) == 1:
+                parts.append(f"{column}=?")
+                values += several
+            elif several is not None:
+                parts.append(f"{column} IN (SELECT value FROM json_each(?))")
+                values.append(json.dumps([*several]))
+                by_state = "+state"  # SQLite would look at all rows in these states, as it can't know how few are named
+        if self.states is not None:
+            parts.append(f"{by_state} IN ({','.join('?' * len(self.states))})")
+            values += self.states
+        for key, value in self.data.items():
+            parts.append("json_extract(data, '$.' || ?)=?")
+            values += [key, value]
+        if self.tried is not None:
+            parts.append("attempts>0" if self.tried else "attempts=0")
+        for condition, text in (
+            ("subject GLOB ?", self.resource_glob),
+            ("task<>?", self.not_task),
+            ("(subject=? OR json_extract(data, '$.Of')=?)", self.about),
+            ("(job=? OR subject=?)", self.job_or_resource),
+        ):
+            if text is not None:
+                parts.append(condition)
+                values += [text] * condition.count("?")
+        return " AND ".join(parts), values
+
+
+class Columns(TypedDict, total=False):
+    """What may be changed of a row."""
+
+    task: str
+    queue: str
+    subject: str
+    attempts: int
+    next_attempt: float
+    job: str
+    data: Mapping[str, Any]
+    created: float
+
+
+def next_attempt_of(row: Mapping[str, Any]) -> str | None:
+    """Return when a row that waits is due; None: it does not wait, or it is due as soon as its destination takes something."""
+    return utc(row["next_attempt"]) if row["state"] == "waiting" and row["next_attempt"] else None
+
+
+class WorkView:
+    """The rows of one ledger, to look at."""
+
+    def __init__(self, ledger: Ledger) -> None:
+        self._ledger = ledger
+
+    def get(self, row: int) -> dict[str, Any] | None:
+        """Return a row by its id, or None."""
+        return next(iter(self._ledger.rows("SELECT * FROM work WHERE id=?", row)), None)
+
+    def find(self, which: Which) -> list[dict[str, Any]]:
+        """Return rows, the oldest first."""
+        condition, values = which.condition()
+        return self._ledger.rows(f"SELECT * FROM work WHERE {condition} ORDER BY id", *values)
+
+    def has(self, which: Which) -> bool:
+        """Return whether there is such a row."""
+        condition, values = which.condition()
+        return bool(self._ledger.rows(f"SELECT 1 FROM work WHERE {condition} LIMIT 1", *values))
+
+    def count(self, which: Which) -> int:
+        """Return the number of rows."""
+        condition, values = which.condition()
+        return int(self._ledger.rows(f"SELECT COUNT(*) n FROM work WHERE {condition}", *values)[0]["n"])
+
+    def page(self, which: Which, since: int, limit: int) -> list[dict[str, Any]]:
+        """Return at most `limit` rows after the row `since`, the oldest first."""
+        condition, values = which.condition()
+        sql = f"SELECT * FROM work WHERE {condition} AND id>? ORDER BY id LIMIT ?"
+        return self._ledger.rows(sql, *values, since, limit)
+
+    def totals_by_queue(self, task: str = SEND) -> dict[str, dict[str, int]]:
+        """Return the number of rows of a task in each state, by queue."""
+        found: dict[str, dict[str, int]] = {}
+        for row in self._ledger.rows("SELECT queue, state, n FROM work_counts WHERE task=?", task):
+            found.setdefault(row["queue"], dict.fromkeys(STATES, 0))[row["state"]] = row["n"]
+        return found
+
+    def oldest_unfinished(self, not_task: str) -> float | None:
+        """Return when the oldest unfinished row of another task was added, as Unix time; None if there is none."""
+        return next((row["created"] for row in self._ledger.rows(OLDEST_UNFINISHED, not_task)), None)
+
+    def unfinished_with(self, key: str, value: str) -> dict[str, Any] | None:
+        """Return a row that waits or is sent whose data has this value at a key, found by its `data_index`; or None."""
+        condition = f"json_extract(data, '$.{key}')=? AND state IN ('waiting','sending')"
+        return next(iter(self._ledger.rows(f"SELECT * FROM work WHERE {condition} LIMIT 1", value)), None)
+
+    def unfinished_listing(self, key: str, task: str = SEND) -> dict[str, int]:
+        """Return, by queue, the number of rows of a task that wait or are sent and whose data has a list at a key."""
+        condition = f"json_type(data, '$.{key}')='array' AND state IN ('waiting','sending') AND task=?"
+        sql = f"SELECT queue, COUNT(*) n FROM work WHERE {condition} GROUP BY queue"
+        return {row["queue"]: row["n"] for row in self._ledger.rows(sql, task)}
+
+    def next_of(self, queue: str, limit: int, longest: float) -> list[dict[str, Any]]:
+        """Return the rows of a queue that are due to be sent, the longest due first, in whatever order they were added.
+
+        A next attempt further away than the `longest` delay comes from a clock that has jumped back: it is due.
+        """
+        return self._ledger.rows(
+            "SELECT * FROM work WHERE state='waiting' AND task=? AND queue=? AND (next_attempt<=? OR next_attempt>?) "
+            "ORDER BY next_attempt, id LIMIT ?",
+            *(SEND, queue, time.time(), time.time() + longest, limit),
+        )
+
+
+class Work(WorkView):
+    """The rows of one ledger. Each call is a transaction, or part of the one that is under way."""
+
+    def claim(self, row: int, job: str | None = None) -> bool:
+        """Begin an attempt, before it is made; return False if the row does not wait any more: a person has removed it."""
+        sql = "UPDATE work SET state='sending', attempts=attempts+1, job=?, updated=? WHERE id=? AND state='waiting'"
+        return bool(self._ledger.run(sql, job, time.time(), row))
+
+    def give_up(self, row: int, error: str) -> None:
+        """Make a row `dead`, for this reason."""
+        self._ledger.run("UPDATE work SET state='dead', error=?, updated=? WHERE id=?", error, time.time(), row)
+
+    def change(self, row: int, **columns: Unpack[Columns]) -> None:
+        """Set columns of a row."""
+        names = ", ".join(f"{name}=?" for name in columns)
+        values = [json.dumps(value) if name == "data" else value for name, value in columns.items()]
+        self._ledger.run(f"UPDATE work SET {names} WHERE id=?", *values, row)
+
+    def replace_data(self, row: Mapping[str, Any], data: Mapping[str, Any]) -> bool:
+        """Set the data of a row, unless somebody has changed them since it was read; return whether it is done."""
+        sql = "UPDATE work SET data=? WHERE id=? AND data=?"
+        return bool(self._ledger.run(sql, json.dumps(data), row["id"], row["data"]))
+
+    def add_attempt(self, row: int) -> None:
+        """Count one attempt more."""
+        self._ledger.run("UPDATE work SET attempts=attempts+1 WHERE id=?", row)
+
+    def touch(self, row: int) -> None:
+        """Say that a row is worked on now."""
+        self._ledger.run("UPDATE work SET updated=? WHERE id=?", time.time(), row)
+
+    def make_due(self, which: Which) -> int:
+        """Let rows that wait be due now; return their number."""
+        condition, values = which.condition()
+        return self._ledger.run(f"UPDATE work SET next_attempt=0 WHERE state='waiting' AND {condition}", *values)
+
+    def wait_again(self, row: int) -> None:
+        """Let a row be due again, whose attempt has come to nothing; it counts as one."""
+        self._ledger.run("UPDATE work SET state='waiting', next_attempt=0 WHERE id=?", row)
+
+    def take_back(self, row: int) -> None:
+        """Let a row be due again, as if the attempt had not been made."""
+        sql = "UPDATE work SET state='waiting', attempts=attempts-1, next_attempt=0, job=NULL WHERE id=?"
+        self._ledger.run(sql, row)
+
+    def retry(self, which: Which) -> int:
+        """Let rows that are dead or wait be due now, with the whole time until they are given up; return their number."""
+        condition, values = which.condition()
+        sql = "UPDATE work SET state='waiting', attempts=0, next_attempt=0, created=? WHERE state IN ('dead','waiting')"
+        return self._ledger.run(f"{sql} AND {condition}", time.time(), *values)
+
+    def reopen_done(self, queue: str, since: float) -> None:
+        """Let rows be due again that count as sent since a Unix time, with the whole time until they are given up."""
+        sql = "UPDATE work SET state='waiting', next_attempt=0, job=NULL, created=?"
+        where = "task=? AND queue=? AND state='done' AND updated>=?"
+        self._ledger.run(f"{sql} WHERE {where}", time.time(), SEND, queue, since)
+
+    def give_whole_time(self, queue: str) -> None:
+        """Let the time until they are given up begin now for rows that wait to be sent there, and were not tried yet."""
+        sql = "UPDATE work SET created=? WHERE state='waiting' AND task=? AND queue=? AND attempts=0"
+        self._ledger.run(sql, time.time(), SEND, queue)
+
+    def explain_waiting(self, queue: str, error: str, after: int) -> int:
+        """Give the reason to the rows that wait to be sent there, those after this id; return the id of the last of all rows."""
+        waits = "state='waiting' AND task=? AND queue=?"
+        last = self._ledger.rows(f"SELECT MAX(id) last FROM work WHERE {waits}", SEND, queue)[0]["last"] or 0
+        if last > after:
+            self._ledger.run(f"UPDATE work SET error=? WHERE {waits} AND id>?", error, SEND, queue, after)
+        return max(after, int(last))
+
+    def remove(self, row: int, states: Collection[str] = STATES) -> bool:
+        """Delete a row, if it is in one of these states; return whether it was."""
+        condition, values = Which(ids=[row], states=states).condition()
+        return bool(self._ledger.run(f"DELETE FROM work WHERE {condition}", *values))
+
+    def remove_all(self, which: Which) -> int:
+        """Delete rows; return their number."""
+        condition, values = which.condition()
+        return self._ledger.run(f"DELETE FROM work WHERE {condition}", *values)
+
+
 # ---- src/common/changes.py: What became stable, once each, also when a restart missed it: Orthanc's log of changes, read from a kept place.
 
 
@@ -1391,8 +1749,32 @@ class Feed:
             with self._ledger.transaction():  # a place that grows old: who reads the log later begins then
                 self._ledger.run("DELETE FROM state WHERE name='cursor'")
                 self._ledger.set_value("began", 0)
+        self._move_to_our_levels()
         # A clock that was ahead when these were seen must not make them wait for it.
         self._ledger.run("UPDATE arrived SET seen=? WHERE seen>?", time.time(), time.time())
+
+    def _move_to_our_levels(self) -> None:
+        """Let what arrived at levels that nobody asks for any more be handed over at ours: the configuration has changed."""
+        levels = json.dumps(self._levels or LEVELS_WITH_INSTANCES)
+        elsewhere = "FROM arrived WHERE level NOT IN (SELECT value FROM json_each(?))"
+        with self._ledger.transaction():
+            left = self._ledger.rows(f"SELECT instance, MAX(seq) seq {elsewhere} GROUP BY instance", levels)
+            self._arrive_again({row["instance"]: row["seq"] for row in left})
+            self._ledger.run(f"DELETE {elsewhere}", levels)
+
+    def take_back(self, task: str) -> None:
+        """Let what rows of a task are about, at levels that nobody asks for any more, be handed over at ours in their place."""
+        for row in Work(self._ledger).find(Which(task=task, states=("waiting", "dead"))):
+            data = json.loads(row["data"])
+            if data["Level"] not in (self._levels or LEVELS_WITH_INSTANCES):
+                with self._ledger.transaction():
+                    self._arrive_again(dict.fromkeys(data["Instances"], 0))
+                    Work(self._ledger).remove(row["id"])
+
+    def _arrive_again(self, instances: Mapping[str, int]) -> None:
+        rows = [(level, one, seq, time.time()) for one, seq in instances.items() for level in self._levels]
+        with self._ledger.transaction() as db:
+            db.executemany("INSERT OR IGNORE INTO arrived VALUES(?,?,?,?,NULL)", rows)
 
     def _last_before_us(self, newest: int) -> int:
         """Return the last change from before the ledger began: Orthanc receives, and may be killed, before we come to ask."""
@@ -1761,61 +2143,6 @@ def _refuse_half_characters(found: Any) -> None:
         json.dumps(found, ensure_ascii=False).encode()
     except UnicodeEncodeError:
         raise ValueError("a text in it has half of a surrogate pair, which is no character") from None
-
-
-# ---- src/common/times.py: Times: ISO 8601 in UTC with milliseconds and `Z` wherever a script writes one; days as DICOM writes them.
-
-
-def utc(seconds: float | None = None) -> str:
-    """Return a time as `2026-01-31T13:00:00.000Z`: that of `seconds` since 1970, or now."""
-    moment = datetime.datetime.fromtimestamp(time.time() if seconds is None else seconds, datetime.UTC)
-    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
-
-
-def utc_or_none(seconds: float | None) -> str | None:
-    """Return `utc(seconds)`, or None for what has not happened."""
-    return None if seconds is None else utc(seconds)
-
-
-def parse_day(text: object) -> datetime.date | None:
-    """Return the day of a DA value (YYYYMMDD, DICOM PS3.5 6.2), or None: `1999.12.31`, `1999`, `20000231` are no days."""
-    if not isinstance(text, str) or not re.fullmatch(r"[0-9]{8}", text):
-        return None
-    try:
-        return datetime.datetime.strptime(text, "%Y%m%d").date()  # noqa: DTZ007 - a day has no zone
-    except ValueError:
-        return None
-
-
-def parse_time(text: object) -> datetime.datetime | None:
-    """Return a time in UTC from `20260131`, `2026-01-31`, or `2026-01-31T13:00:00[.000]` with a zone; None for anything else.
-
-    A day is its first moment in UTC. A time without a zone is taken as UTC. A `+` that a query turned into a space counts.
-    """
-    if day := parse_day(text):
-        return datetime.datetime.combine(day, datetime.time(), datetime.UTC)
-    if not isinstance(text, str) or not re.match(r"[0-9]{4}-[0-9]{2}-[0-9]{2}", text):
-        return None
-    try:
-        found = datetime.datetime.fromisoformat(re.sub(r" (?=[0-9]{2}:?[0-9]{2}$)", "+", text))
-        return (found if found.tzinfo else found.replace(tzinfo=datetime.UTC)).astimezone(datetime.UTC)
-    except (ValueError, OverflowError):
-        return None
-
-
-def parse_orthanc_time(text: object) -> datetime.datetime | None:
-    """Return the time of what Orthanc writes into `Date`, `LastUpdate`, `ReceptionDate`: `20260131T130000`, in UTC."""
-    if not isinstance(text, str):
-        return None
-    try:
-        return datetime.datetime.strptime(text, "%Y%m%dT%H%M%S").replace(tzinfo=datetime.UTC)
-    except ValueError:
-        return None
-
-
-def orthanc_time(moment: datetime.datetime) -> str:
-    """Return a time as Orthanc writes it, to be compared with its own: `20260131T130000`."""
-    return moment.astimezone(datetime.UTC).strftime("%Y%m%dT%H%M%S")
 
 
 # ---- src/common/parameters.py: The parameters of routes: each handler says what it takes; `register_route` has names and types checked before it is called.
@@ -2673,258 +3000,6 @@ def _speak_for_all() -> None:
         return
     register_route("/scripts", {"GET": list_scripts}, _never)
     register_route("/scripts/health", {"GET": health}, _never)
-
-
-# ---- src/common/work.py: Verbs on the ledger's rows of work: find, count, change, retry, take back, remove.
-
-
-OLDEST_UNFINISHED = """
-SELECT created FROM work INDEXED BY work_unfinished WHERE state IN ('waiting','sending') AND task<>? ORDER BY created LIMIT 1
-"""
-NEXT_ATTEMPT_INDEX = "CREATE INDEX IF NOT EXISTS work_by_next ON work(state, queue, next_attempt);"  # for `next_of`
-
-
-def data_index(key: str) -> str:
-    """Return the SQL of an index that finds rows by a key of their data (`unfinished_with`)."""
-    return f"CREATE INDEX IF NOT EXISTS work_by_{key.lower()} ON work(json_extract(data, '$.{key}'), state);"
-
-
-def unfinished_keys(key: str, task: str) -> str:
-    """Return the SQL of a query for the keys of an object in the data of unfinished rows of a task."""
-    states = "'waiting','sending','dead'"
-    return f"SELECT key FROM work, json_each(work.data, '$.{key}') WHERE state IN ({states}) AND task='{task}'"
-
-
-@dataclasses.dataclass(frozen=True)
-class Which:
-    """Which rows: those for which all the given conditions hold. The column of a row's resource is called `subject`.
-
-    Attributes
-    ----------
-    ids, resources : it is one of these.
-    task, queue, resource, job : it is this one.
-    resource_glob : its resource fits this pattern of SQLite's GLOB.
-    not_task : it is another task.
-    states : it is in one of these states.
-    data : its data has these values, by key.
-    about : this is its resource, or what its data calls `Of`: the resource of which its own is a part.
-    tried : it was attempted before, or it was not.
-    job_or_resource : its last attempt is this job, or it is about it.
-    """
-
-    ids: Collection[int] | None = None
-    task: str | None = None
-    not_task: str | None = None
-    queue: str | None = None
-    resource: str | None = None
-    resource_glob: str | None = None
-    resources: Collection[str] | None = None
-    states: Collection[str] | None = None
-    job: str | None = None
-    data: Mapping[str, str] = dataclasses.field(default_factory=dict)
-    about: str | None = None
-    tried: bool | None = None
-    job_or_resource: str | None = None
-
-    def condition(self) -> tuple[str, list[Any]]:
-        """Return the condition as SQL, and its values."""
-        parts, values = ["1"], list[Any]()
-        named = {"task": self.task, "queue": self.queue, "subject": self.resource, "job": self.job}
-        for column, wanted in named.items():
-            if wanted is not None:
-                parts.append(f"{column}=?")
-                values.append(wanted)
-        by_state = "state"
-        for column, several in (("id", self.ids), ("subject", self.resources)):
-            if several is not None and len(several) == 1:
-                parts.append(f"{column}=?")
-                values += several
-            elif several is not None:
-                parts.append(f"{column} IN (SELECT value FROM json_each(?))")
-                values.append(json.dumps([*several]))
-                by_state = "+state"  # SQLite would look at all rows in these states, as it can't know how few are named
-        if self.states is not None:
-            parts.append(f"{by_state} IN ({','.join('?' * len(self.states))})")
-            values += self.states
-        for key, value in self.data.items():
-            parts.append("json_extract(data, '$.' || ?)=?")
-            values += [key, value]
-        if self.tried is not None:
-            parts.append("attempts>0" if self.tried else "attempts=0")
-        for condition, text in (
-            ("subject GLOB ?", self.resource_glob),
-            ("task<>?", self.not_task),
-            ("(subject=? OR json_extract(data, '$.Of')=?)", self.about),
-            ("(job=? OR subject=?)", self.job_or_resource),
-        ):
-            if text is not None:
-                parts.append(condition)
-                values += [text] * condition.count("?")
-        return " AND ".join(parts), values
-
-
-class Columns(TypedDict, total=False):
-    """What may be changed of a row."""
-
-    task: str
-    queue: str
-    subject: str
-    attempts: int
-    next_attempt: float
-    job: str
-    data: Mapping[str, Any]
-    created: float
-
-
-def next_attempt_of(row: Mapping[str, Any]) -> str | None:
-    """Return when a row that waits is due; None: it does not wait, or it is due as soon as its destination takes something."""
-    return utc(row["next_attempt"]) if row["state"] == "waiting" and row["next_attempt"] else None
-
-
-class WorkView:
-    """The rows of one ledger, to look at."""
-
-    def __init__(self, ledger: Ledger) -> None:
-        self._ledger = ledger
-
-    def get(self, row: int) -> dict[str, Any] | None:
-        """Return a row by its id, or None."""
-        return next(iter(self._ledger.rows("SELECT * FROM work WHERE id=?", row)), None)
-
-    def find(self, which: Which) -> list[dict[str, Any]]:
-        """Return rows, the oldest first."""
-        condition, values = which.condition()
-        return self._ledger.rows(f"SELECT * FROM work WHERE {condition} ORDER BY id", *values)
-
-    def has(self, which: Which) -> bool:
-        """Return whether there is such a row."""
-        condition, values = which.condition()
-        return bool(self._ledger.rows(f"SELECT 1 FROM work WHERE {condition} LIMIT 1", *values))
-
-    def count(self, which: Which) -> int:
-        """Return the number of rows."""
-        condition, values = which.condition()
-        return int(self._ledger.rows(f"SELECT COUNT(*) n FROM work WHERE {condition}", *values)[0]["n"])
-
-    def page(self, which: Which, since: int, limit: int) -> list[dict[str, Any]]:
-        """Return at most `limit` rows after the row `since`, the oldest first."""
-        condition, values = which.condition()
-        sql = f"SELECT * FROM work WHERE {condition} AND id>? ORDER BY id LIMIT ?"
-        return self._ledger.rows(sql, *values, since, limit)
-
-    def totals_by_queue(self, task: str = SEND) -> dict[str, dict[str, int]]:
-        """Return the number of rows of a task in each state, by queue."""
-        found: dict[str, dict[str, int]] = {}
-        for row in self._ledger.rows("SELECT queue, state, n FROM work_counts WHERE task=?", task):
-            found.setdefault(row["queue"], dict.fromkeys(STATES, 0))[row["state"]] = row["n"]
-        return found
-
-    def oldest_unfinished(self, not_task: str) -> float | None:
-        """Return when the oldest unfinished row of another task was added, as Unix time; None if there is none."""
-        return next((row["created"] for row in self._ledger.rows(OLDEST_UNFINISHED, not_task)), None)
-
-    def unfinished_with(self, key: str, value: str) -> dict[str, Any] | None:
-        """Return a row that waits or is sent whose data has this value at a key, found by its `data_index`; or None."""
-        condition = f"json_extract(data, '$.{key}')=? AND state IN ('waiting','sending')"
-        return next(iter(self._ledger.rows(f"SELECT * FROM work WHERE {condition} LIMIT 1", value)), None)
-
-    def unfinished_listing(self, key: str, task: str = SEND) -> dict[str, int]:
-        """Return, by queue, the number of rows of a task that wait or are sent and whose data has a list at a key."""
-        condition = f"json_type(data, '$.{key}')='array' AND state IN ('waiting','sending') AND task=?"
-        sql = f"SELECT queue, COUNT(*) n FROM work WHERE {condition} GROUP BY queue"
-        return {row["queue"]: row["n"] for row in self._ledger.rows(sql, task)}
-
-    def next_of(self, queue: str, limit: int, longest: float) -> list[dict[str, Any]]:
-        """Return the rows of a queue that are due to be sent, the longest due first, in whatever order they were added.
-
-        A next attempt further away than the `longest` delay comes from a clock that has jumped back: it is due.
-        """
-        return self._ledger.rows(
-            "SELECT * FROM work WHERE state='waiting' AND task=? AND queue=? AND (next_attempt<=? OR next_attempt>?) "
-            "ORDER BY next_attempt, id LIMIT ?",
-            *(SEND, queue, time.time(), time.time() + longest, limit),
-        )
-
-
-class Work(WorkView):
-    """The rows of one ledger. Each call is a transaction, or part of the one that is under way."""
-
-    def claim(self, row: int, job: str | None = None) -> bool:
-        """Begin an attempt, before it is made; return False if the row does not wait any more: a person has removed it."""
-        sql = "UPDATE work SET state='sending', attempts=attempts+1, job=?, updated=? WHERE id=? AND state='waiting'"
-        return bool(self._ledger.run(sql, job, time.time(), row))
-
-    def give_up(self, row: int, error: str) -> None:
-        """Make a row `dead`, for this reason."""
-        self._ledger.run("UPDATE work SET state='dead', error=?, updated=? WHERE id=?", error, time.time(), row)
-
-    def change(self, row: int, **columns: Unpack[Columns]) -> None:
-        """Set columns of a row."""
-        names = ", ".join(f"{name}=?" for name in columns)
-        values = [json.dumps(value) if name == "data" else value for name, value in columns.items()]
-        self._ledger.run(f"UPDATE work SET {names} WHERE id=?", *values, row)
-
-    def replace_data(self, row: Mapping[str, Any], data: Mapping[str, Any]) -> bool:
-        """Set the data of a row, unless somebody has changed them since it was read; return whether it is done."""
-        sql = "UPDATE work SET data=? WHERE id=? AND data=?"
-        return bool(self._ledger.run(sql, json.dumps(data), row["id"], row["data"]))
-
-    def add_attempt(self, row: int) -> None:
-        """Count one attempt more."""
-        self._ledger.run("UPDATE work SET attempts=attempts+1 WHERE id=?", row)
-
-    def touch(self, row: int) -> None:
-        """Say that a row is worked on now."""
-        self._ledger.run("UPDATE work SET updated=? WHERE id=?", time.time(), row)
-
-    def make_due(self, which: Which) -> int:
-        """Let rows that wait be due now; return their number."""
-        condition, values = which.condition()
-        return self._ledger.run(f"UPDATE work SET next_attempt=0 WHERE state='waiting' AND {condition}", *values)
-
-    def wait_again(self, row: int) -> None:
-        """Let a row be due again, whose attempt has come to nothing; it counts as one."""
-        self._ledger.run("UPDATE work SET state='waiting', next_attempt=0 WHERE id=?", row)
-
-    def take_back(self, row: int) -> None:
-        """Let a row be due again, as if the attempt had not been made."""
-        sql = "UPDATE work SET state='waiting', attempts=attempts-1, next_attempt=0, job=NULL WHERE id=?"
-        self._ledger.run(sql, row)
-
-    def retry(self, which: Which) -> int:
-        """Let rows that are dead or wait be due now, with the whole time until they are given up; return their number."""
-        condition, values = which.condition()
-        sql = "UPDATE work SET state='waiting', attempts=0, next_attempt=0, created=? WHERE state IN ('dead','waiting')"
-        return self._ledger.run(f"{sql} AND {condition}", time.time(), *values)
-
-    def reopen_done(self, queue: str, since: float) -> None:
-        """Let rows be due again that count as sent since a Unix time, with the whole time until they are given up."""
-        sql = "UPDATE work SET state='waiting', next_attempt=0, job=NULL, created=?"
-        where = "task=? AND queue=? AND state='done' AND updated>=?"
-        self._ledger.run(f"{sql} WHERE {where}", time.time(), SEND, queue, since)
-
-    def give_whole_time(self, queue: str) -> None:
-        """Let the time until they are given up begin now for rows that wait to be sent there, and were not tried yet."""
-        sql = "UPDATE work SET created=? WHERE state='waiting' AND task=? AND queue=? AND attempts=0"
-        self._ledger.run(sql, time.time(), SEND, queue)
-
-    def explain_waiting(self, queue: str, error: str, after: int) -> int:
-        """Give the reason to the rows that wait to be sent there, those after this id; return the id of the last of all rows."""
-        waits = "state='waiting' AND task=? AND queue=?"
-        last = self._ledger.rows(f"SELECT MAX(id) last FROM work WHERE {waits}", SEND, queue)[0]["last"] or 0
-        if last > after:
-            self._ledger.run(f"UPDATE work SET error=? WHERE {waits} AND id>?", error, SEND, queue, after)
-        return max(after, int(last))
-
-    def remove(self, row: int, states: Collection[str] = STATES) -> bool:
-        """Delete a row, if it is in one of these states; return whether it was."""
-        condition, values = Which(ids=[row], states=states).condition()
-        return bool(self._ledger.run(f"DELETE FROM work WHERE {condition}", *values))
-
-    def remove_all(self, which: Which) -> int:
-        """Delete rows; return their number."""
-        condition, values = which.condition()
-        return self._ledger.run(f"DELETE FROM work WHERE {condition}", *values)
 
 
 # ---- src/event_dispatcher/at_least_once.py: The promise that an event is on disk until its handlers have ended without an error.
@@ -4318,6 +4393,7 @@ class Token(httpx.Auth):
     def auth_flow(self, request: httpx.Request) -> Generator[httpx.Request, httpx.Response, None]:
         if (request.url.scheme, request.url.netloc) == (self._address.scheme, self._address.netloc):
             request.headers["Authorization"] = self._token
+            report_request(request.method, request.url.raw_path.decode())
         yield request
 
 

@@ -65,7 +65,7 @@ from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, ClassVar, Protocol, TypeVar
+from typing import Any, ClassVar, NamedTuple, Protocol, TypeVar
 
 import orthanc
 
@@ -292,6 +292,55 @@ def _refuse_half_characters(found: Any) -> None:
         json.dumps(found, ensure_ascii=False).encode()
     except UnicodeEncodeError:
         raise ValueError("a text in it has half of a surrogate pair, which is no character") from None
+
+
+# ---- src/common/own_requests.py: What scripts ask their own Orthanc for, told to those of a combined file that keep a record: filters are not shown it.
+
+
+REPORT, LISTEN = (
+    "report_request",
+    "listen_to_requests",
+)  # what the runtime of a combined file adds to a script's `orthanc`
+ASKED_BY = "X-Asked-By"  # the header by which a script says for whom it sends a request
+
+
+class OwnRequest(NamedTuple):
+    """A request that a script is about to send.
+
+    Attributes
+    ----------
+    path : with its query.
+    resources : what a bulk request names.
+    asked_by : who asked the script for it, as far as that is known.
+    """
+
+    method: str
+    path: str
+    resources: Sequence[str] = ()
+    asked_by: Mapping[str, Any] = {}
+
+
+def asked_by(who: Mapping[str, Any]) -> dict[str, str]:
+    """Return the header that says who asked for a request; what is None is left out."""
+    return {ASKED_BY: json.dumps({name: value for name, value in who.items() if value is not None})}
+
+
+def report_request(method: str, path: str, body: Any = None, headers: Mapping[str, str] | None = None) -> None:
+    """Tell who listens that this script is about to send a request to its own Orthanc."""
+    if (report := getattr(orthanc, REPORT, None)) is None:
+        return  # the script is alone
+    resources = body.get("Resources", ()) if isinstance(body, Mapping) else ()
+    report(tuple(OwnRequest(method, path, resources, json.loads((headers or {}).get(ASKED_BY, "{}")))))
+
+
+def listen_to_requests(listener: Callable[[str, OwnRequest], None]) -> None:
+    """Call a function with the name of each other script of a combined file, and what it asks Orthanc for: at once."""
+    if (listen := getattr(orthanc, LISTEN, None)) is not None:
+        listen(functools.partial(_hand_on, listener))  # each script has a class OwnRequest of its own
+
+
+def _hand_on(listener: Callable[[str, OwnRequest], None], script: str, fields: tuple[Any, ...]) -> None:
+    listener(script, OwnRequest(*fields))
 
 
 # ---- src/common/pinned_tls.py: TLS to the one who has a certificate of which we have the file, whatever else that certificate says.
@@ -915,6 +964,7 @@ class Loopback:
     ) -> tuple[http.client.HTTPMessage, bytes]:
         """Send a request as `request` does, with headers of one's own; return those of the answer, and its bytes as they came."""
         data = body if body is None or isinstance(body, bytes) else json.dumps(body).encode()
+        report_request(method, path, body, headers)
         self._token = self._token or orthanc.GenerateRestApiAuthorizationToken()
         # A kept connection may be closed by Orthanc just now: what is the same twice is asked once more.
         attempts = 2 if method != "POST" or path.endswith(IDEMPOTENT_POSTS) else 1
@@ -3461,23 +3511,26 @@ class Archive:
             return "its patient is protected"
         return None
 
-    def delete(self, studies: Sequence[str]) -> dict[str, str]:
-        """Delete some studies; those that are still there, with what Orthanc says."""
+    def delete(self, studies: Sequence[str], who: Mapping[str, Any]) -> dict[str, str]:
+        """Delete some studies; those that are still there, with what Orthanc says. `who` asked for it."""
         try:
-            self._loopback.post("/tools/bulk-delete", {"Resources": studies})
+            self._bulk_delete(studies, who)
             return {}
         except LoopbackError:
-            reasons = {study: self._delete_one(study) for study in studies}
+            reasons = {study: self._delete_one(study, who) for study in studies}
             return {study: reason for study, reason in reasons.items() if reason}
 
-    def _delete_one(self, study: str) -> str:
+    def _bulk_delete(self, resources: Sequence[str], who: Mapping[str, Any]) -> None:
+        self._loopback.request_raw("POST", "/tools/bulk-delete", {"Resources": resources}, asked_by(who))
+
+    def _delete_one(self, study: str, who: Mapping[str, Any]) -> str:
         try:
-            self._loopback.request("DELETE", f"/studies/{study}")
+            self._loopback.request_raw("DELETE", f"/studies/{study}", headers=asked_by(who))
         except LoopbackError as error:
             return "" if error.status == 404 else one_line(error)  # 404: the batch had deleted it before it failed
         return ""
 
-    def delete_in_pieces(self, study: str, stopping: Callable[[], bool]) -> bool:
+    def delete_in_pieces(self, study: str, who: Mapping[str, Any], stopping: Callable[[], bool]) -> bool:
         """Delete instances of a large study, until so many are left that it can go as a whole; False if stopped."""
         try:
             for series in self._loopback.get(f"/studies/{study}")["Series"]:
@@ -3485,7 +3538,7 @@ class Archive:
                 for start in range(0, len(instances), PIECE):
                     if stopping():
                         return False
-                    self._loopback.post("/tools/bulk-delete", {"Resources": instances[start : start + PIECE]})
+                    self._bulk_delete(instances[start : start + PIECE], who)
         except LoopbackError:
             pass  # deleting the whole study shows it
         return True
@@ -3678,14 +3731,15 @@ class Purge:
 
     def _delete(self, rows: list[dict[str, Any]], *, large: bool) -> Outcome:
         self._mark(rows, "pieces" if large else "deleting")
+        who = {**self._who, "Purge": self.number}
         if large:
-            if not self._archive.delete_in_pieces(rows[0]["study"], lambda: self.stopping):
+            if not self._archive.delete_in_pieces(rows[0]["study"], who, lambda: self.stopping):
                 return {}
             # That took a while, and the study with what has come in meanwhile would go now.
             study = self._look(rows).get(rows[0]["study"])
             if study is not None and study.received != rows[0]["facts"]["LastUpdate"]:
                 return {"kept": [(rows[0], "it has received something while it was being deleted")]}
-        left = self._archive.delete([row["study"] for row in rows])
+        left = self._archive.delete([row["study"] for row in rows], who)
         return {
             "deleted": [(row, "") for row in rows if row["study"] not in left],
             "failed": [(row, left[row["study"]]) for row in rows if row["study"] in left],
