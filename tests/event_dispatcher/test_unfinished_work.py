@@ -15,7 +15,11 @@ from event_dispatcher import register_event_handlers
 from testing.standin import OrthancApiHandler
 
 orthanc = OrthancApiHandler()
-NEW_STUDY, STABLE_STUDY, STUDY = orthanc.ChangeType.NEW_STUDY, orthanc.ChangeType.STABLE_STUDY, orthanc.ResourceType.STUDY
+NEW_STUDY, STABLE_STUDY, STUDY = (
+    orthanc.ChangeType.NEW_STUDY,
+    orthanc.ChangeType.STABLE_STUDY,
+    orthanc.ResourceType.STUDY,
+)
 
 
 @pytest.fixture(autouse=True)
