@@ -3856,7 +3856,7 @@ def description(job: Mapping[str, Any], known: Callable[[str], Destinations]) ->
 
 def may_lie(data: Mapping[str, Any]) -> bool:
     """Return whether a success of this job, resubmitted, says nothing: one of the plugin leaves out what it has read before."""
-    return data.get("Type") == STOW
+    return bool(data["Type"] == STOW)
 
 
 def has_read(job: Mapping[str, Any]) -> bool:
@@ -3971,10 +3971,6 @@ class Failures:
             return found[0]
         digest = (json.loads(ended["data"]) or {}).get("Digest")
         same = [row for row in self.unanswered() if digest and json.loads(row["data"])["Digest"] == digest]
-        if may_lie(
-            json.loads(ended["data"]) or {}
-        ):  # one that failed before, and that somebody has resubmitted, is no attempt
-            same = [row for row in same if ended["job"] != row["subject"]]
         return {**same[0], "job": ended["job"]} if same else None
 
     def add(self, ended: Mapping[str, Any]) -> None:
@@ -4283,7 +4279,7 @@ class Attempts:
         data = json.loads(row["data"])
         job = get_job(self._loopback, row["job"]) if row["job"] else None
         ending, _ = ending_of(job)
-        if ending is Ending.RUNNING:  # a person was quicker
+        if ending is Ending.RUNNING and not may_lie(data):  # a person was quicker
             self._begin(row, row["job"])
             self._watched.add(row["job"], data)
             return

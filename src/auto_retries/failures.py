@@ -45,10 +45,6 @@ class Failures:
             return found[0]
         digest = (json.loads(ended["data"]) or {}).get("Digest")
         same = [row for row in self.unanswered() if digest and json.loads(row["data"])["Digest"] == digest]
-        if may_lie(
-            json.loads(ended["data"]) or {}
-        ):  # one that failed before, and that somebody has resubmitted, is no attempt
-            same = [row for row in same if ended["job"] != row["subject"]]
         return {**same[0], "job": ended["job"]} if same else None
 
     def add(self, ended: Mapping[str, Any]) -> None:

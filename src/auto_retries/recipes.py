@@ -112,7 +112,7 @@ def description(job: Mapping[str, Any], known: Callable[[str], Destinations]) ->
 
 def may_lie(data: Mapping[str, Any]) -> bool:
     """Return whether a success of this job, resubmitted, says nothing: one of the plugin leaves out what it has read before."""
-    return data.get("Type") == STOW
+    return bool(data["Type"] == STOW)
 
 
 def has_read(job: Mapping[str, Any]) -> bool:

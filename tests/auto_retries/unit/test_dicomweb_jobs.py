@@ -48,6 +48,13 @@ def test_a_job_that_shows_nothing_is_resubmitted_only_if_it_has_read_nothing(
     assert [row["State"] for row in retries.rows()] == ["sending" if again else "dead"]
 
 
+def test_a_person_who_has_just_resubmitted_it_is_not_waited_for(retries: Retries) -> None:
+    fail(retries, CONTENT)
+    retries.rest.jobs["j1"] |= {"State": "Running", "ErrorCode": 0}
+    retries.wait(40)
+    assert len(retries.rest.asked("POST", STOW)) == 1
+
+
 def test_a_person_who_resubmits_it_does_not_end_it(retries: Retries) -> None:
     fail(retries, CONTENT)
     retries.succeed("j1")
