@@ -8127,6 +8127,20 @@ def _shown_row(row: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
+# ---- src/common/dicomweb.py: Where Orthanc's DICOMweb plugin is.
+
+
+def dicomweb_root(configuration: Mapping[str, Any]) -> str:
+    """Return the path of the plugin's routes, without slashes at its ends: `dicom-web`."""
+    section = configuration.get("DicomWeb")
+    return str((section if isinstance(section, dict) else {}).get("Root", "/dicom-web/")).strip("/")
+
+
+def dicomweb_servers_route(configuration: Mapping[str, Any]) -> str:
+    """Return the path of the servers that the plugin can send to: `dicom-web/servers`."""
+    return "/".join(filter(None, (dicomweb_root(configuration), "servers")))
+
+
 # ---- src/forwarding/patient_proof.py: Proof that a destination has instances, and of the same patient: by what it answers when it is searched (C-FIND, QIDO-RS).
 
 
@@ -8227,10 +8241,9 @@ class DicomWebServers:
     def __init__(self, configuration: Mapping[str, Any], loopback: Loopback, *, is_wanted: bool) -> None:
         section = configuration.get("DicomWeb")
         section = section if isinstance(section, dict) else {}
-        root = str(section.get("Root", "/dicom-web/")).strip("/")
-        self.route = "/".join(filter(None, (root, "servers")))
+        self.route = dicomweb_servers_route(configuration)
         """Of the plugin, where its servers are."""
-        self._files_route = "/".join(filter(None, (root, FILES_BELOW_ROOT)))
+        self._files_route = "/".join(filter(None, (dicomweb_root(configuration), FILES_BELOW_ROOT)))
         self._configured = set(section.get("Servers") or ())
         self._is_wanted = is_wanted or bool(self._configured)
         self._port, self._loopback = configuration.get("HttpPort", 8042), loopback

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 from collections.abc import Mapping
@@ -100,8 +101,16 @@ class EventLines:
         """Add how a job ended, one line for each study that it was about."""
         content = job.get("Content", {})
         event = JOB_EVENTS.get(job["Type"], "job")
-        resources = [*content.get("ParentResources", ()), content.get("SourceStudy")]
-        places = {tuple(place.items()): place for place in map(self._places.find, filter(None, resources))}
+        # Of a DICOMweb push, if the plugin shows it: thousands of instances too.
+        by_level = dict((content.get("Resources") or {}) if job["Type"] == "DicomWebStowClient" else {})
+        of_instances = self._places.of_instances(by_level.pop("Instances", ()))
+        resources = [
+            *content.get("ParentResources", ()),
+            content.get("SourceStudy"),
+            *itertools.chain(*by_level.values()),
+        ]
+        found = [*map(self._places.find, dict.fromkeys(filter(None, resources))), *of_instances]
+        places = {place.get("Study"): place for place in found}
         for place in places.values() or [{}]:
             self._writer.add(at, event, place, **_described_job(job, event, success))
 
@@ -150,5 +159,8 @@ def _described_job(job: Mapping[str, Any], event: str, success: bool) -> dict[st
 
 
 def sent_to(content: Mapping[str, Any]) -> str:
-    """Return where a job of sending sent to: an AET, or the URL of a peer, and nothing else of it: its headers may be secret."""
-    return str(content.get("RemoteAet") or re.sub("//[^/@]*@", "//", url_of_peer(content)))
+    """Return where a job of sending sent to: an AET, the name of a DICOMweb server, or the URL of a peer.
+
+    Nothing else of a peer: its headers may be secret.
+    """
+    return str(content.get("RemoteAet") or content.get("Server") or re.sub("//[^/@]*@", "//", url_of_peer(content)))

@@ -11,6 +11,7 @@ from common.ledger import Ledger
 from common.loopback import Loopback, LoopbackError
 
 STUDIES_PER_REQUEST = 500  # when the archive is looked through
+INSTANCES_PER_REQUEST = 500  # that a job has sent
 PLACES_IN_MEMORY = 50_000
 PLACE_TABLES = """
 CREATE TABLE IF NOT EXISTS places(
@@ -72,6 +73,15 @@ class Places:
                 self._known[resource] = place_of(found)
                 return self._known[resource]
         return {}
+
+    def of_instances(self, instances: Sequence[str]) -> list[Place]:
+        """Return the places of the studies that have these instances, as far as Orthanc knows them."""
+        found: list[Place] = []
+        for start in range(0, len(instances), INSTANCES_PER_REQUEST):
+            body = {"Resources": instances[start : start + INSTANCES_PER_REQUEST], "Level": "Study", "Metadata": False}
+            with contextlib.suppress(LoopbackError):
+                found += map(place_of, self._loopback.post("/tools/bulk-content", body))
+        return found
 
     def learn_some(self) -> bool:
         """Learn the places of some of the studies that were here before the script; return whether there may be more."""

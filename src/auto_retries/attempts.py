@@ -14,7 +14,7 @@ import orthanc
 from auto_retries.failures import Failures, label_of
 from auto_retries.freshness import Freshness
 from auto_retries.known_destinations import KnownDestinations
-from auto_retries.recipes import RECIPES, Recipe, Unclear, name_of
+from auto_retries.recipes import RECIPES, STOW, Recipe, Unclear, may_lie, name_of
 from auto_retries.watched import Watched
 from common.jobs import Ending, ending_of, get_job
 from common.ledger import Ledger
@@ -62,15 +62,15 @@ class Attempts:
         data = json.loads(row["data"])
         job = get_job(self._loopback, row["job"]) if row["job"] else None
         ending, _ = ending_of(job)
-        if ending is Ending.RUNNING:  # a person was quicker
+        if ending is Ending.RUNNING and not may_lie(data):  # a person was quicker
             self._begin(row, row["job"])
             self._watched.add(row["job"], data)
             return
-        if ending is Ending.SUCCESS:
+        if ending is Ending.SUCCESS and not may_lie(data):
             self._ledger.end(row["id"], "done")
             return
         body, recipe = data["Body"], RECIPES.get(data["Type"])
-        is_store = body and recipe and recipe.command == "store"
+        is_store = body and recipe and recipe.command in ("store", "stow")
         here = self._freshness.still_here(body["Resources"]) if is_store else None
         if here == []:
             self._ledger.end(row["id"], "gone")
@@ -142,9 +142,14 @@ class Attempts:
         """Return the path and the body that submit a job again. Raises `Unclear`."""
         if recipe is None or data["Body"] is None:
             why = "Orthanc has forgotten the job (JobsHistorySize), and what it showed of it is not enough to submit it anew"
+            if data["Type"] == STOW:
+                why = (
+                    "the DICOMweb plugin has not shown what the job sends (the one of Orthanc 1.10.1 never does), and "
+                    "resubmitted it would leave out what it has read before: send it again"
+                )
             raise Unclear(why, for_ever=True)
         name = name_of(data, self._destinations.of(recipe.route))
         body = {**data["Body"], "Synchronous": False, "Priority": data["Priority"]}
         if here is not None:
             body["Resources"] = [resource["ID"] for resource in here]
-        return f"/{recipe.route}/{urllib.parse.quote(name, safe='')}/{recipe.command}", body
+        return f"/{self._destinations.path(recipe.route)}/{urllib.parse.quote(name, safe='')}/{recipe.command}", body

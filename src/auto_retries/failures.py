@@ -7,7 +7,7 @@ from typing import Any
 
 import orthanc
 
-from auto_retries.recipes import destination_of
+from auto_retries.recipes import destination_of, may_lie
 from auto_retries.settings import NAME, JobRetry
 from common.ledger import Ledger
 from common.routes import one_line
@@ -67,7 +67,11 @@ class Failures:
 
     def end(self, row: Mapping[str, Any], ended: Mapping[str, Any]) -> None:
         """Write down how an attempt has ended: its job, which was watched."""
-        if ended["state"] == "Success":
+        if ended["state"] == "Success" and row["state"] == "waiting" and may_lie(json.loads(row["data"])):
+            orthanc.LogInfo(
+                f"{label_of(row)} was resubmitted by somebody, which may have sent nothing: it is sent again"
+            )
+        elif ended["state"] == "Success":
             self._ledger.end(row["id"], "done")
             orthanc.LogInfo(f"{label_of(row)} has succeeded (attempt {row['attempts']})")
         elif ended["state"] == "canceled":

@@ -14,7 +14,11 @@ from common.loopback import Loopback, LoopbackError
 ASK_EVERY_SECONDS, ASK_FOR_SECONDS = 0.4, 3.0
 ASK_IDLE_ONE_FOR_SECONDS = 60.0  # it answers 503 while it starts, and for ever if its configuration is wrong
 ASK_FROM_SECONDS = 1.0  # after its submission
-JOB_TYPES = {"auto-forward-modality": "DicomModalityStore", "auto-forward-peer": "OrthancPeerStore"}  # by script
+JOB_TYPES = {
+    "auto-forward-modality": "DicomModalityStore",
+    "auto-forward-peer": "OrthancPeerStore",
+    "auto-forward-dicomweb": "DicomWebStowClient",
+}  # by script
 NOT_INSTALLED = "not installed"
 
 

@@ -17,7 +17,7 @@ Destinations = Mapping[str, Mapping[str, Any]]  # /modalities?expand or /peers?e
 class Recipe:
     """How a job of one type is submitted again, from what it showed."""
 
-    route: str  # of its destination: "modalities" or "peers"
+    route: str  # of its destination: "modalities", "peers", or "servers" of the DICOMweb plugin
     command: str
     target: Callable[[Mapping[str, Any]], str]  # of a job's content: what it says of its destination
     body: Callable[[Mapping[str, Any]], dict[str, Any] | None]  # of a job's content; None if that does not suffice
@@ -62,11 +62,26 @@ def _move(content: Mapping[str, Any]) -> dict[str, Any] | None:
     return _retrieve(content) if content.get("TargetAet") else None
 
 
+def _stow(content: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Return the body for a DicomWebStowClient: its content has resources by level, with all instances since plugin 1.20."""
+    by_level: Mapping[str, list[str]] = content.get("Resources") or {}
+    instances = by_level.get("Instances", [])
+    is_whole = bool(instances) and int(content.get("InstancesCount", len(instances))) == len(instances)
+    resources = instances if is_whole else [each for level in by_level.values() for each in level]
+    return {"Resources": list(dict.fromkeys(resources))} if resources else None
+
+
+def _server(content: Mapping[str, Any]) -> str:
+    return str(content.get("Server", ""))
+
+
+STOW = "DicomWebStowClient"
 RECIPES = {
     "DicomModalityStore": Recipe("modalities", "store", _aet, _modality_store),
     "OrthancPeerStore": Recipe("peers", "store", _url, _peer_store),
     "DicomMoveScu": Recipe("modalities", "move", _aet, _move),
     "DicomGetScu": Recipe("modalities", "get", _aet, _retrieve),
+    STOW: Recipe("servers", "stow", _server, _stow),
 }
 
 
@@ -89,10 +104,20 @@ def description(job: Mapping[str, Any], known: Callable[[str], Destinations]) ->
     if recipe is None:
         return {**kept, "Body": None, "Digest": job["ID"]}
     target, body = recipe.target(job["Content"]), recipe.body(job["Content"])
-    fitting = {name: entry for name, entry in known(recipe.route).items() if is_target(entry, target)}
+    fitting = {name: entry for name, entry in known(recipe.route).items() if is_target(name, entry, target, recipe)}
     same = job["ID"] if body is None else json.dumps([job["Type"], target, body], sort_keys=True)
     kept |= {"Names": sorted(fitting), "Addresses": sorted(map(address, fitting.values()))}
     return {**kept, "Target": target, "Body": body, "Digest": hashlib.sha256(same.encode()).hexdigest()}
+
+
+def may_lie(data: Mapping[str, Any]) -> bool:
+    """Return whether a success of this job, resubmitted, says nothing: one of the plugin leaves out what it has read before."""
+    return bool(data["Type"] == STOW)
+
+
+def has_read(job: Mapping[str, Any]) -> bool:
+    """Return whether a job of the DICOMweb plugin has begun to read what it sends; resubmitted, it would leave that out."""
+    return bool(job.get("Progress")) or "NetworkSizeMB" in (job.get("Content") or {})
 
 
 def resources_sent(row: Mapping[str, Any]) -> list[str]:
@@ -101,8 +126,10 @@ def resources_sent(row: Mapping[str, Any]) -> list[str]:
     return [each for each in body.get("Resources") or () if isinstance(each, str)]
 
 
-def is_target(entry: Mapping[str, Any], target: str) -> bool:
-    """Return whether an entry of /modalities?expand or /peers?expand has this AET, or this URL."""
+def is_target(name: str, entry: Mapping[str, Any], target: str, recipe: Recipe) -> bool:
+    """Return whether a job means this destination: it says the AET of a node, the URL of a peer, the name of a server."""
+    if recipe.route == "servers":
+        return name == target
     return str(entry.get("Url", entry.get("AET"))).rstrip("/") == target.rstrip("/")
 
 
@@ -122,7 +149,8 @@ class Unclear(Exception):  # noqa: N818 - it is a finding
 def name_of(data: Mapping[str, Any], known: Destinations) -> str:
     """Return the name of the destination to submit to. Raises `Unclear`: better late than to another node."""
     names = [name for name in data["Names"] if name in known]
-    names = names or [name for name, entry in known.items() if is_target(entry, data["Target"])]
+    recipe = RECIPES[data["Type"]]
+    names = names or [name for name, entry in known.items() if is_target(name, entry, data["Target"], recipe)]
     if not names:
         raise Unclear(f"Orthanc does not know {destination_of(data)}; known are: {', '.join(known) or 'none'}")
     if len({address(known[name]) for name in names}) > 1:

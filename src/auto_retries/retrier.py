@@ -18,6 +18,7 @@ from auto_retries.recipes import resources_sent
 from auto_retries.settings import NAME, Settings
 from auto_retries.watched import WATCHED_TABLE, Watched
 from auto_retries.watcher import Watcher
+from common.dicomweb import dicomweb_servers_route
 from common.http_threads import HttpTurns
 from common.inbox import Inbox
 from common.ledger import Ledger
@@ -55,7 +56,8 @@ class Retrier:
 
     def __init__(self, settings: Settings, configuration: Mapping[str, Any]) -> None:
         self.settings, self._configuration = settings, configuration
-        self._loopback, self._destinations = Loopback(configuration), KnownDestinations()
+        self._loopback = Loopback(configuration)
+        self._destinations = KnownDestinations(dicomweb_servers_route(configuration))
         self._turns = HttpTurns(configuration)
         self._peers = Peers(configuration, self._loopback)
         self.worker = Worker(NAME, self._open, self._turn)

@@ -31,7 +31,7 @@ class Settings:
     }
 
     types: tuple[str, ...] = dataclasses.field(
-        default=("DicomModalityStore", "OrthancPeerStore", "DicomMoveScu"),
+        default=("DicomModalityStore", "OrthancPeerStore", "DicomMoveScu", "DicomWebStowClient"),
         metadata={"help": "Types of jobs that are run again, as `/jobs/{id}` names them."},
     )
     retry: JobRetry = dataclasses.field(

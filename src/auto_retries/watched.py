@@ -30,6 +30,12 @@ class Watched:
         sql = "INSERT OR IGNORE INTO watched VALUES(?,'running','',?,?,NULL)"
         self._ledger.run(sql, job, json.dumps(data), time.time())
 
+    def describe(self, job: str, data: Mapping[str, Any]) -> None:
+        """Keep the description of a watched job that showed too little of itself before it ran, as the DICOMweb plugin's do."""
+        if data["Body"] is not None:
+            sql = "UPDATE watched SET data=? WHERE job=? AND json_extract(data, '$.Body') IS NULL"
+            self._ledger.run(sql, json.dumps(data), job)
+
     def end(self, job: str, state: str, error: str) -> bool:
         """Write down how a job has ended; return False if it is not watched, or had ended."""
         sql = "UPDATE watched SET state=?, error=?, ended=? WHERE job=? AND ended IS NULL"

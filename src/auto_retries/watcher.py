@@ -11,7 +11,7 @@ from auto_retries.failures import Failures
 from auto_retries.forward_scripts import ForwardScripts
 from auto_retries.jobs import ending_of_failed
 from auto_retries.known_destinations import KnownDestinations
-from auto_retries.recipes import description
+from auto_retries.recipes import STOW, description
 from auto_retries.watched import Watched
 from common.jobs import UNFINISHED_JOBS, Ending, ending_of
 from common.ledger import Ledger
@@ -55,6 +55,7 @@ class Watcher:
             return
         state, error = ending_of_failed(found) if event == "JOB_FAILURE" else ("Success", "")
         with self._ledger.transaction():
+            self._describe(found)
             if self._watched.end(job, state, error) or self._watched.is_ignored(job):
                 return
             if found and found["Type"] in self._types:
@@ -71,6 +72,10 @@ class Watcher:
             self._watched.add(job, description(found, self._destinations.of))
         elif found:
             self._watched.ignore(job)
+
+    def _describe(self, found: Mapping[str, Any] | None) -> None:
+        if found and found["Type"] == STOW and STOW in self._types:
+            self._watched.describe(found["ID"], description(found, self._destinations.of))
 
     # What gave no event
 
@@ -96,6 +101,7 @@ class Watcher:
 
     def _look_at(self, name: str, job: Mapping[str, Any] | None) -> None:
         if job is not None:
+            self._describe(job)
             ending, _ = ending_of(job)
             if ending is Ending.SUCCESS:
                 self._watched.end(name, ending, "")

@@ -53,6 +53,7 @@ class Call:
             return
         try:
             result = await self.handler(self.event, self.session)
+            self._refuse_unfinished(result)
         except BaseException as error:  # noqa: BLE001 - as above; canceled when Orthanc stops
             self.fail(error)
         else:
@@ -63,9 +64,11 @@ class Call:
         return not self.is_over
 
     def _refuse_unfinished(self, result: Any) -> None:
-        """Raise TypeError where a function returned what would have to be run by somebody else."""
+        """Raise TypeError where a handler returned what would have to be run by somebody else."""
         if inspect.iscoroutine(result):
             result.close()
+            if self.is_coroutine:
+                raise TypeError(f"{name_of(self.handler)} returned a coroutine, which nobody runs: await it")
             raise TypeError(f"{name_of(self.handler)} returned a coroutine: register the coroutine function itself")
         if inspect.isgenerator(result) or inspect.isasyncgen(result):
             raise TypeError(f"{name_of(self.handler)} returned a generator, which nobody runs: return a value")

@@ -63,15 +63,24 @@ def pipeline(*steps: Handler) -> Handler:
 
 
 def is_coroutine(handler: Handler) -> bool:
-    return inspect.iscoroutinefunction(handler) or inspect.iscoroutinefunction(type(handler).__call__)
+    function = _without_arguments(handler)
+    return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(type(function).__call__)
+
+
+def _without_arguments(handler: Handler) -> Handler:
+    """Return what a `functools.partial` calls, which may be an object."""
+    while isinstance(handler, functools.partial):
+        handler = handler.func
+    return handler
 
 
 def check_handler(handler: Any) -> None:
     """Raise ValueError for what can't be a handler: what nobody can call, and what does nothing when it is called."""
     if not callable(handler):
         raise ValueError(f"handlers: found {handler!r}, allowed: a function or a coroutine function")
-    call = type(handler).__call__
-    if any(map(inspect.isgeneratorfunction, (handler, call))) or any(map(inspect.isasyncgenfunction, (handler, call))):
+    function = _without_arguments(handler)
+    both = (function, type(function).__call__)
+    if any(map(inspect.isgeneratorfunction, both)) or any(map(inspect.isasyncgenfunction, both)):
         raise ValueError(
             f"handlers: found {name_of(handler)}, a generator function (it has a yield), which runs nothing when it is called;"
             " allowed: a function or a coroutine function"

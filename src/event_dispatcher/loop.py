@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Callable
 
+from common.worker import repr_of
 from event_dispatcher.calls import Call, names_of_handlers
 from event_dispatcher.logs import LOG
 from event_dispatcher.threads import DaemonPool
@@ -109,7 +110,7 @@ class EventLoop:
             try:
                 self._loop.run_forever()
             except BaseException as error:  # noqa: BLE001 - SystemExit of a task that a handler made
-                how, pause = f"ended the event loop with {error!r}", 1.0
+                how, pause = f"ended the event loop with {repr_of(error)}", 1.0
             if not self._is_closing:
                 running = names_of_handlers(self._tasks.values()) or "handlers that have ended"
                 LOG.error("a handler %s, which begins again; running: %s", how, running)

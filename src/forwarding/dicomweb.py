@@ -11,6 +11,7 @@ from typing import Any
 import orthanc
 
 from common.changes import PAGE
+from common.dicomweb import dicomweb_root, dicomweb_servers_route
 from common.loopback import Loopback, LoopbackError
 from common.routes import Refused, Request, RouteHandler, register_route
 from forwarding.patient_proof import is_this_machine, proved_by_patient
@@ -43,10 +44,9 @@ class DicomWebServers:
     def __init__(self, configuration: Mapping[str, Any], loopback: Loopback, *, is_wanted: bool) -> None:
         section = configuration.get("DicomWeb")
         section = section if isinstance(section, dict) else {}
-        root = str(section.get("Root", "/dicom-web/")).strip("/")
-        self.route = "/".join(filter(None, (root, "servers")))
+        self.route = dicomweb_servers_route(configuration)
         """Of the plugin, where its servers are."""
-        self._files_route = "/".join(filter(None, (root, FILES_BELOW_ROOT)))
+        self._files_route = "/".join(filter(None, (dicomweb_root(configuration), FILES_BELOW_ROOT)))
         self._configured = set(section.get("Servers") or ())
         self._is_wanted = is_wanted or bool(self._configured)
         self._port, self._loopback = configuration.get("HttpPort", 8042), loopback

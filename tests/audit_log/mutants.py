@@ -18,6 +18,10 @@ TABLE: dict[tuple[str, str], dict[str, str]] = {
     ("src/audit_log/log.py", "tests/audit_log/unit/test_guards.py"): {
         ', "Previous": self.mac}\n            self.append': "}\n            self.append",
     },
+    ("src/audit_log/events.py", "tests/audit_log/unit/test_dicomweb_pushes.py"): {
+        'content.get("RemoteAet") or content.get("Server")': 'content.get("RemoteAet")',
+        'by_level.pop("Instances", ())': '(by_level.pop("Instances", ()), ())[1]',
+    },
     ("src/audit_log/settings.py", "tests/audit_log/unit/test_guards.py"): {
         'growing = path.with_name(f"{path.name}.new")': "growing = path",
     },

@@ -15,6 +15,18 @@ TABLE: dict[tuple[str, str], dict[str, str]] = {
         'addresses == data["Addresses"]': "True",
         'return bool(count == job["Content"].get("InstancesCount"))': "return True",
     },
+    ("src/auto_retries/freshness.py", "tests/auto_retries/test_dicomweb.py"): {
+        'return data["Body"] is None and not has_read(job)': "return True",
+    },
+    ("src/auto_retries/failures.py", "tests/auto_retries/unit/test_dicomweb_jobs.py"): {
+        'row["state"] == "waiting" and may_lie(': "False and may_lie(",
+    },
+    ("src/auto_retries/attempts.py", "tests/auto_retries/unit/test_dicomweb_jobs.py"): {
+        "if ending is Ending.RUNNING and not may_lie(data):": "if ending is Ending.RUNNING:",
+    },
+    ("src/auto_retries/watcher.py", "tests/auto_retries/unit/test_dicomweb_jobs.py"): {
+        "            self._describe(found)": "            pass",
+    },
     ("src/common/jobs.py", "tests/auto_retries/unit/test_guards.py"): {
         'job.get("ErrorCode") == CANCELED_JOB': "False",
     },
