@@ -74,15 +74,15 @@ def test_what_may_be_another_frame_is_held_back(module: Any) -> None:
 
 
 def test_pixels_that_share_their_colours_take_two_thirds(module: Any) -> None:
-    colours = {"BitsAllocated": 8, "BitsStored": 8, "HighBit": 7, "SamplesPerPixel": 3}
-    shared = {**colours, "PhotometricInterpretation": "YBR_FULL_422"}
+    colours: dict[str, Any] = {"BitsAllocated": 8, "BitsStored": 8, "HighBit": 7, "SamplesPerPixel": 3}
+    shared: dict[str, Any] = {**colours, "PhotometricInterpretation": "YBR_FULL_422"}
     assert cleaned(module, image(bytes(range(16)) + b"Doe", **shared)) == bytes(range(16))
     assert cleaned(module, image(bytes(range(24)), **shared)) == bytes(range(24))  # some say so and don't
     assert cleaned(module, image(bytes(range(24)) + b"Doe", **colours)) == bytes(range(24))
 
 
 def test_an_odd_pixel_keeps_its_padding(module: Any) -> None:
-    one = {"Rows": 1, "Columns": 3, "BitsAllocated": 8, "BitsStored": 8, "HighBit": 7}
+    one: dict[str, Any] = {"Rows": 1, "Columns": 3, "BitsAllocated": 8, "BitsStored": 8, "HighBit": 7}
     assert cleaned(module, image(b"abc\0", **one)) == b"abc\0"
     assert cleaned(module, image(b"abc\0D", **one)) == b"abc\0"
 
@@ -182,14 +182,14 @@ def test_unusual_bits_are_held_back(module: Any, values: dict[str, Any]) -> None
 
 def test_all_bits_used_and_pixels_of_one_bit_stay(module: Any) -> None:
     assert cleaned(module, image(PLAIN, BitsStored=16, HighBit=15)) == PLAIN
-    one = {"Rows": 9, "Columns": 7, "BitsAllocated": 1, "BitsStored": 1, "HighBit": 0}
+    one: dict[str, Any] = {"Rows": 9, "Columns": 7, "BitsAllocated": 1, "BitsStored": 1, "HighBit": 0}
     assert cleaned(module, image(b"\xff" * 8 + b"Do", **one)) == b"\xff" * 8  # 63 bits
 
 
 # Encapsulated
 
 
-BYTES = {"Rows": 64, "Columns": 64, "BitsAllocated": 8, "BitsStored": 8, "HighBit": 7}
+BYTES: dict[str, Any] = {"Rows": 64, "Columns": 64, "BitsAllocated": 8, "BitsStored": 8, "HighBit": 7}
 
 
 def compressed(frame: bytes, syntax: str, **values: Any) -> Dataset:
