@@ -17,6 +17,7 @@ from pydicom.encaps import generate_fragments, generate_frames
 
 from tests.corpus import corpus_files
 
+LARGEST_DECODED_BYTES = 200_000  # JPEG 2000 takes a second for a megabyte
 UNCLEAR = {"badVR.dcm", "nested_priv_SQ.dcm"}  # NumberOfFrames is 1A; there are no Rows
 
 
@@ -56,8 +57,10 @@ def test_pixels_of_real_files_stay_as_they_are(source: Callable[[str], ModuleTyp
                 assert after["PixelData"].is_undefined_length, name  # native pixels stay
                 lengths = [[len(each) for each in generate_fragments(one.PixelData)] for one in (after, before)]
                 assert lengths[0] == lengths[1], name
-                frames = pictures(before)
-                assert pictures(after) == frames, name
-                changed, decoded = changed + 1, decoded + any(frames)
+                changed += 1
+                if len(before.PixelData) <= LARGEST_DECODED_BYTES:
+                    frames = pictures(before)
+                    assert pictures(after) == frames, name
+                    decoded += any(frames)
     assert unclear <= UNCLEAR
     assert decoded > 10, changed
