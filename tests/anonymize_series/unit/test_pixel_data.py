@@ -140,6 +140,11 @@ def test_a_signed_image_stays_as_it_is_whether_its_sign_is_repeated_or_not(modul
     assert cleaned(module, image(words(*values), PixelRepresentation=1)) == words(*values)
 
 
+def test_a_sign_that_is_repeated_in_part_is_none(module: Any) -> None:
+    values = [0x5FFF, 0x9ABC, 0x0001, 0x0002, 0x0003, 0x0004, 0x0005, 0x0006]
+    assert cleaned(module, image(words(*values), PixelRepresentation=1)) == words(0xFFFF, 0xFABC, *values[2:])
+
+
 def overlay(bit: int, **more: Any) -> Dataset:
     dataset = original()
     dataset.add_new(0x60000102, "US", bit)
