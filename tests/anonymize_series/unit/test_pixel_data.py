@@ -325,6 +325,7 @@ def test_other_frames_than_it_says_are_held_back(module: Any, values: dict[str, 
     ("syntax", "frame"),
     [
         (JPEG_BASELINE, FOUND),
+        (JPEG_BASELINE, b"Do\xff\xd9"),
         (JPEG_2000, FOUND),
         (JPEG_BASELINE, b"\xff\xd8\xff\xfe\xff\xff" + FOUND),
         (JPEG_BASELINE, b"\xff\xd8\xff\xdb\0\4\0\0" + FOUND),
