@@ -57,6 +57,7 @@ import re
 import sqlite3
 import ssl
 import stat
+import struct
 import sys
 import threading
 import time
@@ -5486,6 +5487,400 @@ def written(dataset: Any) -> bytes:
     return buffer.getvalue()
 
 
+# ---- src/anonymize_series/codestreams.py: Frames of encapsulated pixel data: what a decoder does not need is overwritten with zeros; each length and offset stays.
+
+
+JPEG_START, JPEG_SCAN, JPEG_END = b"\xff\xd8\xff", 0xDA, 0xD9
+# Frame headers, tables, scans, restart intervals, heights (ITU-T T.81 Table B.1) and parameters of JPEG-LS (T.87 C.1.1).
+JPEG_DECODED = frozenset((*range(0xC0, 0xD0), *range(0xDA, 0xE0), 0xF7, 0xF8))
+JPEG_WITHOUT_LENGTH = frozenset((0x01, *range(0xD0, 0xD8)))  # TEM, RST0 to RST7
+# Of application segments: what decides how the image is decoded, with so many bytes of it. JFIF's thumbnail is behind those;
+# Adobe's, that of JPEG-LS (mrfx) and SPIFF's (T.84 F.2) tell the colours.
+JPEG_KEPT = ((0xE0, b"JFIF\0", 12), (0xEE, b"Adobe", 12), (0xE8, b"mrfx", 5), (0xE8, b"SPIFF\0", 30))
+JPEG_MARKER_IN_SCAN = re.compile(
+    rb"\xff[\x80-\xcf\xd8-\xfe]"
+)  # no stuffed byte, fill byte or restart (T.81 F.1.2.3, T.87 A.1)
+
+JPEG_2000_START = b"\xff\x4f\xff\x51"
+JPEG_2000_COMMENT, JPEG_2000_TILE, JPEG_2000_DATA, JPEG_2000_END = 0xFF64, 0xFF90, 0xFF93, 0xFFD9  # ITU-T T.800 A.2
+JPEG_2000_FIRST_END = re.compile(
+    rb"(?<!\xff\x91\x00\x04)\xff\xd9"
+)  # not the number of a packet; packets hold no other (B.10.1)
+JP2_START = b"\0\0\0\x0cjP  "
+JP2_DECODED = (b"jP  ", b"ftyp", b"jp2h")  # T.800 I.5; others hold XML, UUIDs, rights
+
+RLE_HEADER_BYTES, RLE_MOST_SEGMENTS = 64, 15  # DICOM PS3.5 G.5
+
+
+class PixelsError(Exception):
+    """Pixel data is not as it says, so that nobody can tell what of it is a pixel. The text has nothing of the file."""
+
+
+def blank(frame: bytearray, start: int, end: int) -> None:
+    """Overwrite a part of a frame with zeros."""
+    if end > start:
+        frame[start:end] = bytes(end - start)
+
+
+def blank_jpeg(frame: bytearray) -> None:
+    """Blank comments, application segments, thumbnails, and what is behind the end (ITU-T T.81 B.1.1; JPEG-LS as well)."""
+    at = 2
+    while True:
+        if frame[at] != 0xFF:
+            raise PixelsError("a JPEG frame has no marker where one should be")
+        while frame[at + 1] == 0xFF:  # fill bytes
+            at += 1
+        code, start = frame[at + 1], at + 4
+        if code == JPEG_END:
+            return blank(frame, at + 2, len(frame))
+        if code in JPEG_WITHOUT_LENGTH:
+            at += 2
+            continue
+        at += 2 + _length_at(frame, at + 2)
+        blank(frame, start + _kept_of_jpeg(code, bytes(frame[start : start + 16]), at - start), at)
+        if code == JPEG_SCAN:
+            if not (marker := JPEG_MARKER_IN_SCAN.search(frame, at)):
+                return None  # it is cut
+            at = marker.start()
+
+
+def _kept_of_jpeg(code: int, content: bytes, length: int) -> int:
+    """Return how many bytes of a segment stay."""
+    if code in JPEG_DECODED:
+        return length
+    return next((kept for one, name, kept in JPEG_KEPT if code == one and content.startswith(name)), 0)
+
+
+def blank_jpeg_2000(frame: bytearray) -> None:
+    """Blank comments, boxes that say nothing of the image, and what is behind the end."""
+    if not frame.startswith(JP2_START):
+        return _blank_codestream(frame, 0, len(frame))
+    at = 0
+    while at + 8 <= len(frame):
+        (length, kind), header = struct.unpack_from(">I4s", frame, at), 8
+        if length == 1:
+            (length,), header = struct.unpack_from(">Q", frame, at + 8), 16
+        end = at + length if length else len(frame)  # the last box may go to the end
+        if not at + header <= end <= len(frame):
+            raise PixelsError("a box of a JPEG 2000 frame is longer than the frame")
+        if kind == b"jp2c":  # what it needs is in front of it (T.800 I.2.2)
+            _blank_codestream(frame, at + header, end)
+            return blank(frame, end, len(frame))
+        if kind not in JP2_DECODED:
+            frame[at + 4 : at + 8] = b"free"
+            blank(frame, at + header, end)
+        at = end
+    raise PixelsError("a JP2 file has no codestream")
+
+
+def _blank_codestream(frame: bytearray, at: int, end: int) -> None:
+    """Blank the comments of a codestream, in the headers of its tiles too, and what is behind it."""
+    tile_end, at = end, at + 2
+    while at + 2 <= end:
+        (code,) = struct.unpack_from(">H", frame, at)
+        if code == JPEG_2000_END:
+            return blank(frame, at + 2, end)
+        if code == JPEG_2000_DATA:
+            if tile_end < at + 2:
+                raise PixelsError("a tile of a JPEG 2000 frame is shorter than its header")
+            at = tile_end
+            continue
+        if not 0xFF4F < code < 0xFF93:
+            if not any(frame[at:end]):
+                return None  # it has no end, but padding
+            raise PixelsError("a JPEG 2000 frame has no marker where one should be")
+        start, length = at, 2 + _length_at(frame, at + 2)
+        if code == JPEG_2000_TILE:
+            (tile_length,) = struct.unpack_from(">I", frame, at + 6)
+            if tile_length:
+                tile_end = at + tile_length
+            else:  # it goes to the end
+                found = JPEG_2000_FIRST_END.search(frame, at + length, end)
+                tile_end = found.start() if found else end
+        at += length
+        if code == JPEG_2000_COMMENT:
+            blank(frame, start + 4, at)
+    return None  # it is cut
+
+
+def blank_rle(frame: bytearray, segment_bytes: int, allowed: Sequence[bytes]) -> None:
+    """Blank what is behind the pixels of each segment, and between segments (PS3.5 G.3 to G.5).
+
+    Parameters
+    ----------
+    segment_bytes : of a segment when it is unpacked, one byte of each pixel.
+    allowed : of each byte of a sample, the highest first: the values that it may have.
+    """
+    count, *offsets = struct.unpack_from(f"<{1 + RLE_MOST_SEGMENTS}I", frame)
+    offsets = [*offsets[:count], len(frame)]
+    if not 1 <= count <= RLE_MOST_SEGMENTS or offsets != sorted(offsets) or offsets[0] < RLE_HEADER_BYTES:
+        raise PixelsError("the segments of an RLE frame are not where its header says")
+    blank(frame, 4 * (1 + count), offsets[0])
+    for number, (start, end) in enumerate(itertools.pairwise(offsets)):
+        blank(frame, _end_of_packed(frame, (start, end), segment_bytes, allowed[number % len(allowed)]), end)
+
+
+def _end_of_packed(frame: bytearray, segment: tuple[int, int], unpacked: int, allowed: bytes) -> int:
+    """Return where the bytes end that give so many when they are unpacked (PackBits); each must be an allowed one."""
+    at, end = segment
+    while unpacked > 0 and at < end:
+        code, start = frame[at], at + 1
+        if code < 128:
+            at, unpacked = start + code + 1, unpacked - 1 - code
+        elif code > 128:
+            at, unpacked = start + 1, unpacked - 257 + code
+        else:
+            at = start
+        if frame[start:at].translate(None, allowed):
+            raise PixelsError("unused bits of compressed pixels hold something")
+    return min(at, end)
+
+
+def _length_at(frame: bytearray, at: int) -> int:
+    """Return the length of a segment of JPEG or JPEG 2000, that of the length itself included."""
+    (length,) = struct.unpack_from(">H", frame, at)
+    if length < 2 or at + length > len(frame):
+        raise PixelsError("a segment of a frame is longer than the frame")
+    return int(length)
+
+
+# ---- src/anonymize_series/unused_bits.py: The bits of pixels that BitsStored and HighBit leave unused (PS3.5 8.1.1).
+
+
+# Of the data set: where one of these needs the bits that are said to be unused, they are used.
+VALUES_OF_PIXELS = ("PixelPaddingValue", "PixelPaddingRangeLimit", "SmallestImagePixelValue", "LargestImagePixelValue")
+
+
+class UnusedBits:
+    """Bits above the highest that is stored, and below the lowest: 0, or above a negative pixel copies of its sign.
+
+    Attributes
+    ----------
+    mask : these bits of a pixel.
+    """
+
+    def __init__(self, holder: Any, order: Any = "little", overlays: Sequence[int] = ()) -> None:
+        self._bits = number_of(holder, "BitsAllocated")
+        stored = number_of(holder, "BitsStored", self._bits)
+        self._high = number_of(holder, "HighBit", stored - 1)
+        if not 0 < stored <= self._high + 1 <= self._bits:
+            raise PixelsError(f"{stored} bits up to bit {self._high} are stored of {self._bits}")
+        self._below = (1 << (self._high + 1 - stored)) - 1
+        self._above = (1 << self._bits) - (1 << (self._high + 1))
+        self.mask = self._above | self._below
+        if self.mask and (self._bits not in (8, 16, 32) or (order == "big" and self._bits > 16)):
+            raise PixelsError(f"of {self._bits} bits some are unused")
+        if any(not self.mask >> bit & 1 for bit in overlays):
+            raise PixelsError("an overlay is in bits of its pixels")
+        self._has_overlays, self._order = bool(overlays), order
+        self._is_signed = bool(number_of(holder, "PixelRepresentation", 0))
+        lowest, highest = (-(1 << stored - 1), (1 << stored - 1) - 1) if self._is_signed else (0, (1 << stored) - 1)
+        values = [value for keyword in VALUES_OF_PIXELS if isinstance(value := holder.get(keyword), int)]
+        self._are_used = not self._below and not all(lowest <= value <= highest for value in values)
+
+    def blanked(self, block: bytes) -> bytes:
+        """Return native pixels without what is in their unused bits; each pixel has the value that it had."""
+        count = len(block) * 8 // self._bits
+        size = count * self._bits // 8
+        pixels = int.from_bytes(block[:size], self._order)
+        found = pixels & self._of_each(self.mask, count)
+        if not found:
+            return block
+        extended = 0
+        if self._is_signed:
+            sign = pixels & self._of_each(1 << self._high, count)
+            extended = sign * ((1 << (self._bits - self._high)) - 2)  # all bits above it
+            if found == extended or self._is_half_extended(found, extended, count):
+                return block
+        if self._are_used:
+            raise PixelsError("other elements say that pixels use the bits that are unused")
+        return (pixels ^ found | extended).to_bytes(size, self._order) + block[size:]
+
+    def _is_half_extended(self, found: int, extended: int, count: int) -> bool:
+        """Return whether the bits above are either 0 or the sign in each pixel: some files mix that."""
+        missing = extended ^ (found & extended)
+        uneven = (missing ^ missing >> 1) & self._of_each(self._above & self._above >> 1, count)
+        return not self._has_overlays and found | extended == extended and not uneven
+
+    def allowed_bytes(self) -> list[bytes]:
+        """Return the values that each byte of a pixel may have, the highest byte first."""
+        return [self._allowed(shift) for shift in reversed(range(0, self._bits, 8))]
+
+    def _allowed(self, shift: int) -> bytes:
+        above, below, sign = (bits >> shift & 0xFF for bits in (self._above, self._below, 1 << self._high))
+        return bytes(
+            value
+            for value in range(256)
+            if not value & below
+            and (not value & above or (self._is_signed and value & above == above and value & sign == sign))
+        )
+
+    def _of_each(self, bits: int, count: int) -> int:
+        """Return these bits of so many pixels."""
+        return int.from_bytes(bits.to_bytes(self._bits // 8, self._order) * count, self._order)
+
+
+def number_of(holder: Any, keyword: str, otherwise: int | None = None) -> int:
+    """Return a number that says how pixels are written, or another one where it is missing or empty."""
+    value = holder.get(keyword)
+    if value is None or value == "":
+        value = otherwise
+    if not isinstance(value, int):
+        raise PixelsError(f"its {keyword} is missing or no number")
+    return int(value)
+
+
+# ---- src/anonymize_series/pixel_data.py: Pixel data holds pixels only: what else it can hold is blanked, as far as the image stays as it is.
+
+
+PIXEL_DATA = 0x7FE00010
+PIXELS = frozenset((0x7FE00008, 0x7FE00009, PIXEL_DATA))  # floats and doubles are pixels too
+BIG_ENDIAN = "1.2.840.10008.1.2.2"
+RLE = "1.2.840.10008.1.2.5"
+JPEG = re.compile(r"1\.2\.840\.10008\.1\.2\.4\.([56]\d|70|80|81)")  # JPEG-LS too
+JPEG_2000 = re.compile(r"1\.2\.840\.10008\.1\.2\.4\.(9[0-3]|20[1-3])")  # with its second part, and High-Throughput
+# Video and JPEG XL have too many places for texts: the second look searches their bytes.
+ONLY_SEARCHED = re.compile(r"1\.2\.840\.10008\.1\.2\.4\.(10\d(\.1)?|11[0-2])")
+ITEM, DELIMITER = (0xFFFE, 0xE000), (0xFFFE, 0xE0DD)  # of encapsulated pixel data, always little endian (PS3.5 A.4)
+BLOCK_BYTES = 1 << 20  # a multiple of each size of pixel; so few, because such an operation holds the interpreter
+
+
+def clean_pixels(copy: Any, original: Any, kept: frozenset[int]) -> str | None:
+    """Blank in a copy what is no pixel, in its pixel data and in that of its sequences; return why it can't be done.
+
+    What is `kept` stays as it is.
+    """
+    syntax = str(copy.file_meta.TransferSyntaxUID)
+    for path, holder, element in list(elements_of(copy)):
+        if element.tag not in PIXELS or int(element.tag) in kept or not element.value:
+            continue
+        overlays = overlays_in_pixels(original) if path == (PIXEL_DATA,) else []
+        try:
+            if element.is_undefined_length:
+                content = _clean_frames(holder, element.value, syntax, overlays)
+            elif len(path) == 1 and _is_compressed(syntax):  # an icon need not be
+                raise PixelsError("it is not in frames, as its transfer syntax says")
+            else:
+                content = _clean_native(holder, element, syntax, overlays)
+        except PixelsError as error:
+            return f"{element.keyword} may hold something that is no pixel: {error}"
+        except (ArithmeticError, IndexError, TypeError, ValueError, struct.error) as error:  # its text may have a value
+            return f"{element.keyword} may hold something that is no pixel: {type(error).__name__}"
+        if content != element.value:
+            holder[element.tag].value = content
+    return None
+
+
+def overlays_in_pixels(dataset: Any) -> list[int]:
+    """Return the bits of pixels that hold overlays, as it was done once (PS3.3 C.9.2 of 2001)."""
+    groups = [group for group in range(0x6000, 0x6020, 2) if (group, 0x3000) not in dataset]
+    elements = [(dataset.get((group, 0x0102)), dataset.get((group, 0x0100))) for group in groups]
+    positions = [(int(at.value or 0), bits and bits.value) for at, bits in elements if at is not None]
+    return [at for at, bits in positions if at or (bits or 1) != 1]  # others have bit 0 of 1, and no data
+
+
+def _is_compressed(syntax: str) -> bool:
+    return syntax == RLE or any(kind.fullmatch(syntax) for kind in (JPEG, JPEG_2000, ONLY_SEARCHED))
+
+
+# Encapsulated
+
+
+def _clean_frames(holder: Any, value: bytes, syntax: str, overlays: list[int]) -> bytes:
+    if overlays:
+        raise PixelsError("it has overlays in unused bits, and is compressed")
+    if ONLY_SEARCHED.fullmatch(syntax):
+        return value
+    starts_frame, blank_frame = _codec_of(holder, syntax)
+    table, *fragments = _fragments(value)
+    cleaned, offsets = bytearray(value), list[int]()
+    for parts in _frames(value, fragments, _frames_of(holder), starts_frame):
+        offsets.append(parts[0].start - 8 - table.stop)
+        before = b"".join(value[part] for part in parts)
+        frame = bytearray(before)
+        blank_frame(frame)
+        if frame == before:
+            continue
+        at = 0
+        for part in parts:
+            length = part.stop - part.start
+            cleaned[part] = frame[at : at + length]
+            at += length
+    if table.stop > table.start and value[table] != struct.pack(f"<{len(offsets)}I", *offsets):
+        return struct.pack("<HHI", *ITEM, 0) + cleaned[table.stop :]  # no table, rather than one that may hold anything
+    return bytes(cleaned)
+
+
+def _frames(
+    value: bytes, fragments: list[slice], expected: int, starts_frame: Callable[[bytes], bool]
+) -> list[list[slice]]:
+    """Return the fragments of each frame."""
+    if expected == 1:
+        frames = [fragments] if fragments else []
+    elif len(fragments) == expected:
+        frames = [[fragment] for fragment in fragments]
+    else:
+        frames = []
+        for fragment in fragments:
+            if not frames or starts_frame(value[fragment.start : fragment.start + 8]):
+                frames.append([])
+            frames[-1].append(fragment)
+    if len(frames) != expected:
+        raise PixelsError(f"it has {len(frames)} frames instead of {expected}")
+    if not all(starts_frame(value[first.start : first.start + 8]) for first, *_ in frames):
+        raise PixelsError("a frame does not begin as its transfer syntax says")
+    return frames
+
+
+def _codec_of(holder: Any, syntax: str) -> tuple[Callable[[bytes], bool], Callable[[bytearray], None]]:
+    """Return what tells the first fragment of a frame, and what blanks a frame."""
+    if JPEG.fullmatch(syntax):
+        return lambda start: start.startswith(JPEG_START), blank_jpeg
+    if JPEG_2000.fullmatch(syntax):
+        return lambda start: start.startswith((JPEG_2000_START, JP2_START)), blank_jpeg_2000
+    if syntax == RLE:  # a frame is one fragment (PS3.5 A.4.2)
+        pixels, allowed = number_of(holder, "Rows") * number_of(holder, "Columns"), UnusedBits(holder).allowed_bytes()
+        return lambda start: True, functools.partial(blank_rle, segment_bytes=pixels, allowed=allowed)
+    raise PixelsError(f"its transfer syntax is {syntax}")
+
+
+def _fragments(value: bytes) -> Iterator[slice]:
+    """Yield where the content of each item is; the first is the table of offsets."""
+    at = 0
+    while at < len(value):
+        *tag, length = struct.unpack_from("<HHI", value, at)
+        if tuple(tag) != ITEM or at + 8 + length > len(value):
+            raise PixelsError("it does not consist of items")
+        yield slice(at + 8, at + 8 + length)
+        at += 8 + length
+
+
+# Native
+
+
+def _clean_native(holder: Any, element: Any, syntax: str, overlays: list[int]) -> bytes:
+    value: bytes = element.value
+    allocated, samples = number_of(holder, "BitsAllocated"), number_of(holder, "SamplesPerPixel", 1)
+    bits = number_of(holder, "Rows") * number_of(holder, "Columns") * samples * allocated
+    if text_of(holder, "PhotometricInterpretation") == "YBR_FULL_422" and len(value) < bits * _frames_of(holder) // 8:
+        bits = bits // 3 * 2  # two pixels share their colour (PS3.3 C.7.6.3.1.2); some files say so and don't
+    size = (bits * _frames_of(holder) + 7) // 8
+    tail = value[size:]
+    if any(tail):
+        if len(tail) * 8 >= bits:
+            raise PixelsError("it is longer than its frames, by a frame or more")
+        value = value[: size + size % 2]
+    unused = UnusedBits(holder, "big" if syntax == BIG_ENDIAN else "little", overlays)
+    if element.tag != PIXEL_DATA or not unused.mask:
+        return value
+    blocks = [value[start : start + BLOCK_BYTES] for start in range(0, len(value), BLOCK_BYTES)]
+    return b"".join(map(unused.blanked, blocks))
+
+
+def _frames_of(holder: Any) -> int:
+    return number_of(holder, "NumberOfFrames", 1)
+
+
 # ---- src/anonymize_series/written_forms.py: How names and dates are written in texts: what a second look for them must know.
 
 
@@ -5564,6 +5959,10 @@ def forms_of_date(date: str) -> Iterator[str]:
 
 
 MIN_SEARCHED_CHARACTERS = 4  # of a value that is looked for everywhere in a copy
+# The same in pixel data, in bytes. Compressed pixels are like random bytes: of 100 values, one of 4 bytes is by chance in each
+# 40 MB (256**4 / 100), one of 8 bytes nowhere; and 4 pixels of 8 bits look like a word more often than 8.
+MIN_SEARCHED_PIXEL_BYTES = 8
+YEAR = re.compile("(?:19|20)[0-9]{2}")
 COUNTERS = ("IS", "US", "UL", "SS", "SL")  # numbers; in an element of the standard they count, and identify nobody
 # Secondary capture and ultrasound write names into pixels; where BurnedInAnnotation does not say NO, that must be assumed.
 # Photographs and endoscopy show faces.
@@ -5630,11 +6029,15 @@ def what_remains(copy: Any, original: Any, kept: frozenset[int]) -> str | None:
     by_tag, anywhere = identifying(original, kept)
     searched = Searched(original, anywhere, kept)
     for _, _, element in elements_of(copy):
-        if int(element.tag) in kept or element.tag.group == 0x7FE0:
+        if int(element.tag) in kept:
             continue
         if is_dummy(element) or _is_our_method(element, original):
             continue  # a patient's birthday, or an identifier, is it or a part of it by chance
         name = element.keyword or f"{element.tag}"
+        if element.tag in PIXELS:
+            if what := searched.find_in_pixels(element.value or b""):
+                return f"{name} holds {what} of the original"
+            continue
         values = [value.strip() for value in values_of(element)]
         if set(values) & by_tag.get(int(element.tag), set()):
             return f"{name} has the value of the original"
@@ -5659,6 +6062,32 @@ class Searched:
         of_patient = [name for keyword, name in names if keyword in PATIENT_NAMES]
         self._short = ShortNames(of_patient, [name for _, name in names], MIN_SEARCHED_CHARACTERS)
         self._codecs = codecs_of(original)
+        self._in_pixels = self._by_common_part()
+
+    def _by_common_part(self) -> dict[bytes, dict[bytes, str]]:
+        """Return what is looked for in pixels: by a part that many have, so that they are looked for once."""
+        found: dict[bytes, dict[bytes, str]] = {}
+        for needle, (keyword, encoded) in self._needles.items():
+            writings = {encoded}
+            if needle in self._foreign:  # bytes.lower() knows letters of ASCII only
+                cases = (needle, needle.upper(), needle.title())
+                writings |= {text.encode(codec, "ignore").lower() for text in cases for codec in self._codecs}
+            for each in writings:
+                if len(each) >= MIN_SEARCHED_PIXEL_BYTES:
+                    year = YEAR.search(needle)
+                    part = year[0].encode() if year else each[:MIN_SEARCHED_PIXEL_BYTES]
+                    found.setdefault(part, {})[each] = keyword
+        return found
+
+    def find_in_pixels(self, data: bytes) -> str | None:
+        """Return what of it is in pixel data, of what is long enough not to be there by chance."""
+        small = data.lower()
+        for part, needles in self._in_pixels.items():
+            if part in small:
+                for needle, keyword in needles.items():
+                    if needle in small:
+                        return f"the {keyword}"
+        return None
 
     def find(self, values: Sequence[str], data: bytes) -> str | None:
         """Return what of it is in the values of an element, or in its bytes; None if there is nothing."""
@@ -5754,11 +6183,13 @@ def de_identified(made: bytes, original: Any, recipe: Recipe, pseudonyms: Pseudo
     map_uids(copy, change, original)
     for tag in [tag for tag in copy.keys() if tag.group & 0xFF00 == 0x6000]:  # noqa: SIM118 - pydicom's is another
         del copy[tag]  # overlays may show names
+    kept = frozenset(number for tag in (*recipe.keep, *recipe.replace) if (number := tag_number(tag)))
+    if why := clean_pixels(copy, original, kept):
+        return why
     for keyword in ("StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID"):  # a private root may look like a kind's
         value = text_of(original, keyword)
         setattr(copy, keyword, uids.setdefault(value, pseudonyms.uid(value)))
     copy.file_meta.MediaStorageSOPInstanceUID = copy.SOPInstanceUID
-    kept = frozenset(number for tag in (*recipe.keep, *recipe.replace) if (number := tag_number(tag)))
     by_tag, _ = identifying(original, kept)
     for _, holder, element in list(elements_of(copy)):
         # What the profile leaves: Orthanc's 1.10.1 leaves InstanceCreationDate, for one.

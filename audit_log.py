@@ -38,6 +38,7 @@ import hmac
 import http
 import http.client
 import ipaddress
+import itertools
 import json
 import os
 import random
@@ -2855,6 +2856,7 @@ class Deleters:
 
 
 STUDIES_PER_REQUEST = 500  # when the archive is looked through
+INSTANCES_PER_REQUEST = 500  # that a job has sent
 PLACES_IN_MEMORY = 50_000
 PLACE_TABLES = """
 CREATE TABLE IF NOT EXISTS places(
@@ -2916,6 +2918,15 @@ class Places:
                 self._known[resource] = place_of(found)
                 return self._known[resource]
         return {}
+
+    def of_instances(self, instances: Sequence[str]) -> list[Place]:
+        """Return the places of the studies that have these instances, as far as Orthanc knows them."""
+        found: list[Place] = []
+        for start in range(0, len(instances), INSTANCES_PER_REQUEST):
+            body = {"Resources": instances[start : start + INSTANCES_PER_REQUEST], "Level": "Study", "Metadata": False}
+            with contextlib.suppress(LoopbackError):
+                found += map(place_of, self._loopback.post("/tools/bulk-content", body))
+        return found
 
     def learn_some(self) -> bool:
         """Learn the places of some of the studies that were here before the script; return whether there may be more."""
@@ -3294,8 +3305,16 @@ class EventLines:
         """Add how a job ended, one line for each study that it was about."""
         content = job.get("Content", {})
         event = JOB_EVENTS.get(job["Type"], "job")
-        resources = [*content.get("ParentResources", ()), content.get("SourceStudy")]
-        places = {tuple(place.items()): place for place in map(self._places.find, filter(None, resources))}
+        # Of a DICOMweb push, if the plugin shows it: thousands of instances too.
+        by_level = dict((content.get("Resources") or {}) if job["Type"] == "DicomWebStowClient" else {})
+        of_instances = self._places.of_instances(by_level.pop("Instances", ()))
+        resources = [
+            *content.get("ParentResources", ()),
+            content.get("SourceStudy"),
+            *itertools.chain(*by_level.values()),
+        ]
+        found = [*map(self._places.find, dict.fromkeys(filter(None, resources))), *of_instances]
+        places = {place.get("Study"): place for place in found}
         for place in places.values() or [{}]:
             self._writer.add(at, event, place, **_described_job(job, event, success))
 
@@ -3344,8 +3363,11 @@ def _described_job(job: Mapping[str, Any], event: str, success: bool) -> dict[st
 
 
 def sent_to(content: Mapping[str, Any]) -> str:
-    """Return where a job of sending sent to: an AET, or the URL of a peer, and nothing else of it: its headers may be secret."""
-    return str(content.get("RemoteAet") or re.sub("//[^/@]*@", "//", url_of_peer(content)))
+    """Return where a job of sending sent to: an AET, the name of a DICOMweb server, or the URL of a peer.
+
+    Nothing else of a peer: its headers may be secret.
+    """
+    return str(content.get("RemoteAet") or content.get("Server") or re.sub("//[^/@]*@", "//", url_of_peer(content)))
 
 
 # ---- src/audit_log/settings.py: The section AuditLog of the configuration, and the key of the HMACs.

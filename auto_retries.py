@@ -2923,6 +2923,20 @@ def _public_part(peer: Mapping[str, Any]) -> tuple[object, ...]:
     return url.rstrip("/"), peer.get("Username") or "", sorted(peer.get("HttpHeaders") or ()), certificate
 
 
+# ---- src/common/dicomweb.py: Where Orthanc's DICOMweb plugin is.
+
+
+def dicomweb_root(configuration: Mapping[str, Any]) -> str:
+    """Return the path of the plugin's routes, without slashes at its ends: `dicom-web`."""
+    section = configuration.get("DicomWeb")
+    return str((section if isinstance(section, dict) else {}).get("Root", "/dicom-web/")).strip("/")
+
+
+def dicomweb_servers_route(configuration: Mapping[str, Any]) -> str:
+    """Return the path of the servers that the plugin can send to: `dicom-web/servers`."""
+    return "/".join(filter(None, (dicomweb_root(configuration), "servers")))
+
+
 # ---- src/common/http_threads.py: Handlers of routes and Orthanc's HTTP threads: there are few of them, and their stack is small.
 
 
@@ -3847,7 +3861,7 @@ Destinations = Mapping[str, Mapping[str, Any]]  # /modalities?expand or /peers?e
 class Recipe:
     """How a job of one type is submitted again, from what it showed."""
 
-    route: str  # of its destination: "modalities" or "peers"
+    route: str  # of its destination: "modalities", "peers", or "servers" of the DICOMweb plugin
     command: str
     target: Callable[[Mapping[str, Any]], str]  # of a job's content: what it says of its destination
     body: Callable[[Mapping[str, Any]], dict[str, Any] | None]  # of a job's content; None if that does not suffice
@@ -3892,11 +3906,26 @@ def _move(content: Mapping[str, Any]) -> dict[str, Any] | None:
     return _retrieve(content) if content.get("TargetAet") else None
 
 
+def _stow(content: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Return the body for a DicomWebStowClient: its content has resources by level, with all instances since plugin 1.20."""
+    by_level: Mapping[str, list[str]] = content.get("Resources") or {}
+    instances = by_level.get("Instances", [])
+    is_whole = bool(instances) and int(content.get("InstancesCount", len(instances))) == len(instances)
+    resources = instances if is_whole else [each for level in by_level.values() for each in level]
+    return {"Resources": list(dict.fromkeys(resources))} if resources else None
+
+
+def _server(content: Mapping[str, Any]) -> str:
+    return str(content.get("Server", ""))
+
+
+STOW = "DicomWebStowClient"
 RECIPES = {
     "DicomModalityStore": Recipe("modalities", "store", _aet, _modality_store),
     "OrthancPeerStore": Recipe("peers", "store", _url, _peer_store),
     "DicomMoveScu": Recipe("modalities", "move", _aet, _move),
     "DicomGetScu": Recipe("modalities", "get", _aet, _retrieve),
+    STOW: Recipe("servers", "stow", _server, _stow),
 }
 
 
@@ -3919,10 +3948,20 @@ def description(job: Mapping[str, Any], known: Callable[[str], Destinations]) ->
     if recipe is None:
         return {**kept, "Body": None, "Digest": job["ID"]}
     target, body = recipe.target(job["Content"]), recipe.body(job["Content"])
-    fitting = {name: entry for name, entry in known(recipe.route).items() if is_target(entry, target)}
+    fitting = {name: entry for name, entry in known(recipe.route).items() if is_target(name, entry, target, recipe)}
     same = job["ID"] if body is None else json.dumps([job["Type"], target, body], sort_keys=True)
     kept |= {"Names": sorted(fitting), "Addresses": sorted(map(address, fitting.values()))}
     return {**kept, "Target": target, "Body": body, "Digest": hashlib.sha256(same.encode()).hexdigest()}
+
+
+def may_lie(data: Mapping[str, Any]) -> bool:
+    """Return whether a success of this job, resubmitted, says nothing: one of the plugin leaves out what it has read before."""
+    return bool(data["Type"] == STOW)
+
+
+def has_read(job: Mapping[str, Any]) -> bool:
+    """Return whether a job of the DICOMweb plugin has begun to read what it sends; resubmitted, it would leave that out."""
+    return bool(job.get("Progress")) or "NetworkSizeMB" in (job.get("Content") or {})
 
 
 def resources_sent(row: Mapping[str, Any]) -> list[str]:
@@ -3931,8 +3970,10 @@ def resources_sent(row: Mapping[str, Any]) -> list[str]:
     return [each for each in body.get("Resources") or () if isinstance(each, str)]
 
 
-def is_target(entry: Mapping[str, Any], target: str) -> bool:
-    """Return whether an entry of /modalities?expand or /peers?expand has this AET, or this URL."""
+def is_target(name: str, entry: Mapping[str, Any], target: str, recipe: Recipe) -> bool:
+    """Return whether a job means this destination: it says the AET of a node, the URL of a peer, the name of a server."""
+    if recipe.route == "servers":
+        return name == target
     return str(entry.get("Url", entry.get("AET"))).rstrip("/") == target.rstrip("/")
 
 
@@ -3952,7 +3993,8 @@ class Unclear(Exception):  # noqa: N818 - it is a finding
 def name_of(data: Mapping[str, Any], known: Destinations) -> str:
     """Return the name of the destination to submit to. Raises `Unclear`: better late than to another node."""
     names = [name for name in data["Names"] if name in known]
-    names = names or [name for name, entry in known.items() if is_target(entry, data["Target"])]
+    recipe = RECIPES[data["Type"]]
+    names = names or [name for name, entry in known.items() if is_target(name, entry, data["Target"], recipe)]
     if not names:
         raise Unclear(f"Orthanc does not know {destination_of(data)}; known are: {', '.join(known) or 'none'}")
     if len({address(known[name]) for name in names}) > 1:
@@ -3986,7 +4028,7 @@ class Settings:
     }
 
     types: tuple[str, ...] = dataclasses.field(
-        default=("DicomModalityStore", "OrthancPeerStore", "DicomMoveScu"),
+        default=("DicomModalityStore", "OrthancPeerStore", "DicomMoveScu", "DicomWebStowClient"),
         metadata={"help": "Types of jobs that are run again, as `/jobs/{id}` names them."},
     )
     retry: JobRetry = dataclasses.field(
@@ -4051,7 +4093,11 @@ class Failures:
 
     def end(self, row: Mapping[str, Any], ended: Mapping[str, Any]) -> None:
         """Write down how an attempt has ended: its job, which was watched."""
-        if ended["state"] == "Success":
+        if ended["state"] == "Success" and row["state"] == "waiting" and may_lie(json.loads(row["data"])):
+            orthanc.LogInfo(
+                f"{label_of(row)} was resubmitted by somebody, which may have sent nothing: it is sent again"
+            )
+        elif ended["state"] == "Success":
             self._ledger.end(row["id"], "done")
             orthanc.LogInfo(f"{label_of(row)} has succeeded (attempt {row['attempts']})")
         elif ended["state"] == "canceled":
@@ -4112,21 +4158,41 @@ def ending_of_failed(job: Mapping[str, Any] | None) -> tuple[str, str]:
     return ending, "it was canceled" if ending is Ending.CANCELED else why
 
 
-# ---- src/auto_retries/known_destinations.py: The nodes and peers that Orthanc knows.
+# ---- src/auto_retries/known_destinations.py: The nodes, peers and DICOMweb servers that Orthanc knows.
 
 
 class KnownDestinations:
-    """The nodes and peers that Orthanc knows now, read once until one of them is changed."""
+    """The nodes and peers that Orthanc knows now, read once until one of them is changed, and the DICOMweb plugin's servers.
 
-    def __init__(self) -> None:
+    Parameters
+    ----------
+    servers_route : path of the DICOMweb plugin's servers.
+    """
+
+    def __init__(self, servers_route: str = "dicom-web/servers") -> None:
+        self._servers_route = servers_route
         self._known: dict[str, Destinations] = {}
 
+    def path(self, route: str) -> str:
+        """Return the path of a route, which is below the plugin's root for "servers"."""
+        return self._servers_route if route == "servers" else route
+
     def of(self, route: str) -> Destinations:
-        """Return those of a route, "modalities" or "peers", by name, with their settings."""
+        """Return those of a route, "modalities", "peers" or "servers", by name, with their settings."""
+        if route == "servers":
+            return self._servers()
         known = self._known  # what was read before a change, and comes after it, ends in what is read no more
         if route not in known:
             known[route] = json.loads(orthanc.RestApiGet(f"/{route}?expand"))
         return known[route]
+
+    def _servers(self) -> Destinations:
+        """Return the servers of the DICOMweb plugin, none without it: there is no event when they change."""
+        try:
+            found: Destinations = json.loads(orthanc.RestApiGetAfterPlugins(f"/{self._servers_route}?expand"))
+        except orthanc.OrthancException:
+            return {}
+        return found
 
     def on_updated(self) -> None:
         """Read them again when they are needed."""
@@ -4165,6 +4231,8 @@ class Freshness:
         recipe = RECIPES.get(data["Type"])
         if recipe is None:
             return True
+        if data["Type"] == STOW:  # on 1.10.1 there is no other way; where nothing was read yet, all is sent
+            return data["Body"] is None and not has_read(job)
         known = self._destinations.of(recipe.route)
         addresses = sorted(address(known[name]) for name in data["Names"] if name in known)
         is_unchanged = here is None or self._is_unchanged(job, here)
@@ -4212,6 +4280,12 @@ class Watched:
         """Watch a job, with its `description`, or None if it could not be read; does nothing if it is watched."""
         sql = "INSERT OR IGNORE INTO watched VALUES(?,'running','',?,?,NULL)"
         self._ledger.run(sql, job, json.dumps(data), time.time())
+
+    def describe(self, job: str, data: Mapping[str, Any]) -> None:
+        """Keep the description of a watched job that showed too little of itself before it ran, as the DICOMweb plugin's do."""
+        if data["Body"] is not None:
+            sql = "UPDATE watched SET data=? WHERE job=? AND json_extract(data, '$.Body') IS NULL"
+            self._ledger.run(sql, json.dumps(data), job)
 
     def end(self, job: str, state: str, error: str) -> bool:
         """Write down how a job has ended; return False if it is not watched, or had ended."""
@@ -4305,15 +4379,15 @@ class Attempts:
         data = json.loads(row["data"])
         job = get_job(self._loopback, row["job"]) if row["job"] else None
         ending, _ = ending_of(job)
-        if ending is Ending.RUNNING:  # a person was quicker
+        if ending is Ending.RUNNING and not may_lie(data):  # a person was quicker
             self._begin(row, row["job"])
             self._watched.add(row["job"], data)
             return
-        if ending is Ending.SUCCESS:
+        if ending is Ending.SUCCESS and not may_lie(data):
             self._ledger.end(row["id"], "done")
             return
         body, recipe = data["Body"], RECIPES.get(data["Type"])
-        is_store = body and recipe and recipe.command == "store"
+        is_store = body and recipe and recipe.command in ("store", "stow")
         here = self._freshness.still_here(body["Resources"]) if is_store else None
         if here == []:
             self._ledger.end(row["id"], "gone")
@@ -4385,12 +4459,17 @@ class Attempts:
         """Return the path and the body that submit a job again. Raises `Unclear`."""
         if recipe is None or data["Body"] is None:
             why = "Orthanc has forgotten the job (JobsHistorySize), and what it showed of it is not enough to submit it anew"
+            if data["Type"] == STOW:
+                why = (
+                    "the DICOMweb plugin has not shown what the job sends (the one of Orthanc 1.10.1 never does), and "
+                    "resubmitted it would leave out what it has read before: send it again"
+                )
             raise Unclear(why, for_ever=True)
         name = name_of(data, self._destinations.of(recipe.route))
         body = {**data["Body"], "Synchronous": False, "Priority": data["Priority"]}
         if here is not None:
             body["Resources"] = [resource["ID"] for resource in here]
-        return f"/{recipe.route}/{urllib.parse.quote(name, safe='')}/{recipe.command}", body
+        return f"/{self._destinations.path(recipe.route)}/{urllib.parse.quote(name, safe='')}/{recipe.command}", body
 
 
 # ---- src/auto_retries/forward_scripts.py: The forward scripts, which retry their own jobs: they are asked whether a job is theirs.
@@ -4401,7 +4480,11 @@ class Attempts:
 ASK_EVERY_SECONDS, ASK_FOR_SECONDS = 0.4, 3.0
 ASK_IDLE_ONE_FOR_SECONDS = 60.0  # it answers 503 while it starts, and for ever if its configuration is wrong
 ASK_FROM_SECONDS = 1.0  # after its submission
-JOB_TYPES = {"auto-forward-modality": "DicomModalityStore", "auto-forward-peer": "OrthancPeerStore"}  # by script
+JOB_TYPES = {
+    "auto-forward-modality": "DicomModalityStore",
+    "auto-forward-peer": "OrthancPeerStore",
+    "auto-forward-dicomweb": "DicomWebStowClient",
+}  # by script
 NOT_INSTALLED = "not installed"
 
 
@@ -4491,6 +4574,7 @@ class Watcher:
             return
         state, error = ending_of_failed(found) if event == "JOB_FAILURE" else ("Success", "")
         with self._ledger.transaction():
+            self._describe(found)
             if self._watched.end(job, state, error) or self._watched.is_ignored(job):
                 return
             if found and found["Type"] in self._types:
@@ -4507,6 +4591,10 @@ class Watcher:
             self._watched.add(job, description(found, self._destinations.of))
         elif found:
             self._watched.ignore(job)
+
+    def _describe(self, found: Mapping[str, Any] | None) -> None:
+        if found and found["Type"] == STOW and STOW in self._types:
+            self._watched.describe(found["ID"], description(found, self._destinations.of))
 
     # What gave no event
 
@@ -4532,6 +4620,7 @@ class Watcher:
 
     def _look_at(self, name: str, job: Mapping[str, Any] | None) -> None:
         if job is not None:
+            self._describe(job)
             ending, _ = ending_of(job)
             if ending is Ending.SUCCESS:
                 self._watched.end(name, ending, "")
@@ -4608,7 +4697,8 @@ class Retrier:
 
     def __init__(self, settings: Settings, configuration: Mapping[str, Any]) -> None:
         self.settings, self._configuration = settings, configuration
-        self._loopback, self._destinations = Loopback(configuration), KnownDestinations()
+        self._loopback = Loopback(configuration)
+        self._destinations = KnownDestinations(dicomweb_servers_route(configuration))
         self._turns = HttpTurns(configuration)
         self._peers = Peers(configuration, self._loopback)
         self.worker = Worker(NAME, self._open, self._turn)

@@ -3101,15 +3101,24 @@ def pipeline(*steps: Handler) -> Handler:
 
 
 def is_coroutine(handler: Handler) -> bool:
-    return inspect.iscoroutinefunction(handler) or inspect.iscoroutinefunction(type(handler).__call__)
+    function = _without_arguments(handler)
+    return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(type(function).__call__)
+
+
+def _without_arguments(handler: Handler) -> Handler:
+    """Return what a `functools.partial` calls, which may be an object."""
+    while isinstance(handler, functools.partial):
+        handler = handler.func
+    return handler
 
 
 def check_handler(handler: Any) -> None:
     """Raise ValueError for what can't be a handler: what nobody can call, and what does nothing when it is called."""
     if not callable(handler):
         raise ValueError(f"handlers: found {handler!r}, allowed: a function or a coroutine function")
-    call = type(handler).__call__
-    if any(map(inspect.isgeneratorfunction, (handler, call))) or any(map(inspect.isasyncgenfunction, (handler, call))):
+    function = _without_arguments(handler)
+    both = (function, type(function).__call__)
+    if any(map(inspect.isgeneratorfunction, both)) or any(map(inspect.isasyncgenfunction, both)):
         raise ValueError(
             f"handlers: found {name_of(handler)}, a generator function (it has a yield), which runs nothing when it is called;"
             " allowed: a function or a coroutine function"
@@ -3287,6 +3296,7 @@ class Call:
             return
         try:
             result = await self.handler(self.event, self.session)
+            self._refuse_unfinished(result)
         except BaseException as error:  # noqa: BLE001 - as above; canceled when Orthanc stops
             self.fail(error)
         else:
@@ -3297,9 +3307,11 @@ class Call:
         return not self.is_over
 
     def _refuse_unfinished(self, result: Any) -> None:
-        """Raise TypeError where a function returned what would have to be run by somebody else."""
+        """Raise TypeError where a handler returned what would have to be run by somebody else."""
         if inspect.iscoroutine(result):
             result.close()
+            if self.is_coroutine:
+                raise TypeError(f"{name_of(self.handler)} returned a coroutine, which nobody runs: await it")
             raise TypeError(f"{name_of(self.handler)} returned a coroutine: register the coroutine function itself")
         if inspect.isgenerator(result) or inspect.isasyncgen(result):
             raise TypeError(f"{name_of(self.handler)} returned a generator, which nobody runs: return a value")
@@ -3875,7 +3887,7 @@ class EventLoop:
             try:
                 self._loop.run_forever()
             except BaseException as error:  # noqa: BLE001 - SystemExit of a task that a handler made
-                how, pause = f"ended the event loop with {error!r}", 1.0
+                how, pause = f"ended the event loop with {repr_of(error)}", 1.0
             if not self._is_closing:
                 running = names_of_handlers(self._tasks.values()) or "handlers that have ended"
                 LOG.error("a handler %s, which begins again; running: %s", how, running)

@@ -10,10 +10,15 @@ import pydicom.datadict
 
 from anonymize_series.basic_profile import is_dummy
 from anonymize_series.elements import elements_of, names_an_instance, text_of, values_of
+from anonymize_series.pixel_data import PIXELS
 from anonymize_series.settings import Recipe
 from anonymize_series.written_forms import ShortNames, forms_of_date
 
 MIN_SEARCHED_CHARACTERS = 4  # of a value that is looked for everywhere in a copy
+# The same in pixel data, in bytes. Compressed pixels are like random bytes: of 100 values, one of 4 bytes is by chance in each
+# 40 MB (256**4 / 100), one of 8 bytes nowhere; and 4 pixels of 8 bits look like a word more often than 8.
+MIN_SEARCHED_PIXEL_BYTES = 8
+YEAR = re.compile("(?:19|20)[0-9]{2}")
 COUNTERS = ("IS", "US", "UL", "SS", "SL")  # numbers; in an element of the standard they count, and identify nobody
 # Secondary capture and ultrasound write names into pixels; where BurnedInAnnotation does not say NO, that must be assumed.
 # Photographs and endoscopy show faces.
@@ -80,11 +85,15 @@ def what_remains(copy: Any, original: Any, kept: frozenset[int]) -> str | None:
     by_tag, anywhere = identifying(original, kept)
     searched = Searched(original, anywhere, kept)
     for _, _, element in elements_of(copy):
-        if int(element.tag) in kept or element.tag.group == 0x7FE0:
+        if int(element.tag) in kept:
             continue
         if is_dummy(element) or _is_our_method(element, original):
             continue  # a patient's birthday, or an identifier, is it or a part of it by chance
         name = element.keyword or f"{element.tag}"
+        if element.tag in PIXELS:
+            if what := searched.find_in_pixels(element.value or b""):
+                return f"{name} holds {what} of the original"
+            continue
         values = [value.strip() for value in values_of(element)]
         if set(values) & by_tag.get(int(element.tag), set()):
             return f"{name} has the value of the original"
@@ -109,6 +118,32 @@ class Searched:
         of_patient = [name for keyword, name in names if keyword in PATIENT_NAMES]
         self._short = ShortNames(of_patient, [name for _, name in names], MIN_SEARCHED_CHARACTERS)
         self._codecs = codecs_of(original)
+        self._in_pixels = self._by_common_part()
+
+    def _by_common_part(self) -> dict[bytes, dict[bytes, str]]:
+        """Return what is looked for in pixels: by a part that many have, so that they are looked for once."""
+        found: dict[bytes, dict[bytes, str]] = {}
+        for needle, (keyword, encoded) in self._needles.items():
+            writings = {encoded}
+            if needle in self._foreign:  # bytes.lower() knows letters of ASCII only
+                cases = (needle, needle.upper(), needle.title())
+                writings |= {text.encode(codec, "ignore").lower() for text in cases for codec in self._codecs}
+            for each in writings:
+                if len(each) >= MIN_SEARCHED_PIXEL_BYTES:
+                    year = YEAR.search(needle)
+                    part = year[0].encode() if year else each[:MIN_SEARCHED_PIXEL_BYTES]
+                    found.setdefault(part, {})[each] = keyword
+        return found
+
+    def find_in_pixels(self, data: bytes) -> str | None:
+        """Return what of it is in pixel data, of what is long enough not to be there by chance."""
+        small = data.lower()
+        for part, needles in self._in_pixels.items():
+            if part in small:
+                for needle, keyword in needles.items():
+                    if needle in small:
+                        return f"the {keyword}"
+        return None
 
     def find(self, values: Sequence[str], data: bytes) -> str | None:
         """Return what of it is in the values of an element, or in its bytes; None if there is nothing."""

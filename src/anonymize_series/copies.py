@@ -9,6 +9,7 @@ import pydicom
 from anonymize_series.basic_profile import apply_profile
 from anonymize_series.checks import identifying, what_remains
 from anonymize_series.elements import elements_of, map_uids, text_of, values_of, written
+from anonymize_series.pixel_data import clean_pixels
 from anonymize_series.pseudonyms import Pseudonyms
 from anonymize_series.settings import Recipe, tag_number
 from common.identifiers import orthanc_identifier
@@ -35,11 +36,13 @@ def de_identified(made: bytes, original: Any, recipe: Recipe, pseudonyms: Pseudo
     map_uids(copy, change, original)
     for tag in [tag for tag in copy.keys() if tag.group & 0xFF00 == 0x6000]:  # noqa: SIM118 - pydicom's is another
         del copy[tag]  # overlays may show names
+    kept = frozenset(number for tag in (*recipe.keep, *recipe.replace) if (number := tag_number(tag)))
+    if why := clean_pixels(copy, original, kept):
+        return why
     for keyword in ("StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID"):  # a private root may look like a kind's
         value = text_of(original, keyword)
         setattr(copy, keyword, uids.setdefault(value, pseudonyms.uid(value)))
     copy.file_meta.MediaStorageSOPInstanceUID = copy.SOPInstanceUID
-    kept = frozenset(number for tag in (*recipe.keep, *recipe.replace) if (number := tag_number(tag)))
     by_tag, _ = identifying(original, kept)
     for _, holder, element in list(elements_of(copy)):
         # What the profile leaves: Orthanc's 1.10.1 leaves InstanceCreationDate, for one.

@@ -21,7 +21,7 @@ from testing.dicom import make_study, pydicom_files
 from testing.pytest_plugin import StartOrthanc
 from testing.server import OrthancServer
 from testing.standin import StandIn
-from tests.anonymize_series.helpers import HIDDEN, SCRIPT, anonymize, ended, read, section, told_again
+from tests.anonymize_series.helpers import HIDDEN, SCRIPT, anonymize, ended, has_same_pixels, read, section, told_again
 
 
 def load() -> ModuleType:
@@ -62,7 +62,7 @@ def test_no_copy_of_pydicoms_files_tells_who_the_patient_is(archive: OrthancServ
             assert copy.PatientIdentityRemoved == "YES"
             # Of two images with the same UIDs (rtdose….dcm: Orthanc sees some where the VR is UN) the first is there.
             if "PixelData" in before and [each for each, _ in rows].count(instance) == 1:
-                assert copy.PixelData == before.PixelData
+                assert has_same_pixels(archive, instance, original), original
                 assert copy.file_meta.TransferSyntaxUID == before.file_meta.TransferSyntaxUID
 
 

@@ -89,10 +89,28 @@ def test_an_identifier_in_what_says_how_a_copy_was_made_is_chance_unless_the_ori
         assert script.what_remains(copy, original(DeidentificationMethod=before), KEPT) is not None
 
 
-def test_pixels_and_what_the_recipe_keeps_are_not_searched(script: Any) -> None:
+@pytest.mark.parametrize(
+    ("text", "what"),
+    [
+        (b"HOSP-4711!", "PatientID"),
+        (b"\xffhosp-4711\xff", "PatientID"),
+        (b"19700101", "PatientBirthDate"),
+        (b"01.01.1970", "PatientBirthDate"),
+        (b"Doe^Jane^Mary ", "PatientName"),
+        (b"Jane", None),
+        (b"1970", None),
+    ],
+)
+def test_pixels_are_searched_for_what_is_not_there_by_chance(script: Any, text: bytes, what: str | None) -> None:
     copy = Dataset()
-    copy.add_new(0x7FE00010, "OW", b"HOSP-4711!")
-    assert script.what_remains(copy, original(), KEPT) is None
+    copy.add_new(0x7FE00010, "OW", text)
+    found = script.what_remains(copy, original(), KEPT)
+    assert found == (what and f"PixelData holds the {what} of the original")
+    assert script.what_remains(copy, original(), frozenset({0x7FE00010})) is None
+
+
+def test_what_the_recipe_keeps_is_not_searched(script: Any) -> None:
+    copy = Dataset()
     copy.InstitutionName = "General"
     assert (
         script.what_remains(copy, original(InstitutionName="General"), KEPT)
