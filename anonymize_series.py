@@ -3468,7 +3468,10 @@ class Peers:
         ValueError : it refuses it, drops it, is no Orthanc, or only Orthanc could speak to it.
         OSError, HTTPException, LoopbackError : it can't be reached, or breaks off.
         """
-        peer = self.settings(name)
+        try:
+            peer = self.settings(name)
+        except OnlyOrthancCanAskError as error:
+            raise ValueError(f"the script can't connect to {name} itself, as changed images need: {error}") from error
         status, headers, said = self._http.request(peer, "POST", "/instances", content, DELIVER_TIMEOUT_SECONDS)
         if http.HTTPStatus.MULTIPLE_CHOICES <= status < http.HTTPStatus.BAD_REQUEST:
             raise ValueError(redirected(name, peer["Url"], headers.get("Location", "")))

@@ -5331,12 +5331,8 @@ def _may_join(
 ) -> bool:
     """Return whether what is sent with these may join a row; nothing joins one that was moved."""
     data = json.loads(row["data"])
-    same = (row["priority"], data.get("Alternates", []), data.get("Modify")) == (
-        priority,
-        [*alternates],
-        modify or None,
-    )
-    return same and "MovedFrom" not in data
+    same_way = (row["priority"], data.get("Alternates", [])) == (priority, [*alternates])
+    return same_way and data.get("Modify") == modify and "MovedFrom" not in data
 
 
 # ---- src/forwarding/alternates.py: Another way when a destination is down: what waits for it goes to the first of its alternates that answers.
@@ -6737,9 +6733,7 @@ class Outcomes:
         """Settle a row whose job has failed; return whether what waits in Orthanc for the destination is to be called back."""
         job = get_job(self._loopback, row["job"])
         _, why = ending_of(job, reported=False)
-        if is_rejected(why) and self._is_another_under_way(row):
-            self._destinations.narrow(row["queue"])
-            self._work.take_back(row["id"])
+        if self._is_turned_away(row, why):
             return True
         left, has_advanced = self._settle_part(row, job, why)
         if left is None:
@@ -6752,11 +6746,17 @@ class Outcomes:
 
     def settle_left(self, row: Mapping[str, Any], why: str, *, has_advanced: bool) -> bool:
         """Settle a row that holds what its destination has not acknowledged; return as `settle_failed`."""
+        if self._is_turned_away(row, why):
+            return True
+        return self._fail_left(row, why, has_advanced=has_advanced)
+
+    def _is_turned_away(self, row: Mapping[str, Any], why: str) -> bool:
+        """Return whether a node took nothing because it has another association; then it gets one at a time from now on."""
         if is_rejected(why) and self._is_another_under_way(row):
             self._destinations.narrow(row["queue"])
             self._work.take_back(row["id"])
             return True
-        return self._fail_left(row, why, has_advanced=has_advanced)
+        return False
 
     def _fail_left(self, row: Mapping[str, Any], why: str, *, has_advanced: bool) -> bool:
         if is_not_accepted(why):
@@ -6935,6 +6935,7 @@ class ChangedDeliveries:
             if content is None:
                 continue
             progress.why = self._why_not_taken(destination, content)
+            del content  # before the next one is there: of large ones, two are too many
             if progress.why:
                 return
             progress.finished.append(instance)

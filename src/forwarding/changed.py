@@ -117,6 +117,7 @@ class ChangedDeliveries:
             if content is None:
                 continue
             progress.why = self._why_not_taken(destination, content)
+            del content  # before the next one is there: of large ones, two are too many
             if progress.why:
                 return
             progress.finished.append(instance)

@@ -47,9 +47,7 @@ class Outcomes:
         """Settle a row whose job has failed; return whether what waits in Orthanc for the destination is to be called back."""
         job = get_job(self._loopback, row["job"])
         _, why = ending_of(job, reported=False)
-        if is_rejected(why) and self._is_another_under_way(row):
-            self._destinations.narrow(row["queue"])
-            self._work.take_back(row["id"])
+        if self._is_turned_away(row, why):
             return True
         left, has_advanced = self._settle_part(row, job, why)
         if left is None:
@@ -62,11 +60,17 @@ class Outcomes:
 
     def settle_left(self, row: Mapping[str, Any], why: str, *, has_advanced: bool) -> bool:
         """Settle a row that holds what its destination has not acknowledged; return as `settle_failed`."""
+        if self._is_turned_away(row, why):
+            return True
+        return self._fail_left(row, why, has_advanced=has_advanced)
+
+    def _is_turned_away(self, row: Mapping[str, Any], why: str) -> bool:
+        """Return whether a node took nothing because it has another association; then it gets one at a time from now on."""
         if is_rejected(why) and self._is_another_under_way(row):
             self._destinations.narrow(row["queue"])
             self._work.take_back(row["id"])
             return True
-        return self._fail_left(row, why, has_advanced=has_advanced)
+        return False
 
     def _fail_left(self, row: Mapping[str, Any], why: str, *, has_advanced: bool) -> bool:
         if is_not_accepted(why):

@@ -158,9 +158,5 @@ def _may_join(
 ) -> bool:
     """Return whether what is sent with these may join a row; nothing joins one that was moved."""
     data = json.loads(row["data"])
-    same = (row["priority"], data.get("Alternates", []), data.get("Modify")) == (
-        priority,
-        [*alternates],
-        modify or None,
-    )
-    return same and "MovedFrom" not in data
+    same_way = (row["priority"], data.get("Alternates", [])) == (priority, [*alternates])
+    return same_way and data.get("Modify") == modify and "MovedFrom" not in data

@@ -157,10 +157,11 @@ def test_a_new_value_that_has_nothing_in_it_or_is_too_long_is_not_made(changing:
 
 
 def test_what_was_deleted_meanwhile_is_left_out_and_counted(changing: Changing) -> None:
-    changing.rest.answers["GET", "/instances/i2/tags?short"] = lambda *_: (
-        changing.rest.studies["a1"].remove("i2") if "i2" in changing.rest.studies["a1"] else None,
-        changing.rest.error(404),
-    )[1]
+    def delete(_path: str, _body: Any) -> Any:
+        changing.rest.studies["a1"] = ["i1", "i3"]
+        return changing.rest.error(404)
+
+    changing.rest.answers["GET", "/instances/i2/tags?short"] = delete
     changing.start()
     changing.forwarding.receive("a1", "i1", "i2", "i3")
     changing.settle("done")
