@@ -82,8 +82,6 @@ def _read(data: bytes, wanted: Collection[int]) -> Header:
     if tag != META_LENGTH or length != 4:
         raise ValueError("it has no file meta information")
     begin = start + length + struct.unpack_from("<I", data, start)[0]
-    if begin > len(data):
-        raise ValueError("it is cut")
     meta = dict[int, bytes]()
     for each, first, last in _elements(data[:begin], 132, explicit):
         meta[each] = data[first:last]

@@ -69,6 +69,19 @@ def test_text_that_can_not_be_decoded_raises() -> None:
         read_header(content, TAGS).text(0x00100010)
 
 
+def test_a_sequence_of_vr_un_is_read_as_what_it_is_in_implicit_vr() -> None:
+    """PS3.5 6.2.2 note 2: its length is not known, and in it no element names its VR."""
+    inner = (
+        b"\xfe\xff\x00\xe0\xff\xff\xff\xff"
+        + b"\x10\x00\x20\x00\x02\x00\x00\x00LO"
+        + b"\xfe\xff\x0d\xe0\x00\x00\x00\x00"
+    )
+    element = b"\x09\x00\x01\x10UN\x00\x00\xff\xff\xff\xff" + inner + b"\xfe\xff\xdd\xe0\x00\x00\x00\x00"
+    content = make_study(rows=4, columns=4)[0]
+    place = content.index(b"\x10\x00\x10\x00PN")
+    assert read_header(content[:place] + element + content[place:], TAGS).text(0x00100020) == "PATIENT"
+
+
 def test_sequences_without_end_are_refused() -> None:
     deep = b"\x08\x00\x40\x11SQ\x00\x00\xff\xff\xff\xff\xfe\xff\x00\xe0\xff\xff\xff\xff"
     head = make_study(rows=4, columns=4)[0][:400]
