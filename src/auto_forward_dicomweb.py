@@ -111,7 +111,7 @@ def register() -> None:
     refusal, settings = None, Settings()
     try:
         settings = read_settings(Settings, SECTION, configuration)
-        if wrong := wrong_with_settings(settings, configuration, STORE_OPTIONS):
+        if wrong := wrong_with_settings(settings, configuration, STORE_OPTIONS, can_modify=False):
             raise SettingsError(f"{SECTION}.{wrong}")
     except SettingsError as error:
         refusal = one_line(f"{error}. auto_forward_dicomweb is idle until this is corrected.")

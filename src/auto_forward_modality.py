@@ -202,6 +202,11 @@ def find(loopback: Loopback, name: str, level: str, query: Mapping[str, str]) ->
     return answers
 
 
+def deliver(loopback: Loopback, name: str, content: bytes) -> None:
+    """Send one image, given as its file, to a node, over an association of its own. Raises `LoopbackError`."""
+    loopback.post(f"/modalities/{urllib.parse.quote(name, safe='')}/store-straight", content)
+
+
 def register() -> None:
     """Read the settings and register what Orthanc calls."""
     configuration = json.loads(orthanc.GetConfiguration())
@@ -218,6 +223,7 @@ def register() -> None:
     transport = Transport(
         *("modalities", "UPDATED_MODALITIES", "DicomModalityStore", is_for, came, probe, proves),
         if_delayed=IF_DELAYED,
+        deliver=deliver,
     )
     is_unused = refusal is None and NEEDS_SECTION and SECTION not in configuration
     if is_unused:

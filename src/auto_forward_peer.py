@@ -148,6 +148,7 @@ def register() -> None:
         *("peers", "UPDATED_PEERS", "OrthancPeerStore", is_for, came_from, probe, functools.partial(prove, peers)),
         check=functools.partial(check, settings, peers),
         has=peers.instances_of,
+        deliver=peers.deliver,
     )
     is_unused = refusal is None and NEEDS_SECTION and SECTION not in configuration
     if is_unused:

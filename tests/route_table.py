@@ -56,10 +56,12 @@ def _forwarder(name: str) -> dict[str, dict[str, Any]]:
         f"POST /{name}/destinations/([^/]+)/(pause|resume)": {},
         f"GET /{name}/rules": {},
         f"POST /{name}/rules/test": {"Resource": NOBODY, "Level": "Study"},
-        f"POST /{name}/send": {"Resource": NOBODY, "Level": "Study", "Destinations": ["nobody"]},
+        f"POST /{name}/send": {"Resource": NOBODY, "Level": "Study", "Destinations": ["nobody"], "Rule": "nobody"},
         f"POST /{name}/owed": {"Resources": [NOBODY]},
         f"POST /{name}/protected": {"Patients": [NOBODY]},
-        f"POST /{name}/backfill": {"From": "19000101", "To": "19000102", "Destination": "nobody", "DryRun": True},
+        f"POST /{name}/backfill": {
+            **{"From": "19000101", "To": "19000102", "Destination": "nobody", "Rule": "nobody", "DryRun": True}
+        },
     }
 
 

@@ -4,7 +4,8 @@
 import dataclasses
 import functools
 import json
-from collections.abc import Callable, Mapping
+import typing
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from common.archive import instances_of
@@ -22,9 +23,11 @@ from common.work import Which, next_attempt_of
 from common.worker import repr_of
 from forwarding.backfill import send_studies, studies_between
 from forwarding.forwarder import Forwarder
+from forwarding.image_changes import Changes, UnchangedError
 from forwarding.loops import LOOK_UP_IN_ROUTE_SECONDS
 from forwarding.routing import Batch, Verdict
-from forwarding.rules import LEVELS, Rule
+from forwarding.rules import LEVELS, ForwardingRule
+from forwarding.settings import may_get_changed
 
 FILTERS = ("state", "destination", "job", "resource", "study")
 RESOURCE = {"Resource": IDENTIFIER, "Level": OneOf(choices=LEVELS)}
@@ -112,6 +115,26 @@ class Named:
             raise Refused(404, f"There is no {level} {resource}") from None
         return level, resource
 
+    def modify(self, rule: str | None, destinations: Iterable[str]) -> dict[str, Any] | None:
+        """Return what is changed on the way of what a person sends: what the rule changes that is named.
+
+        Where a rule changes what goes to a destination, nothing goes there as it is because somebody has forgotten that.
+        """
+        rules = self._forwarder.rules
+        if rule is not None:
+            found = [each.changes for each in rules if each.name == rule]
+            if not found or any(each != found[0] for each in found):
+                raise Refused(
+                    400, f"Rule is {one_line(rule)!r}, allowed: {', '.join(one.name for one in rules)} (each name once)"
+                )
+            return found[0]
+        for name in destinations:
+            for each in rules:
+                if may_get_changed(each, name, self._forwarder.settings):
+                    why = f"Rule is missing: {one_line(each.name)!r} changes what goes to {one_line(name)}"
+                    raise Refused(400, f"{why}; allowed: the name of the rule whose Modify applies, or of one without")
+        return None
+
 
 class DeliveryRoutes:
     """Handlers of what is about rows of the ledger: to look at them, and to add, retry and drop them."""
@@ -142,7 +165,7 @@ class DeliveryRoutes:
         return {"Total": total, "Totals": totals, **page}
 
     def one(self, request: Request) -> dict[str, Any]:
-        """Return one row, with its failed attempts and its instances."""
+        """Return one row, with its failed attempts, its instances, and what is changed in them on the way."""
         row = self._named.row(request)
         data = json.loads(row["data"])
         instances = data["Instances"]
@@ -150,6 +173,7 @@ class DeliveryRoutes:
             **_shown_row(row),
             "History": data.get("History", []),
             "InstanceIDs": None if instances is None else [*instances],
+            "Modify": data.get("Modify"),
         }
 
     def drop(self, request: Request) -> dict[str, Any]:
@@ -177,11 +201,11 @@ class DeliveryRoutes:
         self._forwarder.wake.set()
         return count
 
-    @takes({**RESOURCE, "Destinations": Texts()})
+    @takes({**RESOURCE, "Destinations": Texts(), "Rule": Text()})
     def send(self, request: Request) -> Answer:
         """Send a resource now, rules or not: `{"Resource": …, "Level": "Study", "Destinations": […]}`; 202 with the rows.
 
-        Without `Destinations`, to those of the section.
+        Without `Destinations`, to those of the section. `Rule` names the one whose `Modify` applies.
         """
         engine = self._forwarder.engine
         level, resource = self._named.resource(request.parameters)
@@ -189,16 +213,17 @@ class DeliveryRoutes:
         names = engine.destinations.listed() if given is None else [self._named.destination(name) for name in given]
         if not names:
             raise Refused(400, "Destinations is missing, and there is none that everything goes to")
+        modify = self._named.modify(request.parameters.get("Rule"), names)
         with engine.ledger.transaction():
-            rows = [engine.rows.add(level, resource, name, None) for name in names]
+            rows = [engine.rows.add(level, resource, name, None, modify=modify) for name in names]
         self._forwarder.wake.set()
         return Answer({"Deliveries": rows}, 202)
 
-    @takes({"From": Day(), "To": Day(), "Destination": Text(), "DryRun": Flag()})
+    @takes({"From": Day(), "To": Day(), "Destination": Text(), "Rule": Text(), "DryRun": Flag()})
     def backfill(self, request: Request) -> Answer:
         """Send what the archive holds already: whole studies by StudyDate, `From` to `To`, both included; 202 with how many.
 
-        `Destination` (one name, else all), `DryRun` (only count).
+        `Destination` (one name, else all), `Rule` (the one whose `Modify` applies), `DryRun` (only count).
         """
         wanted, engine = request.parameters, self._forwarder.engine
         first, last, dry = wanted.get("From"), wanted.get("To"), wanted.get("DryRun", False)
@@ -206,9 +231,10 @@ class DeliveryRoutes:
             raise Refused(400, "From and To must be days as YYYYMMDD, From not after To")
         named = "Destination" in wanted
         targets = [self._named.destination(wanted["Destination"])] if named else engine.destinations.listed()
+        modify = self._named.modify(wanted.get("Rule"), targets)
         studies = studies_between(self._forwarder.loopback, first, last)
         if not dry:
-            send_studies(engine, studies, targets)
+            send_studies(engine, studies, targets, modify)
             self._forwarder.wake.set()
         number = len(studies) * len(targets)
         content = {"Studies": len(studies), "Destinations": targets, "Deliveries": number, "DryRun": dry}
@@ -282,11 +308,24 @@ class DestinationRoutes:
             "Destinations": {
                 name: len(assignment.may_go(verdict, found, batch.origins)) for name, found in own.items()
             },
+            **self._changes(verdict),
             "Why": "; ".join([verdict.why, *itself]),
         }
 
+    def _changes(self, verdict: Verdict) -> dict[str, Any]:
+        """Return what a rule changes on the way, if it does, with the new values of one instance, or why it can't."""
+        found = typing.cast("ForwardingRule", verdict.rule).changes
+        if found is None or not verdict.destinations or not verdict.instances:
+            return {}
+        try:
+            tags = self._forwarder.loopback.get(f"/instances/{verdict.instances[0]}/tags?short")
+            found["Replace"] = {tag.name: value for tag, value in Changes.of(found).values(tags).items()}
+        except UnchangedError as error:
+            found["Error"] = str(error)
+        return {"Modify": found}
 
-def _shown_rule(rule: Rule) -> dict[str, Any]:
+
+def _shown_rule(rule: ForwardingRule) -> dict[str, Any]:
     return {
         "Name": rule.name,
         "Level": rule.level,
@@ -296,6 +335,7 @@ def _shown_rule(rule: Rule) -> dict[str, Any]:
         "SOPClasses": [*rule.sop_classes],
         "TransferSyntaxes": [*rule.transfer_syntaxes],
         "Matcher": rule.matcher,
+        "Modify": rule.changes,
         "Priority": rule.priority,
     }
 

@@ -95,7 +95,7 @@ class Assignment:
             batch = self.batch_of(data, row["subject"])
             verdicts = self.verdicts(batch)
             shares = self._shares(batch, verdicts)
-            earlier, passed_over = self._earlier(batch, verdicts) if data["Last"] else ({}, None)
+            earlier, passed_over = self._earlier(batch, verdicts) if data["Last"] else ([], None)
         except LoopbackError as error:
             if error.status != 404:
                 raise
@@ -134,23 +134,23 @@ class Assignment:
     def _add_rows(
         self,
         batch: Batch,
-        shares: Iterable[Share],
+        shares: Collection[Share],
         about: Mapping[str, Sequence[Any]],
-        earlier: Mapping[str, set[str]],
+        earlier: Collection[Share],
         parents: Mapping[str, str],
     ) -> set[str]:
         """Add the rows of what is sent; return the destinations that get some of it, or were given it already."""
-        sent_to: set[str] = set()
-        for name, rule, instances, _ in shares:
-            new = {one for one in instances if self._sent.add(name, one, about[one][0], about[one][2])}
-            if name not in sent_to:
-                new |= earlier.get(name, set())
-            if new:
-                alternates = rule.alternates.get(name, ())
-                self._rows.add(batch.level, batch.resource, name, sorted(new), rule.priority, parents, alternates)
-            if new or instances:
-                sent_to.add(name)
-        return sent_to
+        add = self._sent.add
+        new = [
+            share._replace(instances={one for one in share.instances if add(share.destination, one, *about[one][::2])})
+            for share in shares
+        ]
+        # What came earlier goes by its own rule, which may change it or not; it joins what goes by the same.
+        for name, rule, instances, _ in (*new, *earlier):
+            if instances:
+                more = (rule.priority, parents, rule.alternates.get(name, ()), rule.changes)
+                self._rows.add(batch.level, batch.resource, name, sorted(instances), *more)
+        return {share.destination for share in (*shares, *earlier) if share.instances}
 
     def _count_own(self, shares: Iterable[Share]) -> None:
         own: dict[str, set[str]] = {}
@@ -200,28 +200,27 @@ class Assignment:
             return instances
         return {one for one in instances if not {"ModifiedFrom", "AnonymizedFrom"} & origins.get(one, {}).keys()}
 
-    def _earlier(self, batch: Batch, verdicts: list[Verdict]) -> tuple[dict[str, set[str]], set[str] | None]:
+    def _earlier(self, batch: Batch, verdicts: list[Verdict]) -> tuple[list[Share], set[str] | None]:
         """Return what came before a batch for destinations that are chosen now and were passed over then; and who is now.
 
         None: nobody can be, as the rules of this level always say the same of a resource.
         """
         if batch.level not in self._changing_levels:
-            return {}, None
+            return [], None
         before, left_out = self._passed_over.of(batch.resource), self._left_out(batch, verdicts)
         again = before.intersection(name for verdict in verdicts for name in verdict.destinations)
         here = set(instances_of(self._loopback, batch.level, batch.resource)) if again else set[str]()
         old = here and here - self._to_come(batch, here)
         if not old:
-            return {}, before | left_out
+            return [], before | left_out
         data = {"Level": batch.level, "UID": batch.uid, "Origins": [], "Instances": {one: [0, -1, ""] for one in here}}
         whole = self.batch_of(data, batch.resource)
         verdicts, family = self.verdicts(whole), family_of(self._loopback, batch.resource)
-        found: dict[str, set[str]] = {name: set() for name in again}
-        for verdict in verdicts:
-            for name in again.intersection(verdict.destinations):
-                own = self.own_of(name, verdict.instances or (), whole.origins)
-                found[name] |= old & self.may_go(verdict, own, whole.origins)
-        found = {name: some - self._sent.given(name, family, some) for name, some in found.items()}
+        found = []
+        for share in self._shares(whole, verdicts):
+            if share.destination in again and (some := old & share.instances):
+                left = some - self._sent.given(share.destination, family, some)
+                found.append(share._replace(instances=left))
         return found, (before | left_out) - again | (self._left_out(whole, verdicts) & again)
 
     def _to_come(self, batch: Batch, instances: Iterable[str]) -> set[str]:

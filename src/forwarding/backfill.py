@@ -3,7 +3,7 @@
 
 import calendar
 import datetime
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from common.loopback import Loopback
@@ -21,12 +21,14 @@ def studies_between(loopback: Loopback, first: datetime.date, last: datetime.dat
     return [study for window in windows for study in _studies_of(loopback, *window)]
 
 
-def send_studies(engine: Engine, studies: Sequence[str], destinations: Sequence[str]) -> None:
-    """Add a row for each study and destination."""
+def send_studies(
+    engine: Engine, studies: Sequence[str], destinations: Sequence[str], modify: Mapping[str, Any] | None = None
+) -> None:
+    """Add a row for each study and destination; `modify` is what is changed on the way."""
     for study in studies:
         with engine.ledger.transaction():
             for destination in destinations:
-                engine.rows.add("Study", study, destination, None, BACKFILL_PRIORITY)
+                engine.rows.add("Study", study, destination, None, BACKFILL_PRIORITY, modify=modify)
 
 
 def _studies_of(loopback: Loopback, first: datetime.date, last: datetime.date) -> list[str]:

@@ -9,12 +9,14 @@ import orthanc
 
 from common.work import Work
 from forwarding.bisection import Bisection
+from forwarding.changed import ChangedDeliveries
 from forwarding.context import Context
 from forwarding.destinations import Destination, Destinations
 from forwarding.identity import Misconfigured
 from forwarding.jobs import Jobs
 from forwarding.rows import LONGEST_WAIT_SECONDS, Rows
 from forwarding.slots import Slots
+from forwarding.tasks import is_changed
 from forwarding.verification import Verification
 
 
@@ -28,6 +30,7 @@ class Dispatcher:
         misconfigured: Misconfigured,
         rows: Rows,
         jobs: Jobs,
+        changed: ChangedDeliveries,
         verification: Verification,
         bisection: Bisection,
     ) -> None:
@@ -36,7 +39,7 @@ class Dispatcher:
         # Nothing was to be sent there, by their hours or a person's word, at the last look.
         self._closed = {name for name, each in context.settings.destination_options.items() if each.windows}
         self._destinations, self._misconfigured, self._rows, self._jobs = destinations, misconfigured, rows, jobs
-        self._verification, self._bisection = verification, bisection
+        self._changed, self._verification, self._bisection = changed, verification, bisection
         self._concurrent = int(context.configuration.get("ConcurrentJobs", 2)) or 1
 
     def look_at_destinations(self) -> None:
@@ -82,9 +85,14 @@ class Dispatcher:
             free = slots.jobs_of(health, bound) - sending
             if self._destinations.narrow_until(name):
                 free = min(free, 1 - sending)
+            # What is changed on the way goes by no job, which would wait for a slot: nothing is submitted ahead beside it.
+            at_once = (bound or self._concurrent) - sending
             for row in self._ledger.due(name, max(0, free), LONGEST_WAIT_SECONDS):
                 if self._stopping.is_set():
                     return
+                if at_once <= 0 and (is_changed(row) or self._changed.number(name)):
+                    break
+                at_once -= 1
                 health.sent()
                 self._attempt(row, options.options if options else {})
 
@@ -130,4 +138,7 @@ class Dispatcher:
             return
         if json.loads(row["data"]).get("Sent") and self._verification.begin(row):
             return  # it was sent, and could only not be asked
-        self._jobs.submit(row, options)
+        if is_changed(row):
+            self._changed.submit(row)
+        else:
+            self._jobs.submit(row, options)

@@ -17,6 +17,7 @@ from forwarding.alternates import Alternates
 from forwarding.archive import still_here
 from forwarding.assignment import Assignment
 from forwarding.bisection import Bisection
+from forwarding.changed import ChangedDeliveries
 from forwarding.context import Context
 from forwarding.deletion import Deleter
 from forwarding.destinations import Destinations
@@ -85,9 +86,10 @@ class Engine:
         has = context.transport.has
         verifier = Verifier(has, loopback, context.wake) if has else None
         self._verification = Verification(context, self.destinations, self.rows, verifier)
-        self.jobs = Jobs(context, self.destinations, self.rows, self._verification, reports.ended_jobs)
+        self._changed = ChangedDeliveries(context, self.destinations, self.rows, self._verification)
+        self.jobs = Jobs(context, self.destinations, self.rows, self._verification, self._changed, reports.ended_jobs)
         self._dispatcher = Dispatcher(
-            *(context, self.destinations, self._misconfigured, self.rows, self.jobs, self._verification),
+            *(context, self.destinations, self._misconfigured, self.rows, self.jobs, self._changed, self._verification),
             Bisection(ledger, loopback),
         )
         self._keep_done_days = max(settings.keep_done_days, KEPT_UNTIL_CHECKED_DAYS if context.transport.check else 0.0)
@@ -128,6 +130,7 @@ class Engine:
                 self._next_read = time.monotonic() + BUSY_LOOK_SECONDS
             self.jobs.settle_ended()
             self._verification.settle(self.jobs.fail)
+            self._changed.settle(self.jobs.cancel_pending)
             self._dispatcher.look_at_destinations()
             self._alternates.look()
             self._dispatcher.submit()

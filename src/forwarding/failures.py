@@ -11,9 +11,12 @@ from forwarding.uids import shown_uid
 DUPLICATE = "DIMSE status 0x0111"
 REJECTED = "Association Rejected"
 NOT_SUPPORTED = "DIMSE status 0x0122"  # "SOP class not supported" (PS3.7 C.5.6)
+NOT_NEGOTIATED = (
+    "No valid presentation context was negotiated"  # for an image that is sent alone, in its own syntax only
+)
 # What Orthanc says where a node accepts no presentation context for an image: 1.10.1 says "to one of [ ]" of a SOP class, too.
 NOT_ACCEPTED = re.compile(
-    rf"Cannot transcode .*to one of \[(.*?)\]|has not accepted any TransferSyntax|{NOT_SUPPORTED}"
+    rf"Cannot transcode .*to one of \[(.*?)\]|has not accepted any TransferSyntax|{NOT_SUPPORTED}|{NOT_NEGOTIATED}"
 )
 TOLD_EXACTLY = 100  # instances of a job up to which its progress, in whole per cent, says which one failed
 
@@ -47,6 +50,11 @@ def explain_not_accepted(name: str, sop_class: str, syntax: str, why: str) -> st
     asked = f"{shown_uid(sop_class)} in {shown_uid(syntax) or 'an unknown transfer syntax'}"
     if NOT_SUPPORTED in why:
         return f"{name} does not support the SOP class of {asked} (0x0122)"
+    if NOT_NEGOTIATED in why:
+        return (
+            f"{name} accepts no presentation context for {asked}; an image that is changed on the way is sent in this transfer "
+            "syntax only (Transcode of the rule's Modify chooses another)"
+        )
     found = NOT_ACCEPTED.search(why)
     if found and (accepted := (found[1] or "").split()):
         only = ", ".join(map(shown_uid, accepted))

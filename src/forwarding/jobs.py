@@ -13,6 +13,7 @@ from common.ledger import SEND
 from common.loopback import LoopbackError
 from common.work import Which, Work
 from forwarding.archive import still_here
+from forwarding.changed import ChangedDeliveries
 from forwarding.context import Context
 from forwarding.destinations import Destinations
 from forwarding.failures import was_out_of_reach
@@ -20,6 +21,7 @@ from forwarding.outcomes import Outcomes
 from forwarding.pace import Paces
 from forwarding.portions import Portions
 from forwarding.rows import Rows
+from forwarding.tasks import is_changed
 from forwarding.verification import Verification
 from forwarding.whole_series import WholeSeries, count_of
 
@@ -47,13 +49,15 @@ class Jobs:
         destinations: Destinations,
         rows: Rows,
         verification: Verification,
+        changed: ChangedDeliveries,
         ended: deque[tuple[str, bool]],
     ) -> None:
         self._ledger, self._work, self._loopback = context.ledger, Work(context.ledger), context.loopback
         self._transport, self._whole_series = context.transport, WholeSeries(context.loopback, context.settings)
         largest = context.transport.largest_request
         self._portions = Portions(context.ledger, context.loopback, largest) if largest else None
-        self._destinations, self._rows, self._verification, self._ended = destinations, rows, verification, ended
+        self._destinations, self._rows, self._ended = destinations, rows, ended
+        self._verification, self._changed = verification, changed
         self._outcomes = Outcomes(context, destinations, rows, verification)
         self.paces = Paces(context)
         self.is_one_in_doubt = False
@@ -193,9 +197,9 @@ class Jobs:
         jobs = self._loopback.get("/jobs?expand") if rows else []
         by_id, taken = {job["ID"]: job for job in jobs}, {row["job"] for row in rows}
         for row in rows:
-            if self._verification.is_under_way(row["id"]):
+            if self._verification.is_under_way(row["id"]) or self._changed.is_under_way(row["id"]):
                 continue
-            others = [each for each in jobs if each["ID"] not in taken]
+            others = [each for each in jobs if each["ID"] not in taken and not is_changed(row)]
             job = by_id.get(row["job"]) if row["job"] else self._job_of(row, others)
             if job is None:
                 # Its end was missed while Orthanc was down, or it was never submitted: twice is harmless, lost is not.

@@ -23,6 +23,7 @@ from forwarding.failures import (
     was_out_of_reach,
 )
 from forwarding.rows import Rows
+from forwarding.tasks import is_changed
 from forwarding.verification import Verification
 
 
@@ -46,23 +47,38 @@ class Outcomes:
         """Settle a row whose job has failed; return whether what waits in Orthanc for the destination is to be called back."""
         job = get_job(self._loopback, row["job"])
         _, why = ending_of(job, reported=False)
-        if is_rejected(why) and self._is_another_under_way(row):
-            self._destinations.narrow(row["queue"])
-            self._work.take_back(row["id"])
+        if self._is_turned_away(row, why):
             return True
         left, has_advanced = self._settle_part(row, job, why)
         if left is None:
-            return False
-        if is_not_accepted(why):
-            self._settle_not_accepted(left, why)
             return False
         if has_advanced and is_duplicate(why):  # nothing is wrong there, and what comes behind it was not tried yet
             self._work.take_back(left["id"])
             self._destinations.health_of(row["queue"]).succeeded()
             return False
+        return self._fail_left(left, why, has_advanced=has_advanced)
+
+    def settle_left(self, row: Mapping[str, Any], why: str, *, has_advanced: bool) -> bool:
+        """Settle a row that holds what its destination has not acknowledged; return as `settle_failed`."""
+        if self._is_turned_away(row, why):
+            return True
+        return self._fail_left(row, why, has_advanced=has_advanced)
+
+    def _is_turned_away(self, row: Mapping[str, Any], why: str) -> bool:
+        """Return whether a node took nothing because it has another association; then it gets one at a time from now on."""
+        if is_rejected(why) and self._is_another_under_way(row):
+            self._destinations.narrow(row["queue"])
+            self._work.take_back(row["id"])
+            return True
+        return False
+
+    def _fail_left(self, row: Mapping[str, Any], why: str, *, has_advanced: bool) -> bool:
+        if is_not_accepted(why):
+            self._settle_not_accepted(row, why)
+            return False
         if has_advanced:  # whatever stopped it, each attempt leaves less: it need not wait ever longer
-            self._work.change(left["id"], attempts=1)
-        self.fail(left, why, has_advanced=has_advanced)
+            self._work.change(row["id"], attempts=1)
+        self.fail(row, why, has_advanced=has_advanced)
         return True
 
     def is_asked_for(self, row: Mapping[str, Any]) -> bool:
@@ -89,12 +105,15 @@ class Outcomes:
             self._rows.divide(row, *kinds.values())
             self._work.take_back(row["id"])
         else:
-            [(kind, same)] = kinds.items()
-            self._rows.fail_rarely(row, same, explain_not_accepted(row["queue"], *kind, why))
+            [((sop_class, syntax), same)] = kinds.items()
+            syntax = (data.get("Modify") or {}).get("Transcode") or syntax
+            self._rows.fail_rarely(row, same, explain_not_accepted(row["queue"], sop_class, syntax, why))
 
     def _is_another_under_way(self, row: Mapping[str, Any]) -> bool:
-        """Return whether another job to the same destination runs, or has just ended well: then the node is there, and busy."""
+        """Return whether something else is sent to the same destination, or has just been: then the node is there, and busy."""
         for other in self._work.find(Which(task=SEND, queue=row["queue"], states=("sending",))):
+            if other["id"] != row["id"] and is_changed(other):
+                return True
             if other["id"] != row["id"] and other["job"]:
                 job = get_job(self._loopback, other["job"])
                 if job and job["State"] in ("Running", "Success"):

@@ -43,18 +43,24 @@ class Rows:
         priority: int = 0,
         parents: Mapping[str, str] = types.MappingProxyType({}),
         alternates: Sequence[str] = (),
+        modify: Mapping[str, Any] | None = None,
     ) -> int:
         """Add a row for a destination, or join one that waits for the same; return its id.
 
         `None` means all instances that the resource holds when it is sent. `parents` are those that are known, by level,
-        `alternates` those of the rule, if it has some.
+        `alternates` those of the rule, if it has some, and `modify` what it changes: it is kept as it is now.
         """
         same = Which(task=SEND, resource=resource, queue=destination, states=("waiting",), data={"Level": level})
-        waiting = [row for row in self._work.find(same) if _may_join(row, priority, alternates)]
+        waiting = [row for row in self._work.find(same) if _may_join(row, priority, alternates, modify)]
         if not waiting:
             place = place_of(level, resource, parents)
-            data = {"Level": level, **place, "Instances": None if instances is None else sorted(instances)}
+            data: dict[str, Any] = {
+                "Level": level,
+                **place,
+                "Instances": None if instances is None else sorted(instances),
+            }
             data |= {"Alternates": [*alternates]} if alternates else {}
+            data |= {"Modify": modify} if modify else {}
             return self._ledger.add(destination, resource, data, priority)
         data = json.loads(waiting[-1]["data"])
         data.pop("Sent", None)  # not all of it was
@@ -133,17 +139,24 @@ class Rows:
 
     def fail_rarely(self, row: Mapping[str, Any], instances: Sequence[str], error: str) -> None:
         """Let a row wait for a day whose destination can't take any of its instances; what comes after it does not wait."""
+        with self._ledger.transaction():
+            self.set_aside(row, instances, error)
+            self._work.change(row["id"], next_attempt=time.time() + LONGEST_WAIT_SECONDS)
+
+    def set_aside(self, row: Mapping[str, Any], instances: Sequence[str], error: str) -> None:
+        """Let a row fail that holds what can't be sent of a resource: the rest of that does not wait for it."""
         data = json.loads(row["data"])
         whole = {"Of": data.get("Of", row["subject"]), "OfLevel": data.get("OfLevel", data["Level"])}
         alone = {**data, **whole, "Refused": True, "Level": "Instance", "Instances": [*instances]}
         with self._ledger.transaction():
             self._work.change(row["id"], subject=instances[0])
             self.fail({**row, "subject": instances[0], "data": json.dumps(alone)}, error)
-            self._work.change(row["id"], next_attempt=time.time() + LONGEST_WAIT_SECONDS)
 
 
-def _may_join(row: Mapping[str, Any], priority: int, alternates: Sequence[str]) -> bool:
-    """Return whether what is sent with this priority and these alternates may join a row; none joins one that was moved."""
+def _may_join(
+    row: Mapping[str, Any], priority: int, alternates: Sequence[str], modify: Mapping[str, Any] | None
+) -> bool:
+    """Return whether what is sent with these may join a row; nothing joins one that was moved."""
     data = json.loads(row["data"])
-    same = (row["priority"], data.get("Alternates", [])) == (priority, [*alternates])
-    return same and "MovedFrom" not in data
+    same_way = (row["priority"], data.get("Alternates", [])) == (priority, [*alternates])
+    return same_way and data.get("Modify") == modify and "MovedFrom" not in data

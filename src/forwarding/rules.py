@@ -9,6 +9,7 @@ from typing import Any
 from common.aets import ANY_CASE, AeTitles
 from common.settings import not_empty
 from common.wildcards import matches_any
+from forwarding.modify import Modify
 from forwarding.uids import SOP_CLASSES, TRANSFER_SYNTAXES, check_names, is_wanted
 
 # The tags that `/tools/find` answers at a level besides those of the levels above (Orthanc's main DICOM tags).
@@ -175,6 +176,15 @@ class ForwardingRule(Rule):
             "help": "As `Alternates` of the section, and instead of them, for what it matches.",
         },
     )
+    modify: Modify | None = dataclasses.field(
+        default=None,
+        metadata={"help": "What is changed in each image on its way (DICOM nodes and peers); null: nothing."},
+    )
+
+    @property
+    def changes(self) -> dict[str, Any] | None:
+        """Return what it changes on the way, as a row keeps it; None: nothing."""
+        return None if self.modify is None else self.modify.as_json()
 
 
 @dataclasses.dataclass(frozen=True)

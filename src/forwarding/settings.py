@@ -10,6 +10,7 @@ import orthanc
 from common.retry import Retry
 from common.routes import one_line
 from common.settings import durability_field, not_empty, reconcile_field, state_path_field, wrong_keys
+from forwarding.image_changes import wrong_with_modify
 from forwarding.rules import ForwardingRule, Window, check_alternates, wrong_with
 
 # Keys of a store call that the script sets itself.
@@ -135,12 +136,21 @@ def may_overwrite(configuration: Mapping[str, Any]) -> bool:
 
 
 def wrong_with_settings(
-    settings: ForwardingSettings, configuration: Mapping[str, Any], store_options: Sequence[str]
+    settings: ForwardingSettings,
+    configuration: Mapping[str, Any],
+    store_options: Sequence[str],
+    *,
+    can_modify: bool = True,
 ) -> str | None:
-    """Return what is wrong with the settings beyond their types, by its key; `store_options` are those that Orthanc knows."""
+    """Return what is wrong with the settings beyond their types, by its key; `store_options` are those that Orthanc knows.
+
+    `can_modify`: images can be changed on this way.
+    """
     extra = [tag for tags in configuration.get("ExtraMainDicomTags", {}).values() for tag in tags]
     for number, rule in enumerate(settings.rules or ()):
         if complaint := wrong_with(rule, extra):
+            return f"Rules[{number}].{complaint}"
+        if complaint := _wrong_with_changes(rule, settings, can_modify=can_modify):
             return f"Rules[{number}].{complaint}"
     if settings.delete_after_forward and configuration.get("OverwriteInstances", False) not in (False, "Never"):
         return (
@@ -166,6 +176,37 @@ def wrong_with_settings(
         if complaint := wrong_keys(path, options.options, store_options) or _ignored_options(path, options.options):
             return complaint
     return None
+
+
+def _wrong_with_changes(rule: ForwardingRule, settings: ForwardingSettings, *, can_modify: bool) -> str | None:
+    """Return what is wrong with what a rule changes on the way, by its key."""
+    if rule.modify is None:
+        return None
+    if not can_modify:
+        return "Modify: found an object, allowed: null (on the way to DICOMweb servers nothing can be changed)"
+    if settings.delete_after_forward:
+        return (
+            "Modify: found an object, allowed with DeleteAfterForward: null (what no destination has as it is here is not to be "
+            "deleted here)"
+        )
+    for name, options in settings.destination_options.items():
+        if options.options and may_get_changed(rule, name, settings):
+            return (
+                f"Modify: found an object, allowed: a rule for other destinations than {one_line(name)}, as Orthanc has no "
+                "Options for images that are sent alone (a node or peer can have a second name)"
+            )
+    return wrong_with_modify(rule.modify)
+
+
+def may_get_changed(rule: ForwardingRule, destination: str, settings: ForwardingSettings) -> bool:
+    """Return whether a destination may get something by a rule that changes it."""
+    listed = settings.destinations if rule.destinations is None else rule.destinations
+    if rule.modify is None:
+        return False
+    if rule.matcher or listed is None or destination in listed:
+        return True
+    alternates = settings.alternates | rule.alternates
+    return any(destination in alternates.get(name, ()) for name in listed)
 
 
 def store_options_help(options: Sequence[str]) -> str:

@@ -17,6 +17,11 @@ WHERE queue='/delete' AND json_type(data, '$.Destinations')='array';
 """
 
 
+def is_changed(row: Mapping[str, Any]) -> bool:
+    """Return whether the images of a row are changed on the way (`Modify` of its rule)."""
+    return "Modify" in json.loads(row["data"])
+
+
 def name_of(row: Mapping[str, Any]) -> str:
     """Return a row's level and resource, for the log."""
     data = json.loads(row["data"])

@@ -44,5 +44,8 @@ class Transport:
     """Of Orthanc's call that submits a job: `/{route}/{name}/{verb}`."""
     largest_request: int | None = None
     """Bytes of instances in one job, unless one alone has more; None: any number."""
+    deliver: Callable[[Loopback, str, bytes], Any] | None = None
+    """Send one image, given as its file, to a destination: what is changed on the way. Raise LoopbackError, OSError or ValueError
+    unless it has it. None: nothing can be changed on the way."""
     missing: Callable[[Loopback], str | None] | None = None
     """Return why nothing can be sent in this way from here at all, or None."""

@@ -16,6 +16,7 @@ from forwarding.context import Context
 from forwarding.destinations import Destinations
 from forwarding.rows import Rows
 from forwarding.settings import may_overwrite
+from forwarding.tasks import is_changed
 from forwarding.transports import Has
 
 ROWS_PER_QUESTION = 100
@@ -162,6 +163,8 @@ class Verification:
         ----------
         failed : why its job has failed, if it has: some of it may have arrived all the same.
         """
+        if is_changed(row):  # it may have another identifier there; who took it has said of each image that it has it
+            return False
         options = self._settings.destination_options.get(row["queue"])
         is_wanted = self._asks_after_failure if failed else options and options.is_verified
         if self._verifier is None or not is_wanted:
