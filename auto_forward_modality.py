@@ -56,6 +56,8 @@ import socket
 import sqlite3
 import ssl
 import stat
+import string
+import struct
 import sys
 import threading
 import time
@@ -64,6 +66,7 @@ import types
 import typing
 import urllib.parse
 import weakref
+import zlib
 from collections import OrderedDict, deque
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -880,6 +883,10 @@ class Loopback:
             )
         return response.headers, content
 
+    def wait_longer(self, seconds: float) -> None:
+        """Let this thread wait so long for each answer, from its next connection on."""
+        self._local.timeout = seconds
+
     def close(self) -> None:
         """Close the connection of this thread."""
         if connection := getattr(self._local, "connection", None):
@@ -897,10 +904,10 @@ class Loopback:
         return connection
 
     def _connect(self) -> http.client.HTTPConnection:
-        context = self.tls()
+        context, timeout = self.tls(), getattr(self._local, "timeout", TIMEOUT)
         if context is None:
-            return http.client.HTTPConnection(self.host, self.port, timeout=TIMEOUT)
-        return http.client.HTTPSConnection(self.host, self.port, timeout=TIMEOUT, context=context)
+            return http.client.HTTPConnection(self.host, self.port, timeout=timeout)
+        return http.client.HTTPSConnection(self.host, self.port, timeout=timeout, context=context)
 
     def tls(self) -> ssl.SSLContext | None:
         """Return what to trust here, and to show; None: plain HTTP. Raises `LoopbackError`: the certificate can't be read."""
@@ -3579,6 +3586,57 @@ def is_wanted(uid: str, wanted: Sequence[str], keywords: Mapping[str, str]) -> b
     return (not uids or uid in uids) and uid not in unwanted
 
 
+# ---- src/forwarding/modify.py: The key `Modify` of a rule: what is changed in an image on its way to a destination.
+
+
+# Those that lose nothing: of an image that is compressed with loss, Orthanc makes another one, with a new UID each time. JPEG-LS
+# is not among them: of images that don't shrink, Orthanc 1.10.1 and 1.12.7 make damaged ones, or end with signal 11 (measured).
+LOSSLESS = (
+    *("ImplicitVRLittleEndian", "ExplicitVRLittleEndian", "DeflatedExplicitVRLittleEndian"),
+    *("JPEGLossless", "JPEGLosslessSV1"),
+)
+
+
+def uid_of_syntax(text: str) -> str:
+    """Return the UID of a transfer syntax by its keyword, or itself."""
+    return TRANSFER_SYNTAXES.get(text, text)
+
+
+def check_transcode(text: str) -> str | None:
+    """Refuse a transfer syntax that loses something, or that is none (a `check`)."""
+    known = {uid_of_syntax(keyword) for keyword in LOSSLESS}
+    return None if uid_of_syntax(text) in known else f"{', '.join(LOSSLESS)}, or their UIDs"
+
+
+@dataclasses.dataclass(frozen=True)
+class Modify:
+    """What is changed in each image on its way; the archive keeps it as it is."""
+
+    replace: dict[str, Any] = dataclasses.field(
+        default_factory=dict,
+        metadata={"help": 'New values of tags, as `{"PatientID": "SITE-{PatientID}"}`; in braces: what the image has.'},
+    )
+    remove: tuple[str, ...] = dataclasses.field(
+        default=(), metadata={"check": not_empty, "help": "Tags that are taken out, by DICOM's keyword or `gggg,eeee`."}
+    )
+    transcode: str | None = dataclasses.field(
+        default=None,
+        metadata={
+            "check": check_transcode,
+            "allowed": ", ".join(f"`{keyword}`" for keyword in LOSSLESS) + ", or their UIDs",
+            "help": "The transfer syntax in which it is sent, one that loses nothing; null: the one it has.",
+        },
+    )
+
+    def as_json(self) -> dict[str, Any]:
+        """Return it as a row keeps it."""
+        return {
+            "Replace": self.replace,
+            "Remove": [*self.remove],
+            "Transcode": self.transcode and uid_of_syntax(self.transcode),
+        }
+
+
 # ---- src/forwarding/rules.py: Which destinations get a resource, and when a destination may be sent to: decisions, without Orthanc.
 
 
@@ -3746,6 +3804,15 @@ class ForwardingRule(Rule):
             "help": "As `Alternates` of the section, and instead of them, for what it matches.",
         },
     )
+    modify: Modify | None = dataclasses.field(
+        default=None,
+        metadata={"help": "What is changed in each image on its way (DICOM nodes and peers); null: nothing."},
+    )
+
+    @property
+    def changes(self) -> dict[str, Any] | None:
+        """Return what it changes on the way, as a row keeps it; None: nothing."""
+        return None if self.modify is None else self.modify.as_json()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -3843,6 +3910,342 @@ def has_kind(rule: Rule, origin: Mapping[str, str]) -> bool:
     return is_wanted(origin.get("SopClassUid", ""), rule.sop_classes, SOP_CLASSES) and is_wanted(
         origin.get("TransferSyntax", ""), rule.transfer_syntaxes, TRANSFER_SYNTAXES
     )
+
+
+# ---- src/forwarding/dicom_header.py: What a DICOM file says at its top level, and whether it is whole: read to its end, without any package.
+
+
+IMPLICIT, DEFLATED, BIG_ENDIAN = "1.2.840.10008.1.2", "1.2.840.10008.1.2.1.99", "1.2.840.10008.1.2.2"
+META_LENGTH, META_SYNTAX = 0x00020000, 0x00020010
+SPECIFIC_CHARACTER_SET = 0x00080005
+LONG_VRS = frozenset(
+    {b"OB", b"OD", b"OF", b"OL", b"OV", b"OW", b"SQ", b"SV", b"UC", b"UN", b"UR", b"UT", b"UV"}
+)  # PS3.5 7.1.2
+UNDEFINED = 0xFFFFFFFF
+ITEM, ITEM_END, SEQUENCE_END = 0xFFFEE000, 0xFFFEE00D, 0xFFFEE0DD
+DEEPEST = 30  # sequences in sequences
+# Defined terms of SpecificCharacterSet (PS3.3 C.12.1.1.2) that need no escapes, and Python's names of them.
+ENCODINGS = {
+    **{"": "ascii", "ISO_IR 6": "ascii", "ISO_IR 192": "utf_8", "GB18030": "gb18030", "GBK": "gbk"},
+    **{"ISO_IR 100": "latin_1", "ISO_IR 101": "iso8859_2", "ISO_IR 109": "iso8859_3", "ISO_IR 110": "iso8859_4"},
+    **{"ISO_IR 144": "iso8859_5", "ISO_IR 127": "iso8859_6", "ISO_IR 126": "iso8859_7", "ISO_IR 138": "iso8859_8"},
+    **{"ISO_IR 148": "iso8859_9", "ISO_IR 203": "iso8859_15", "ISO_IR 166": "iso8859_11"},
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Header:
+    """The transfer syntax of a file, and the bytes of those of its elements that were asked for, by tag."""
+
+    syntax: str
+    values: dict[int, bytes]
+
+    def text(self, tag: int) -> str | None:
+        """Return a value as text, without its padding; None: it is not there. Raises ValueError: it can't be decoded here."""
+        if (value := self.values.get(tag)) is None:
+            return None
+        if value.isascii():
+            return value.decode("ascii").strip(" \0")
+        charset = self.values.get(SPECIFIC_CHARACTER_SET, b"").decode("ascii", "replace").strip(" \0")
+        return value.decode(ENCODINGS.get(charset, "ascii")).strip(" \0")
+
+
+@dataclasses.dataclass(frozen=True)
+class _Encoding:
+    order: str  # of the bytes, as `struct` names it
+    is_implicit: bool
+
+    def head(self, data: bytes, position: int) -> tuple[int, int, int, bool]:
+        """Return tag, start and length of the value of an element, and whether what is in it has implicit VRs."""
+        group, element = struct.unpack_from(f"{self.order}HH", data, position)
+        tag, position = group << 16 | element, position + 4
+        if self.is_implicit or group == 0xFFFE:
+            (length,) = struct.unpack_from(f"{self.order}I", data, position)
+            return tag, position + 4, length, self.is_implicit
+        vr = data[position : position + 2]
+        if vr in LONG_VRS:
+            (length,) = struct.unpack_from(f"{self.order}I", data, position + 4)
+            return tag, position + 8, length, vr == b"UN"
+        (length,) = struct.unpack_from(f"{self.order}H", data, position + 2)
+        return tag, position + 4, length, False
+
+
+def read_header(data: bytes, wanted: Collection[int]) -> Header:
+    """Return what a Part 10 file says (PS3.10 7.1), with the elements of its top level that are wanted.
+
+    Raises
+    ------
+    ValueError : it is no such file, or it is cut.
+    """
+    if data[128:132] != b"DICM":
+        raise ValueError("it is no DICOM file")
+    try:
+        return _read(data, wanted)
+    except (struct.error, zlib.error):
+        raise ValueError("it is cut, or no DICOM") from None
+
+
+def _read(data: bytes, wanted: Collection[int]) -> Header:
+    explicit = _Encoding("<", is_implicit=False)
+    tag, start, length, _ = explicit.head(data, 132)
+    if tag != META_LENGTH or length != 4:
+        raise ValueError("it has no file meta information")
+    begin = start + length + struct.unpack_from("<I", data, start)[0]
+    meta = dict[int, bytes]()
+    for each, first, last in _elements(data[:begin], 132, explicit):
+        meta[each] = data[first:last]
+    syntax = meta.get(META_SYNTAX, b"").decode("ascii", "replace").strip(" \0")
+    if not syntax:
+        raise ValueError("it does not say in which transfer syntax it is")
+    encoding = _Encoding(">" if syntax == BIG_ENDIAN else "<", is_implicit=syntax == IMPLICIT)
+    if syntax == DEFLATED:
+        inflater = zlib.decompressobj(-zlib.MAX_WBITS)
+        data, begin = inflater.decompress(data[begin:]), 0
+        if not inflater.eof:
+            raise ValueError("it is cut")
+    values = {
+        each: data[first:last]
+        for each, first, last in _elements(data, begin, encoding)
+        if each in wanted or each == SPECIFIC_CHARACTER_SET
+    }
+    return Header(syntax, values)
+
+
+def _elements(data: bytes, position: int, encoding: _Encoding) -> Iterator[tuple[int, int, int]]:
+    """Yield tag, start and end of each element, up to the end of the data. Raises ValueError, struct.error: they are cut."""
+    while position < len(data):
+        tag, start, length, is_implicit = encoding.head(data, position)
+        position = start + length if length != UNDEFINED else _end_of_sequence(data, start, encoding, is_implicit)
+        if position > len(data):
+            raise ValueError("it is cut")
+        yield tag, start, position
+
+
+def _end_of_sequence(data: bytes, position: int, outer: _Encoding, is_implicit: bool, depth: int = 0) -> int:
+    """Return where a sequence of undefined length, or of fragments, ends, its delimiter included (PS3.5 7.5, A.4)."""
+    if depth > DEEPEST:
+        raise ValueError("its sequences are nested too deep")
+    encoding = _Encoding("<" if is_implicit else outer.order, is_implicit)
+    while True:
+        tag, position, length, _ = encoding.head(data, position)
+        if tag == SEQUENCE_END:
+            return position
+        if tag != ITEM:
+            raise ValueError("one of its sequences holds what is no item")
+        position = position + length if length != UNDEFINED else _end_of_item(data, position, encoding, depth)
+        if position > len(data):
+            raise ValueError("it is cut")
+
+
+def _end_of_item(data: bytes, position: int, encoding: _Encoding, depth: int) -> int:
+    """Return where an item of undefined length ends, its delimiter included."""
+    while True:
+        tag, position, length, is_implicit = encoding.head(data, position)
+        if tag == ITEM_END:
+            return position
+        if length != UNDEFINED:
+            position += length
+        else:
+            position = _end_of_sequence(data, position, encoding, is_implicit, depth + 1)
+
+
+# ---- src/forwarding/image_changes.py: Changes on the way (`Modify` of a rule), applied: what is replaced and removed in an image, and in which syntax it is sent.
+
+
+# Numbers of the SDK (OrthancPluginValueRepresentation). Only text can be replaced.
+TEXT_VRS = {
+    **{1: "AE", 2: "AS", 4: "CS", 5: "DA", 6: "DS", 7: "DT", 10: "IS", 11: "LO", 12: "LT", 16: "PN", 17: "SH"},
+    **{21: "ST", 22: "TM", 27: "UT"},
+}
+UI = 23
+MOST_CHARACTERS = {"AE": 16, "CS": 16, "LO": 64, "PN": 64, "SH": 16}  # of one value (PS3.5 6.2)
+PATIENT_ID_TAG = 0x00100020
+KEPT_UIDS = {"SOPInstanceUID": 0x00080018, "StudyInstanceUID": 0x0020000D, "SeriesInstanceUID": 0x0020000E}
+SOP_CLASS_UID = 0x00080016
+
+
+class UnchangedError(ValueError):
+    """An image can't be changed as a rule says. It is not sent."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Tag:
+    """A tag as a person names it, its number, and its VR as the SDK numbers it."""
+
+    name: str
+    number: int
+    vr: int
+
+    @property
+    def text(self) -> str:
+        """Return its number as Orthanc writes it: `0010,0020`."""
+        return f"{self.number >> 16:04x},{self.number & 0xFFFF:04x}"
+
+    @property
+    def is_fixed(self) -> bool:
+        """Return whether it may not be changed: what the image is called, how it is written, and what only its vendor knows."""
+        group = self.number >> 16
+        fixed = {*KEPT_UIDS.values(), SOP_CLASS_UID, SPECIFIC_CHARACTER_SET}
+        return self.number in fixed or group % 2 == 1 or group <= 0x0002
+
+
+def find_tag(name: str) -> Tag | None:
+    """Return a tag by DICOM's keyword or its number; None: Orthanc does not know it."""
+    try:
+        found: Mapping[str, int] = orthanc.LookupDictionary(name)
+    except Exception:  # noqa: BLE001 - TypeError or OrthancException, by the version of the plugin
+        return None
+    return Tag(name, found["Group"] << 16 | found["Element"], found.get("ValueRepresentation", 0))
+
+
+def parts_of(template: str) -> Iterator[tuple[str, Tag | None]]:
+    """Yield the texts of a template, each with the tag whose value comes after it. Raises ValueError: it is none."""
+    for text, name, form, conversion in string.Formatter().parse(template):
+        if name is None:
+            yield text, None
+            continue
+        tag = find_tag(name)
+        if tag is None or form or conversion or tag.vr not in (*TEXT_VRS, UI):
+            raise ValueError("in braces the keyword or number of a tag that holds text")
+        yield text, tag
+
+
+def wrong_with_modify(modify: Modify) -> str | None:
+    """Return what is wrong with a rule's `Modify` beyond its types, by its key; None if all is well."""
+    if not (modify.replace or modify.remove or modify.transcode):
+        return "Modify: found nothing in it, allowed: at least one of Replace, Remove, Transcode"
+    seen = set[int]()
+    for key, names in (("Replace", [*modify.replace]), ("Remove", modify.remove)):
+        for name in names:
+            tag = find_tag(name)
+            if tag is None:
+                allowed = "public tags that Orthanc knows, by DICOM's keyword or gggg,eeee"
+                return f"Modify.{key}: found {json.dumps(name)}, allowed: {allowed}"
+            if tag.is_fixed or (key == "Remove" and tag.number == PATIENT_ID_TAG):
+                allowed = "public tags that neither identify an image nor say how it is written"
+                return f"Modify.{key}: found {name}, allowed: {allowed}"
+            if tag.number in seen:
+                return (
+                    f"Modify.{key}: found {name}, which is there twice, allowed: each tag once, in Replace or in Remove"
+                )
+            seen.add(tag.number)
+            if key == "Replace" and (complaint := _wrong_with_replacement(tag, modify.replace[name])):
+                return f"Modify.Replace.{name}: found {json.dumps(modify.replace[name])}, allowed: {complaint}"
+    return None
+
+
+def _wrong_with_replacement(tag: Tag, value: Any) -> str | None:
+    """Return what is allowed for a tag, or None if this is."""
+    if tag.vr not in TEXT_VRS:
+        return "nothing, this tag holds no text"
+    if not isinstance(value, str) or not value.strip():
+        return "a text that is not empty (is the environment variable set?); Remove takes a tag out"
+    if not value.isprintable() or value.startswith("data:"):
+        return "a text of one line"
+    try:
+        parts = [*parts_of(value)]
+    except ValueError as error:
+        return (
+            f"a text, {error}"
+            if "in braces" in str(error)
+            else "a text; a brace that means itself is doubled: {{ or }}"
+        )
+    return _too_long(tag, "".join(text for text, _ in parts))
+
+
+def _too_long(tag: Tag, value: str) -> str | None:
+    most = MOST_CHARACTERS.get(TEXT_VRS[tag.vr])
+    parts = value.split("=" if TEXT_VRS[tag.vr] == "PN" else "\\")
+    return f"at most {most} characters, as DICOM has it" if most and any(len(part) > most for part in parts) else None
+
+
+@dataclasses.dataclass(frozen=True)
+class Changes:
+    """What a row keeps of its rule's `Modify`, ready to be applied."""
+
+    replace: tuple[tuple[Tag, tuple[tuple[str, Tag | None], ...]], ...]
+    remove: tuple[Tag, ...]
+    transcode: str | None
+
+    @classmethod
+    def of(cls, kept: Mapping[str, Any]) -> "Changes":
+        """Return them by what a row keeps. Raises UnchangedError: Orthanc does not know a tag any more."""
+
+        def tag_of(name: str) -> Tag:
+            if (tag := find_tag(name)) is None:
+                raise UnchangedError(f"Orthanc does not know the tag {name} of Modify")
+            return tag
+
+        try:
+            replace = tuple((tag_of(name), tuple(parts_of(value))) for name, value in kept["Replace"].items())
+        except ValueError as error:
+            raise UnchangedError(str(error)) from error
+        return cls(replace, tuple(map(tag_of, kept["Remove"])), kept["Transcode"])
+
+    def values(self, tags: Mapping[str, Any]) -> dict[Tag, str]:
+        """Return the new values for an image, whose own are given by number. Raises UnchangedError."""
+        found = {}
+        for tag, parts in self.replace:
+            value = ""
+            for text, source in parts:
+                value += text
+                if source:
+                    value += self._value_of(tags, source, tag)
+            if complaint := _too_long(tag, value):
+                raise UnchangedError(f"{tag.name} would become too long: {complaint}")
+            found[tag] = value
+        return found
+
+    def _value_of(self, tags: Mapping[str, Any], source: Tag, tag: Tag) -> str:
+        value = tags.get(source.text)
+        if not isinstance(value, str) or not value.strip(" \0"):
+            raise UnchangedError(f"the image has no {source.name}, of which {tag.name} is to be made")
+        return value.strip(" \0")
+
+    def apply(self, loopback: Loopback, instance: str) -> bytes:
+        """Return the changed file of an instance.
+
+        Raises
+        ------
+        UnchangedError : it can't be changed, or is not what was asked for.
+        LoopbackError : Orthanc refuses it, or does not answer.
+        """
+        tags = loopback.get(f"/instances/{instance}/tags?short")
+        values = self.values(tags)
+        body = {
+            "Replace": {tag.text: value for tag, value in values.items()},
+            "Remove": [tag.text for tag in self.remove],
+            "Keep": [*KEPT_UIDS],
+            "Force": True,  # Orthanc asks for it where UIDs are kept
+            **({"Transcode": self.transcode} if self.transcode else {}),
+        }
+        _, content = loopback.request_raw("POST", f"/instances/{instance}/modify", body)
+        self._check(content, tags, values)
+        return content
+
+    def _check(self, content: bytes, tags: Mapping[str, Any], values: Mapping[Tag, str]) -> None:
+        """Raise UnchangedError unless a file is what was asked for."""
+        wanted = {*KEPT_UIDS.values(), *(tag.number for tag in (*values, *self.remove))}
+        try:
+            header = read_header(content, wanted)
+            for name, number in KEPT_UIDS.items():
+                if header.text(number) != str(tags.get(Tag(name, number, UI).text)).strip(" \0"):
+                    raise UnchangedError(f"Orthanc has changed its {name}")
+            for tag, value in values.items():
+                if header.text(tag.number) != value.strip(" \0"):
+                    raise UnchangedError(f"Orthanc has not made its {tag.name} what was asked for")
+        except UnicodeDecodeError:
+            raise UnchangedError(
+                "its character set can't be read here, so what Orthanc made of it can't be checked"
+            ) from None
+        except UnchangedError:
+            raise
+        except ValueError as error:
+            raise UnchangedError(f"what Orthanc made of it can't be read: {error}") from None
+        if left := [tag.name for tag in self.remove if tag.number in header.values]:
+            raise UnchangedError(f"Orthanc has not removed its {left[0]}")
+        if self.transcode and header.syntax != self.transcode:
+            raise UnchangedError(f"Orthanc has made {header.syntax} of it instead of {self.transcode}")
 
 
 # ---- src/forwarding/settings.py: The settings of the forwarders, and what can be wrong with them beyond their types.
@@ -3971,12 +4374,21 @@ def may_overwrite(configuration: Mapping[str, Any]) -> bool:
 
 
 def wrong_with_settings(
-    settings: ForwardingSettings, configuration: Mapping[str, Any], store_options: Sequence[str]
+    settings: ForwardingSettings,
+    configuration: Mapping[str, Any],
+    store_options: Sequence[str],
+    *,
+    can_modify: bool = True,
 ) -> str | None:
-    """Return what is wrong with the settings beyond their types, by its key; `store_options` are those that Orthanc knows."""
+    """Return what is wrong with the settings beyond their types, by its key; `store_options` are those that Orthanc knows.
+
+    `can_modify`: images can be changed on this way.
+    """
     extra = [tag for tags in configuration.get("ExtraMainDicomTags", {}).values() for tag in tags]
     for number, rule in enumerate(settings.rules or ()):
         if complaint := wrong_with(rule, extra):
+            return f"Rules[{number}].{complaint}"
+        if complaint := _wrong_with_changes(rule, settings, can_modify=can_modify):
             return f"Rules[{number}].{complaint}"
     if settings.delete_after_forward and configuration.get("OverwriteInstances", False) not in (False, "Never"):
         return (
@@ -4002,6 +4414,37 @@ def wrong_with_settings(
         if complaint := wrong_keys(path, options.options, store_options) or _ignored_options(path, options.options):
             return complaint
     return None
+
+
+def _wrong_with_changes(rule: ForwardingRule, settings: ForwardingSettings, *, can_modify: bool) -> str | None:
+    """Return what is wrong with what a rule changes on the way, by its key."""
+    if rule.modify is None:
+        return None
+    if not can_modify:
+        return "Modify: found an object, allowed: null (on the way to DICOMweb servers nothing can be changed)"
+    if settings.delete_after_forward:
+        return (
+            "Modify: found an object, allowed with DeleteAfterForward: null (what no destination has as it is here is not to be "
+            "deleted here)"
+        )
+    for name, options in settings.destination_options.items():
+        if options.options and may_get_changed(rule, name, settings):
+            return (
+                f"Modify: found an object, allowed: a rule for other destinations than {one_line(name)}, as Orthanc has no "
+                "Options for images that are sent alone (a node or peer can have a second name)"
+            )
+    return wrong_with_modify(rule.modify)
+
+
+def may_get_changed(rule: ForwardingRule, destination: str, settings: ForwardingSettings) -> bool:
+    """Return whether a destination may get something by a rule that changes it."""
+    listed = settings.destinations if rule.destinations is None else rule.destinations
+    if rule.modify is None:
+        return False
+    if rule.matcher or listed is None or destination in listed:
+        return True
+    alternates = settings.alternates | rule.alternates
+    return any(destination in alternates.get(name, ()) for name in listed)
 
 
 def store_options_help(options: Sequence[str]) -> str:
@@ -4064,6 +4507,9 @@ class Transport:
     """Of Orthanc's call that submits a job: `/{route}/{name}/{verb}`."""
     largest_request: int | None = None
     """Bytes of instances in one job, unless one alone has more; None: any number."""
+    deliver: Callable[[Loopback, str, bytes], Any] | None = None
+    """Send one image, given as its file, to a destination: what is changed on the way. Raise LoopbackError, OSError or ValueError
+    unless it has it. None: nothing can be changed on the way."""
     missing: Callable[[Loopback], str | None] | None = None
     """Return why nothing can be sent in this way from here at all, or None."""
 
@@ -4109,6 +4555,11 @@ UPDATE work SET task='{ROUTE}' WHERE queue='' AND json_type(data, '$.Instances')
 UPDATE work SET task='{DELETE}', queue='{NO_DESTINATION}'
 WHERE queue='/delete' AND json_type(data, '$.Destinations')='array';
 """
+
+
+def is_changed(row: Mapping[str, Any]) -> bool:
+    """Return whether the images of a row are changed on the way (`Modify` of its rule)."""
+    return "Modify" in json.loads(row["data"])
 
 
 def name_of(row: Mapping[str, Any]) -> str:
@@ -4901,18 +5352,24 @@ class Rows:
         priority: int = 0,
         parents: Mapping[str, str] = types.MappingProxyType({}),
         alternates: Sequence[str] = (),
+        modify: Mapping[str, Any] | None = None,
     ) -> int:
         """Add a row for a destination, or join one that waits for the same; return its id.
 
         `None` means all instances that the resource holds when it is sent. `parents` are those that are known, by level,
-        `alternates` those of the rule, if it has some.
+        `alternates` those of the rule, if it has some, and `modify` what it changes: it is kept as it is now.
         """
         same = Which(task=SEND, resource=resource, queue=destination, states=("waiting",), data={"Level": level})
-        waiting = [row for row in self._work.find(same) if _may_join(row, priority, alternates)]
+        waiting = [row for row in self._work.find(same) if _may_join(row, priority, alternates, modify)]
         if not waiting:
             place = place_of(level, resource, parents)
-            data = {"Level": level, **place, "Instances": None if instances is None else sorted(instances)}
+            data: dict[str, Any] = {
+                "Level": level,
+                **place,
+                "Instances": None if instances is None else sorted(instances),
+            }
             data |= {"Alternates": [*alternates]} if alternates else {}
+            data |= {"Modify": modify} if modify else {}
             return self._ledger.add(destination, resource, data, priority)
         data = json.loads(waiting[-1]["data"])
         data.pop("Sent", None)  # not all of it was
@@ -4991,20 +5448,27 @@ class Rows:
 
     def fail_rarely(self, row: Mapping[str, Any], instances: Sequence[str], error: str) -> None:
         """Let a row wait for a day whose destination can't take any of its instances; what comes after it does not wait."""
+        with self._ledger.transaction():
+            self.set_aside(row, instances, error)
+            self._work.change(row["id"], next_attempt=time.time() + LONGEST_WAIT_SECONDS)
+
+    def set_aside(self, row: Mapping[str, Any], instances: Sequence[str], error: str) -> None:
+        """Let a row fail that holds what can't be sent of a resource: the rest of that does not wait for it."""
         data = json.loads(row["data"])
         whole = {"Of": data.get("Of", row["subject"]), "OfLevel": data.get("OfLevel", data["Level"])}
         alone = {**data, **whole, "Refused": True, "Level": "Instance", "Instances": [*instances]}
         with self._ledger.transaction():
             self._work.change(row["id"], subject=instances[0])
             self.fail({**row, "subject": instances[0], "data": json.dumps(alone)}, error)
-            self._work.change(row["id"], next_attempt=time.time() + LONGEST_WAIT_SECONDS)
 
 
-def _may_join(row: Mapping[str, Any], priority: int, alternates: Sequence[str]) -> bool:
-    """Return whether what is sent with this priority and these alternates may join a row; none joins one that was moved."""
+def _may_join(
+    row: Mapping[str, Any], priority: int, alternates: Sequence[str], modify: Mapping[str, Any] | None
+) -> bool:
+    """Return whether what is sent with these may join a row; nothing joins one that was moved."""
     data = json.loads(row["data"])
-    same = (row["priority"], data.get("Alternates", [])) == (priority, [*alternates])
-    return same and "MovedFrom" not in data
+    same_way = (row["priority"], data.get("Alternates", [])) == (priority, [*alternates])
+    return same_way and data.get("Modify") == modify and "MovedFrom" not in data
 
 
 # ---- src/forwarding/alternates.py: Another way when a destination is down: what waits for it goes to the first of its alternates that answers.
@@ -5774,7 +6238,7 @@ class Assignment:
             batch = self.batch_of(data, row["subject"])
             verdicts = self.verdicts(batch)
             shares = self._shares(batch, verdicts)
-            earlier, passed_over = self._earlier(batch, verdicts) if data["Last"] else ({}, None)
+            earlier, passed_over = self._earlier(batch, verdicts) if data["Last"] else ([], None)
         except LoopbackError as error:
             if error.status != 404:
                 raise
@@ -5813,23 +6277,23 @@ class Assignment:
     def _add_rows(
         self,
         batch: Batch,
-        shares: Iterable[Share],
+        shares: Collection[Share],
         about: Mapping[str, Sequence[Any]],
-        earlier: Mapping[str, set[str]],
+        earlier: Collection[Share],
         parents: Mapping[str, str],
     ) -> set[str]:
         """Add the rows of what is sent; return the destinations that get some of it, or were given it already."""
-        sent_to: set[str] = set()
-        for name, rule, instances, _ in shares:
-            new = {one for one in instances if self._sent.add(name, one, about[one][0], about[one][2])}
-            if name not in sent_to:
-                new |= earlier.get(name, set())
-            if new:
-                alternates = rule.alternates.get(name, ())
-                self._rows.add(batch.level, batch.resource, name, sorted(new), rule.priority, parents, alternates)
-            if new or instances:
-                sent_to.add(name)
-        return sent_to
+        add = self._sent.add
+        new = [
+            share._replace(instances={one for one in share.instances if add(share.destination, one, *about[one][::2])})
+            for share in shares
+        ]
+        # What came earlier goes by its own rule, which may change it or not; it joins what goes by the same.
+        for name, rule, instances, _ in (*new, *earlier):
+            if instances:
+                more = (rule.priority, parents, rule.alternates.get(name, ()), rule.changes)
+                self._rows.add(batch.level, batch.resource, name, sorted(instances), *more)
+        return {share.destination for share in (*shares, *earlier) if share.instances}
 
     def _count_own(self, shares: Iterable[Share]) -> None:
         own: dict[str, set[str]] = {}
@@ -5879,28 +6343,27 @@ class Assignment:
             return instances
         return {one for one in instances if not {"ModifiedFrom", "AnonymizedFrom"} & origins.get(one, {}).keys()}
 
-    def _earlier(self, batch: Batch, verdicts: list[Verdict]) -> tuple[dict[str, set[str]], set[str] | None]:
+    def _earlier(self, batch: Batch, verdicts: list[Verdict]) -> tuple[list[Share], set[str] | None]:
         """Return what came before a batch for destinations that are chosen now and were passed over then; and who is now.
 
         None: nobody can be, as the rules of this level always say the same of a resource.
         """
         if batch.level not in self._changing_levels:
-            return {}, None
+            return [], None
         before, left_out = self._passed_over.of(batch.resource), self._left_out(batch, verdicts)
         again = before.intersection(name for verdict in verdicts for name in verdict.destinations)
         here = set(instances_of(self._loopback, batch.level, batch.resource)) if again else set[str]()
         old = here and here - self._to_come(batch, here)
         if not old:
-            return {}, before | left_out
+            return [], before | left_out
         data = {"Level": batch.level, "UID": batch.uid, "Origins": [], "Instances": {one: [0, -1, ""] for one in here}}
         whole = self.batch_of(data, batch.resource)
         verdicts, family = self.verdicts(whole), family_of(self._loopback, batch.resource)
-        found: dict[str, set[str]] = {name: set() for name in again}
-        for verdict in verdicts:
-            for name in again.intersection(verdict.destinations):
-                own = self.own_of(name, verdict.instances or (), whole.origins)
-                found[name] |= old & self.may_go(verdict, own, whole.origins)
-        found = {name: some - self._sent.given(name, family, some) for name, some in found.items()}
+        found = []
+        for share in self._shares(whole, verdicts):
+            if share.destination in again and (some := old & share.instances):
+                left = some - self._sent.given(share.destination, family, some)
+                found.append(share._replace(instances=left))
         return found, (before | left_out) - again | (self._left_out(whole, verdicts) & again)
 
     def _to_come(self, batch: Batch, instances: Iterable[str]) -> set[str]:
@@ -5980,6 +6443,76 @@ class Bisection:
                 # Its own subject: the rest of the study does not wait for it.
                 alone = {**data, "Refused": True, "Of": row["subject"], "OfLevel": data["Level"], "Level": "Instance"}
                 self._work.change(row["id"], data={**alone, "Instances": instances}, subject=instances[0])
+
+
+# ---- src/forwarding/failures.py: What a failed job of Orthanc says of what it has sent, and of why it failed.
+
+
+# "Duplicate SOP Instance" (PS3.7 C.5.7). 1.12.7 and later count it as success themselves.
+DUPLICATE = "DIMSE status 0x0111"
+REJECTED = "Association Rejected"
+NOT_SUPPORTED = "DIMSE status 0x0122"  # "SOP class not supported" (PS3.7 C.5.6)
+NOT_NEGOTIATED = (
+    "No valid presentation context was negotiated"  # for an image that is sent alone, in its own syntax only
+)
+# What Orthanc says where a node accepts no presentation context for an image: 1.10.1 says "to one of [ ]" of a SOP class, too.
+NOT_ACCEPTED = re.compile(
+    rf"Cannot transcode .*to one of \[(.*?)\]|has not accepted any TransferSyntax|{NOT_SUPPORTED}|{NOT_NEGOTIATED}"
+)
+TOLD_EXACTLY = 100  # instances of a job up to which its progress, in whole per cent, says which one failed
+
+
+def was_out_of_reach(why: str) -> bool:
+    """Return whether a job failed before anything was sent: then the destination has nothing against the content.
+
+    DCMTK says "Peer aborted Association (or never connected)" of a peer that breaks off in the middle, too. Of a password that
+    is wrong Orthanc says "Bad credentials".
+    """
+    return any(word in why.lower().replace("(or never connected)", "") for word in ("connect", "bad credentials"))
+
+
+def is_duplicate(why: str) -> bool:
+    """Return whether a node refused an instance because it has it already."""
+    return DUPLICATE in why
+
+
+def is_rejected(why: str) -> bool:
+    """Return whether a node rejected the association of a job (A-ASSOCIATE-RJ; Orthanc does not say for which reason)."""
+    return REJECTED in why
+
+
+def is_not_accepted(why: str) -> bool:
+    """Return whether a node can't take an image: it accepts neither its SOP class nor a transfer syntax that Orthanc can make."""
+    return NOT_ACCEPTED.search(why) is not None
+
+
+def explain_not_accepted(name: str, sop_class: str, syntax: str, why: str) -> str:
+    """Return what a node can't take, in DICOM's words, from what was asked for and what Orthanc says."""
+    asked = f"{shown_uid(sop_class)} in {shown_uid(syntax) or 'an unknown transfer syntax'}"
+    if NOT_SUPPORTED in why:
+        return f"{name} does not support the SOP class of {asked} (0x0122)"
+    if NOT_NEGOTIATED in why:
+        return (
+            f"{name} accepts no presentation context for {asked}; an image that is changed on the way is sent in this transfer "
+            "syntax only (Transcode of the rule's Modify chooses another)"
+        )
+    found = NOT_ACCEPTED.search(why)
+    if found and (accepted := (found[1] or "").split()):
+        only = ", ".join(map(shown_uid, accepted))
+        return f"{name} accepts no presentation context for {asked}, only for {only}, which Orthanc can't make of it"
+    return f"{name} accepts no presentation context for the SOP class of {asked}"
+
+
+def sent_before_failure(job: Mapping[str, Any] | None, number: int) -> tuple[int, int]:
+    """Return how many instances a failed job has sent well, at least and at most, of `number`, in the order it was given.
+
+    Orthanc rounds its progress to the nearest per cent. Nothing is known of a job that Orthanc has forgotten, nor of one that
+    was not given all (some were deleted).
+    """
+    if job is None or job.get("Content", {}).get("InstancesCount") != number:
+        return 0, number
+    twice = 2 * int(job.get("Progress", 0))
+    return max(0, -(-number * (twice - 1) // 200)), min(number - 1, number * (twice + 1) // 200)
 
 
 # ---- src/common/jobs.py: Orthanc's jobs, asked over loopback, and how they end: also those that Orthanc has forgotten (`JobsHistorySize`).
@@ -6069,68 +6602,6 @@ class JobEnds:
         with self._changed:
             self._changed.wait_for(lambda: any(job in self._ended for job in jobs), seconds)
             return {job: self._ended[job] for job in jobs if job in self._ended}
-
-
-# ---- src/forwarding/failures.py: What a failed job of Orthanc says of what it has sent, and of why it failed.
-
-
-# "Duplicate SOP Instance" (PS3.7 C.5.7). 1.12.7 and later count it as success themselves.
-DUPLICATE = "DIMSE status 0x0111"
-REJECTED = "Association Rejected"
-NOT_SUPPORTED = "DIMSE status 0x0122"  # "SOP class not supported" (PS3.7 C.5.6)
-# What Orthanc says where a node accepts no presentation context for an image: 1.10.1 says "to one of [ ]" of a SOP class, too.
-NOT_ACCEPTED = re.compile(
-    rf"Cannot transcode .*to one of \[(.*?)\]|has not accepted any TransferSyntax|{NOT_SUPPORTED}"
-)
-TOLD_EXACTLY = 100  # instances of a job up to which its progress, in whole per cent, says which one failed
-
-
-def was_out_of_reach(why: str) -> bool:
-    """Return whether a job failed before anything was sent: then the destination has nothing against the content.
-
-    DCMTK says "Peer aborted Association (or never connected)" of a peer that breaks off in the middle, too. Of a password that
-    is wrong Orthanc says "Bad credentials".
-    """
-    return any(word in why.lower().replace("(or never connected)", "") for word in ("connect", "bad credentials"))
-
-
-def is_duplicate(why: str) -> bool:
-    """Return whether a node refused an instance because it has it already."""
-    return DUPLICATE in why
-
-
-def is_rejected(why: str) -> bool:
-    """Return whether a node rejected the association of a job (A-ASSOCIATE-RJ; Orthanc does not say for which reason)."""
-    return REJECTED in why
-
-
-def is_not_accepted(why: str) -> bool:
-    """Return whether a node can't take an image: it accepts neither its SOP class nor a transfer syntax that Orthanc can make."""
-    return NOT_ACCEPTED.search(why) is not None
-
-
-def explain_not_accepted(name: str, sop_class: str, syntax: str, why: str) -> str:
-    """Return what a node can't take, in DICOM's words, from what was asked for and what Orthanc says."""
-    asked = f"{shown_uid(sop_class)} in {shown_uid(syntax) or 'an unknown transfer syntax'}"
-    if NOT_SUPPORTED in why:
-        return f"{name} does not support the SOP class of {asked} (0x0122)"
-    found = NOT_ACCEPTED.search(why)
-    if found and (accepted := (found[1] or "").split()):
-        only = ", ".join(map(shown_uid, accepted))
-        return f"{name} accepts no presentation context for {asked}, only for {only}, which Orthanc can't make of it"
-    return f"{name} accepts no presentation context for the SOP class of {asked}"
-
-
-def sent_before_failure(job: Mapping[str, Any] | None, number: int) -> tuple[int, int]:
-    """Return how many instances a failed job has sent well, at least and at most, of `number`, in the order it was given.
-
-    Orthanc rounds its progress to the nearest per cent. Nothing is known of a job that Orthanc has forgotten, nor of one that
-    was not given all (some were deleted).
-    """
-    if job is None or job.get("Content", {}).get("InstancesCount") != number:
-        return 0, number
-    twice = 2 * int(job.get("Progress", 0))
-    return max(0, -(-number * (twice - 1) // 200)), min(number - 1, number * (twice + 1) // 200)
 
 
 # ---- src/forwarding/verification.py: Whether what a destination took is there: asked of it, beside the work of sending.
@@ -6280,6 +6751,8 @@ class Verification:
         ----------
         failed : why its job has failed, if it has: some of it may have arrived all the same.
         """
+        if is_changed(row):  # it may have another identifier there; who took it has said of each image that it has it
+            return False
         options = self._settings.destination_options.get(row["queue"])
         is_wanted = self._asks_after_failure if failed else options and options.is_verified
         if self._verifier is None or not is_wanted:
@@ -6407,23 +6880,38 @@ class Outcomes:
         """Settle a row whose job has failed; return whether what waits in Orthanc for the destination is to be called back."""
         job = get_job(self._loopback, row["job"])
         _, why = ending_of(job, reported=False)
-        if is_rejected(why) and self._is_another_under_way(row):
-            self._destinations.narrow(row["queue"])
-            self._work.take_back(row["id"])
+        if self._is_turned_away(row, why):
             return True
         left, has_advanced = self._settle_part(row, job, why)
         if left is None:
-            return False
-        if is_not_accepted(why):
-            self._settle_not_accepted(left, why)
             return False
         if has_advanced and is_duplicate(why):  # nothing is wrong there, and what comes behind it was not tried yet
             self._work.take_back(left["id"])
             self._destinations.health_of(row["queue"]).succeeded()
             return False
+        return self._fail_left(left, why, has_advanced=has_advanced)
+
+    def settle_left(self, row: Mapping[str, Any], why: str, *, has_advanced: bool) -> bool:
+        """Settle a row that holds what its destination has not acknowledged; return as `settle_failed`."""
+        if self._is_turned_away(row, why):
+            return True
+        return self._fail_left(row, why, has_advanced=has_advanced)
+
+    def _is_turned_away(self, row: Mapping[str, Any], why: str) -> bool:
+        """Return whether a node took nothing because it has another association; then it gets one at a time from now on."""
+        if is_rejected(why) and self._is_another_under_way(row):
+            self._destinations.narrow(row["queue"])
+            self._work.take_back(row["id"])
+            return True
+        return False
+
+    def _fail_left(self, row: Mapping[str, Any], why: str, *, has_advanced: bool) -> bool:
+        if is_not_accepted(why):
+            self._settle_not_accepted(row, why)
+            return False
         if has_advanced:  # whatever stopped it, each attempt leaves less: it need not wait ever longer
-            self._work.change(left["id"], attempts=1)
-        self.fail(left, why, has_advanced=has_advanced)
+            self._work.change(row["id"], attempts=1)
+        self.fail(row, why, has_advanced=has_advanced)
         return True
 
     def is_asked_for(self, row: Mapping[str, Any]) -> bool:
@@ -6450,12 +6938,15 @@ class Outcomes:
             self._rows.divide(row, *kinds.values())
             self._work.take_back(row["id"])
         else:
-            [(kind, same)] = kinds.items()
-            self._rows.fail_rarely(row, same, explain_not_accepted(row["queue"], *kind, why))
+            [((sop_class, syntax), same)] = kinds.items()
+            syntax = (data.get("Modify") or {}).get("Transcode") or syntax
+            self._rows.fail_rarely(row, same, explain_not_accepted(row["queue"], sop_class, syntax, why))
 
     def _is_another_under_way(self, row: Mapping[str, Any]) -> bool:
-        """Return whether another job to the same destination runs, or has just ended well: then the node is there, and busy."""
+        """Return whether something else is sent to the same destination, or has just been: then the node is there, and busy."""
         for other in self._work.find(Which(task=SEND, queue=row["queue"], states=("sending",))):
+            if other["id"] != row["id"] and is_changed(other):
+                return True
             if other["id"] != row["id"] and other["job"]:
                 job = get_job(self._loopback, other["job"])
                 if job and job["State"] in ("Running", "Success"):
@@ -6492,6 +6983,203 @@ class Outcomes:
         if left and not is_told and not named <= {*instances}:
             return self._rows.divide(row, left)[0], True
         return row, number > 0
+
+
+# ---- src/forwarding/changed.py: Deliveries whose images are changed on the way: each image is changed and sent alone, by no job, in a thread for each row.
+
+
+IMAGES_PER_TURN = 50  # of a row, until others may come: what a person holds back ends here, and a kill repeats no more
+# Until Orthanc has changed an image, or a node has taken it: the largest, over a slow line. Orthanc's own timeouts end it before.
+LONGEST_STEP_SECONDS = 900.0
+
+
+@dataclasses.dataclass
+class Progress:
+    """What became of the instances of a row.
+
+    Attributes
+    ----------
+    instances : what it holds, in the order in which they are sent.
+    finished : what the destination has acknowledged.
+    gone : what was deleted here.
+    unchanged : what can't be changed, and so was not sent; `why_unchanged` of the first.
+    why : what stopped it; "": nothing.
+    is_own_fault : this Orthanc did, not the destination.
+    """
+
+    row: int
+    instances: list[str] = dataclasses.field(default_factory=list)
+    finished: list[str] = dataclasses.field(default_factory=list)
+    gone: list[str] = dataclasses.field(default_factory=list)
+    unchanged: list[str] = dataclasses.field(default_factory=list)
+    why_unchanged: str = ""
+    why: str = ""
+    is_own_fault: bool = False
+    seconds: float = 0.0
+
+
+class ChangedDeliveries:
+    """Sends rows with a `Modify`, each in a thread; what has come of them waits for the worker.
+
+    No such row ever becomes a job: that would send its images as they are in the archive.
+    """
+
+    def __init__(self, context: Context, destinations: Destinations, rows: Rows, verification: Verification) -> None:
+        self._work, self._ledger, self._loopback = Work(context.ledger), context.ledger, context.loopback
+        self._deliver, self._wake, self._stopping = context.transport.deliver, context.wake, context.stopping
+        self._destinations, self._rows = destinations, rows
+        self._outcomes = Outcomes(context, destinations, rows, verification)
+        self._ended: deque[Progress] = deque()
+        self._under_way: dict[
+            int, str
+        ] = {}  # rows that have a thread, or whose end was not settled, and their destinations
+
+    def is_under_way(self, row: int) -> bool:
+        """Return whether a row is being sent."""
+        return row in self._under_way
+
+    def number(self, destination: str) -> int:
+        """Return the number of rows of a destination that are being sent."""
+        return sum(each == destination for each in self._under_way.values())
+
+    def submit(self, row: Mapping[str, Any]) -> None:
+        """Begin to send a row that is `sending`; return at once."""
+        data = json.loads(row["data"])
+        try:
+            changes = Changes.of(data["Modify"])
+        except UnchangedError as error:
+            self._rows.fail(row, str(error))
+            return
+        self._under_way[row["id"]] = row["queue"]
+        arguments = (row["id"], row["queue"], data["Level"], row["subject"], data["Instances"], changes)
+        threading.Thread(target=self._run, args=arguments, name=f"changes for {row['queue']}", daemon=True).start()
+
+    # The thread of a row
+
+    def _run(
+        self, row: int, destination: str, level: str, resource: str, instances: list[str] | None, changes: Changes
+    ) -> None:
+        begun, progress = time.monotonic(), Progress(row)
+        try:
+            self._loopback.wait_longer(LONGEST_STEP_SECONDS)
+            progress.instances = instances_of(self._loopback, level, resource) if instances is None else instances
+            self._send_all(progress, destination, changes)
+        except LoopbackError as error:
+            progress.why, progress.is_own_fault = str(error), True
+        except Exception as error:  # noqa: BLE001 - whatever it is, the row is not to wait for ever
+            progress.why, progress.is_own_fault = repr_of(error), True
+        finally:
+            self._loopback.close()
+        progress.seconds = time.monotonic() - begun
+        self._ended.append(progress)
+        self._wake.set()
+
+    def _send_all(self, progress: Progress, destination: str, changes: Changes) -> None:
+        for instance in progress.instances[:IMAGES_PER_TURN]:
+            if self._stopping.is_set():
+                return
+            content = self._changed(progress, instance, changes)
+            if content is None:
+                continue
+            progress.why = self._why_not_taken(destination, content)
+            del content  # before the next one is there: of large ones, two are too many
+            if progress.why:
+                return
+            progress.finished.append(instance)
+
+    def _changed(self, progress: Progress, instance: str, changes: Changes) -> bytes | None:
+        """Return the changed file of an instance; None: there is none, and it is noted why."""
+        try:
+            return changes.apply(self._loopback, instance)
+        except LoopbackError as error:
+            if error.status == 0:
+                raise
+            if error.status == 404 and not still_here(self._loopback, [instance]):
+                progress.gone.append(instance)
+                return None
+            why = str(error)
+        except UnchangedError as error:
+            why = str(error)
+        progress.unchanged.append(instance)
+        progress.why_unchanged = progress.why_unchanged or f"it can't be changed on the way, and is not sent: {why}"
+        return None
+
+    def _why_not_taken(self, destination: str, content: bytes) -> str:
+        """Send a changed file; return why its destination has not taken it, or ""."""
+        try:
+            if self._deliver is None:
+                raise ValueError("nothing can be changed on the way to it")
+            self._deliver(self._loopback, destination, content)
+        except LoopbackError as error:
+            # Without the route, in which a destination's name may look like a reason.
+            why = str(error).partition(": ")[2] if error.status else f"Orthanc does not answer for {destination}"
+            return "" if is_duplicate(why) else why
+        except (OSError, http.client.HTTPException) as error:
+            return f"can't connect to {destination}, or it broke off: {error}"
+        except ValueError as error:
+            return str(error)
+        return ""
+
+    # The worker
+
+    def settle(self, cancel_pending: Callable[[str], None]) -> None:
+        """Settle the rows whose threads have ended.
+
+        Parameters
+        ----------
+        cancel_pending : calls back what else waits in Orthanc for a destination that has failed.
+        """
+        while self._ended:
+            progress = self._ended[0]
+            row = self._work.get(progress.row)
+            if row and row["state"] == "sending":
+                self._settle(row, progress, cancel_pending)
+            self._ended.popleft()
+            self._under_way.pop(progress.row, None)
+
+    def _settle(self, row: Mapping[str, Any], progress: Progress, cancel_pending: Callable[[str], None]) -> None:
+        named = json.loads(row["data"])["Instances"]
+        held = progress.instances if named is None else named
+        what_became = dict.fromkeys(progress.finished, "finished")
+        what_became |= dict.fromkeys(progress.gone, "gone") | dict.fromkeys(progress.unchanged, "unchanged")
+        groups: dict[str, list[str]] = {"left": [], "finished": [], "unchanged": [], "gone": []}
+        for one in held:
+            groups[what_became.get(one, "left")].append(one)
+        gone = groups.pop("gone")
+        if not any(groups.values()):
+            if progress.why:  # it could not even be asked what the row holds
+                self._rows.fail(row, progress.why)
+            else:
+                self._rows.end_gone(row)
+            return
+        parts = self._divide(row, {kind: some for kind, some in groups.items() if some}, len(gone))
+        if delivered := parts.get("finished"):
+            self._outcomes.settle_delivered(delivered)
+            self._destinations.health_of(row["queue"]).seconds_of_job = progress.seconds
+        if aside := parts.get("unchanged"):
+            self._rows.set_aside(aside, groups["unchanged"], progress.why_unchanged)
+        if left := parts.get("left"):
+            self._settle_left(left, progress, cancel_pending)
+
+    def _divide(
+        self, row: Mapping[str, Any], groups: Mapping[str, Sequence[str]], gone: int
+    ) -> dict[str, Mapping[str, Any]]:
+        """Give each group of instances a row that is `sending`, the first of them this one; return the rows by group."""
+        with self._ledger.transaction():
+            rows = self._rows.divide(row, *groups.values())
+            for other in rows[1:]:
+                self._work.claim(other["id"])
+            self._rows.note_gone(row, gone)
+            found = [self._work.get(each["id"]) for each in rows]
+        return {kind: each for kind, each in zip(groups, found, strict=True) if each}
+
+    def _settle_left(self, row: Mapping[str, Any], progress: Progress, cancel_pending: Callable[[str], None]) -> None:
+        if not progress.why:  # its turn is over
+            self._work.take_back(row["id"])
+        elif progress.is_own_fault:
+            self._rows.fail(row, progress.why)
+        elif self._outcomes.settle_left(row, progress.why, has_advanced=bool(progress.finished)):
+            cancel_pending(row["queue"])
 
 
 # ---- src/forwarding/whole_series.py: What a job names: whole series instead of each of their instances, where a row holds all that they have.
@@ -6719,13 +7407,15 @@ class Jobs:
         destinations: Destinations,
         rows: Rows,
         verification: Verification,
+        changed: ChangedDeliveries,
         ended: deque[tuple[str, bool]],
     ) -> None:
         self._ledger, self._work, self._loopback = context.ledger, Work(context.ledger), context.loopback
         self._transport, self._whole_series = context.transport, WholeSeries(context.loopback, context.settings)
         largest = context.transport.largest_request
         self._portions = Portions(context.ledger, context.loopback, largest) if largest else None
-        self._destinations, self._rows, self._verification, self._ended = destinations, rows, verification, ended
+        self._destinations, self._rows, self._ended = destinations, rows, ended
+        self._verification, self._changed = verification, changed
         self._outcomes = Outcomes(context, destinations, rows, verification)
         self.paces = Paces(context)
         self.is_one_in_doubt = False
@@ -6865,9 +7555,9 @@ class Jobs:
         jobs = self._loopback.get("/jobs?expand") if rows else []
         by_id, taken = {job["ID"]: job for job in jobs}, {row["job"] for row in rows}
         for row in rows:
-            if self._verification.is_under_way(row["id"]):
+            if self._verification.is_under_way(row["id"]) or self._changed.is_under_way(row["id"]):
                 continue
-            others = [each for each in jobs if each["ID"] not in taken]
+            others = [each for each in jobs if each["ID"] not in taken and not is_changed(row)]
             job = by_id.get(row["job"]) if row["job"] else self._job_of(row, others)
             if job is None:
                 # Its end was missed while Orthanc was down, or it was never submitted: twice is harmless, lost is not.
@@ -6953,6 +7643,7 @@ class Dispatcher:
         misconfigured: Misconfigured,
         rows: Rows,
         jobs: Jobs,
+        changed: ChangedDeliveries,
         verification: Verification,
         bisection: Bisection,
     ) -> None:
@@ -6961,7 +7652,7 @@ class Dispatcher:
         # Nothing was to be sent there, by their hours or a person's word, at the last look.
         self._closed = {name for name, each in context.settings.destination_options.items() if each.windows}
         self._destinations, self._misconfigured, self._rows, self._jobs = destinations, misconfigured, rows, jobs
-        self._verification, self._bisection = verification, bisection
+        self._changed, self._verification, self._bisection = changed, verification, bisection
         self._concurrent = int(context.configuration.get("ConcurrentJobs", 2)) or 1
 
     def look_at_destinations(self) -> None:
@@ -7007,9 +7698,14 @@ class Dispatcher:
             free = slots.jobs_of(health, bound) - sending
             if self._destinations.narrow_until(name):
                 free = min(free, 1 - sending)
+            # What is changed on the way goes by no job, which would wait for a slot: nothing is submitted ahead beside it.
+            at_once = (bound or self._concurrent) - sending
             for row in self._ledger.due(name, max(0, free), LONGEST_WAIT_SECONDS):
                 if self._stopping.is_set():
                     return
+                if at_once <= 0 and (is_changed(row) or self._changed.number(name)):
+                    break
+                at_once -= 1
                 health.sent()
                 self._attempt(row, options.options if options else {})
 
@@ -7055,7 +7751,10 @@ class Dispatcher:
             return
         if json.loads(row["data"]).get("Sent") and self._verification.begin(row):
             return  # it was sent, and could only not be asked
-        self._jobs.submit(row, options)
+        if is_changed(row):
+            self._changed.submit(row)
+        else:
+            self._jobs.submit(row, options)
 
 
 # ---- src/common/inbox.py: What callbacks report, until it is written down: also before the state is open, or while it can't be written.
@@ -7555,9 +8254,10 @@ class Engine:
         has = context.transport.has
         verifier = Verifier(has, loopback, context.wake) if has else None
         self._verification = Verification(context, self.destinations, self.rows, verifier)
-        self.jobs = Jobs(context, self.destinations, self.rows, self._verification, reports.ended_jobs)
+        self._changed = ChangedDeliveries(context, self.destinations, self.rows, self._verification)
+        self.jobs = Jobs(context, self.destinations, self.rows, self._verification, self._changed, reports.ended_jobs)
         self._dispatcher = Dispatcher(
-            *(context, self.destinations, self._misconfigured, self.rows, self.jobs, self._verification),
+            *(context, self.destinations, self._misconfigured, self.rows, self.jobs, self._changed, self._verification),
             Bisection(ledger, loopback),
         )
         self._keep_done_days = max(settings.keep_done_days, KEPT_UNTIL_CHECKED_DAYS if context.transport.check else 0.0)
@@ -7598,6 +8298,7 @@ class Engine:
                 self._next_read = time.monotonic() + BUSY_LOOK_SECONDS
             self.jobs.settle_ended()
             self._verification.settle(self.jobs.fail)
+            self._changed.settle(self.jobs.cancel_pending)
             self._dispatcher.look_at_destinations()
             self._alternates.look()
             self._dispatcher.submit()
@@ -7664,12 +8365,14 @@ def studies_between(loopback: Loopback, first: datetime.date, last: datetime.dat
     return [study for window in windows for study in _studies_of(loopback, *window)]
 
 
-def send_studies(engine: Engine, studies: Sequence[str], destinations: Sequence[str]) -> None:
-    """Add a row for each study and destination."""
+def send_studies(
+    engine: Engine, studies: Sequence[str], destinations: Sequence[str], modify: Mapping[str, Any] | None = None
+) -> None:
+    """Add a row for each study and destination; `modify` is what is changed on the way."""
     for study in studies:
         with engine.ledger.transaction():
             for destination in destinations:
-                engine.rows.add("Study", study, destination, None, BACKFILL_PRIORITY)
+                engine.rows.add("Study", study, destination, None, BACKFILL_PRIORITY, modify=modify)
 
 
 def _studies_of(loopback: Loopback, first: datetime.date, last: datetime.date) -> list[str]:
@@ -7915,6 +8618,26 @@ class Named:
             raise Refused(404, f"There is no {level} {resource}") from None
         return level, resource
 
+    def modify(self, rule: str | None, destinations: Iterable[str]) -> dict[str, Any] | None:
+        """Return what is changed on the way of what a person sends: what the rule changes that is named.
+
+        Where a rule changes what goes to a destination, nothing goes there as it is because somebody has forgotten that.
+        """
+        rules = self._forwarder.rules
+        if rule is not None:
+            found = [each.changes for each in rules if each.name == rule]
+            if not found or any(each != found[0] for each in found):
+                raise Refused(
+                    400, f"Rule is {one_line(rule)!r}, allowed: {', '.join(one.name for one in rules)} (each name once)"
+                )
+            return found[0]
+        for name in destinations:
+            for each in rules:
+                if may_get_changed(each, name, self._forwarder.settings):
+                    why = f"Rule is missing: {one_line(each.name)!r} changes what goes to {one_line(name)}"
+                    raise Refused(400, f"{why}; allowed: the name of the rule whose Modify applies, or of one without")
+        return None
+
 
 class DeliveryRoutes:
     """Handlers of what is about rows of the ledger: to look at them, and to add, retry and drop them."""
@@ -7945,7 +8668,7 @@ class DeliveryRoutes:
         return {"Total": total, "Totals": totals, **page}
 
     def one(self, request: Request) -> dict[str, Any]:
-        """Return one row, with its failed attempts and its instances."""
+        """Return one row, with its failed attempts, its instances, and what is changed in them on the way."""
         row = self._named.row(request)
         data = json.loads(row["data"])
         instances = data["Instances"]
@@ -7953,6 +8676,7 @@ class DeliveryRoutes:
             **_shown_row(row),
             "History": data.get("History", []),
             "InstanceIDs": None if instances is None else [*instances],
+            "Modify": data.get("Modify"),
         }
 
     def drop(self, request: Request) -> dict[str, Any]:
@@ -7980,11 +8704,11 @@ class DeliveryRoutes:
         self._forwarder.wake.set()
         return count
 
-    @takes({**RESOURCE, "Destinations": Texts()})
+    @takes({**RESOURCE, "Destinations": Texts(), "Rule": Text()})
     def send(self, request: Request) -> Answer:
         """Send a resource now, rules or not: `{"Resource": …, "Level": "Study", "Destinations": […]}`; 202 with the rows.
 
-        Without `Destinations`, to those of the section.
+        Without `Destinations`, to those of the section. `Rule` names the one whose `Modify` applies.
         """
         engine = self._forwarder.engine
         level, resource = self._named.resource(request.parameters)
@@ -7992,16 +8716,17 @@ class DeliveryRoutes:
         names = engine.destinations.listed() if given is None else [self._named.destination(name) for name in given]
         if not names:
             raise Refused(400, "Destinations is missing, and there is none that everything goes to")
+        modify = self._named.modify(request.parameters.get("Rule"), names)
         with engine.ledger.transaction():
-            rows = [engine.rows.add(level, resource, name, None) for name in names]
+            rows = [engine.rows.add(level, resource, name, None, modify=modify) for name in names]
         self._forwarder.wake.set()
         return Answer({"Deliveries": rows}, 202)
 
-    @takes({"From": Day(), "To": Day(), "Destination": Text(), "DryRun": Flag()})
+    @takes({"From": Day(), "To": Day(), "Destination": Text(), "Rule": Text(), "DryRun": Flag()})
     def backfill(self, request: Request) -> Answer:
         """Send what the archive holds already: whole studies by StudyDate, `From` to `To`, both included; 202 with how many.
 
-        `Destination` (one name, else all), `DryRun` (only count).
+        `Destination` (one name, else all), `Rule` (the one whose `Modify` applies), `DryRun` (only count).
         """
         wanted, engine = request.parameters, self._forwarder.engine
         first, last, dry = wanted.get("From"), wanted.get("To"), wanted.get("DryRun", False)
@@ -8009,9 +8734,10 @@ class DeliveryRoutes:
             raise Refused(400, "From and To must be days as YYYYMMDD, From not after To")
         named = "Destination" in wanted
         targets = [self._named.destination(wanted["Destination"])] if named else engine.destinations.listed()
+        modify = self._named.modify(wanted.get("Rule"), targets)
         studies = studies_between(self._forwarder.loopback, first, last)
         if not dry:
-            send_studies(engine, studies, targets)
+            send_studies(engine, studies, targets, modify)
             self._forwarder.wake.set()
         number = len(studies) * len(targets)
         content = {"Studies": len(studies), "Destinations": targets, "Deliveries": number, "DryRun": dry}
@@ -8085,11 +8811,24 @@ class DestinationRoutes:
             "Destinations": {
                 name: len(assignment.may_go(verdict, found, batch.origins)) for name, found in own.items()
             },
+            **self._changes(verdict),
             "Why": "; ".join([verdict.why, *itself]),
         }
 
+    def _changes(self, verdict: Verdict) -> dict[str, Any]:
+        """Return what a rule changes on the way, if it does, with the new values of one instance, or why it can't."""
+        found = typing.cast("ForwardingRule", verdict.rule).changes
+        if found is None or not verdict.destinations or not verdict.instances:
+            return {}
+        try:
+            tags = self._forwarder.loopback.get(f"/instances/{verdict.instances[0]}/tags?short")
+            found["Replace"] = {tag.name: value for tag, value in Changes.of(found).values(tags).items()}
+        except UnchangedError as error:
+            found["Error"] = str(error)
+        return {"Modify": found}
 
-def _shown_rule(rule: Rule) -> dict[str, Any]:
+
+def _shown_rule(rule: ForwardingRule) -> dict[str, Any]:
     return {
         "Name": rule.name,
         "Level": rule.level,
@@ -8099,6 +8838,7 @@ def _shown_rule(rule: Rule) -> dict[str, Any]:
         "SOPClasses": [*rule.sop_classes],
         "TransferSyntaxes": [*rule.transfer_syntaxes],
         "Matcher": rule.matcher,
+        "Modify": rule.changes,
         "Priority": rule.priority,
     }
 
@@ -8353,6 +9093,11 @@ def find(loopback: Loopback, name: str, level: str, query: Mapping[str, str]) ->
     return answers
 
 
+def deliver(loopback: Loopback, name: str, content: bytes) -> None:
+    """Send one image, given as its file, to a node, over an association of its own. Raises `LoopbackError`."""
+    loopback.post(f"/modalities/{urllib.parse.quote(name, safe='')}/store-straight", content)
+
+
 def register() -> None:
     """Read the settings and register what Orthanc calls."""
     configuration = json.loads(orthanc.GetConfiguration())
@@ -8369,6 +9114,7 @@ def register() -> None:
     transport = Transport(
         *("modalities", "UPDATED_MODALITIES", "DicomModalityStore", is_for, came, probe, proves),
         if_delayed=IF_DELAYED,
+        deliver=deliver,
     )
     is_unused = refusal is None and NEEDS_SECTION and SECTION not in configuration
     if is_unused:

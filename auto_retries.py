@@ -822,6 +822,10 @@ class Loopback:
             )
         return response.headers, content
 
+    def wait_longer(self, seconds: float) -> None:
+        """Let this thread wait so long for each answer, from its next connection on."""
+        self._local.timeout = seconds
+
     def close(self) -> None:
         """Close the connection of this thread."""
         if connection := getattr(self._local, "connection", None):
@@ -839,10 +843,10 @@ class Loopback:
         return connection
 
     def _connect(self) -> http.client.HTTPConnection:
-        context = self.tls()
+        context, timeout = self.tls(), getattr(self._local, "timeout", TIMEOUT)
         if context is None:
-            return http.client.HTTPConnection(self.host, self.port, timeout=TIMEOUT)
-        return http.client.HTTPSConnection(self.host, self.port, timeout=TIMEOUT, context=context)
+            return http.client.HTTPConnection(self.host, self.port, timeout=timeout)
+        return http.client.HTTPSConnection(self.host, self.port, timeout=timeout, context=context)
 
     def tls(self) -> ssl.SSLContext | None:
         """Return what to trust here, and to show; None: plain HTTP. Raises `LoopbackError`: the certificate can't be read."""
@@ -2706,6 +2710,7 @@ def _proxy_credentials(proxy: urllib.parse.SplitResult) -> dict[str, str]:
 INSTANCES_PER_QUESTION = 100  # to `/tools/bulk-content`: more would hold up the peer's other work
 CHECK_TIMEOUT_SECONDS = 10.0  # until a peer has answered who it is
 PEER_TIMEOUT_SECONDS = 30.0  # until it has answered which of a hundred instances it has
+DELIVER_TIMEOUT_SECONDS = 300.0  # until a part of an image is taken, and until it is stored
 SYSTEM_KEYS = ("ApiVersion", "DicomAet", "Version")  # of each Orthanc's /system
 NOT_NOW = (http.HTTPStatus.REQUEST_TIMEOUT, http.HTTPStatus.TOO_MANY_REQUESTS)  # of a proxy; and all from 500 up
 CONFIRMED_SECONDS = 60.0  # that a peer that was found to be an Orthanc counts as one
@@ -2822,6 +2827,32 @@ class Peers:
         with contextlib.suppress(ValueError):  # it has none of them, or so much that not all of it is read
             return {str(one) for series in self._ask(name, body) for one in series.get("Instances", ())}
         return set()
+
+    def deliver(self, _loopback: Loopback, name: str, content: bytes) -> None:
+        """Send one image, given as its file, to a peer, which says of it that it has it.
+
+        Raises
+        ------
+        ValueError : it refuses it, drops it, is no Orthanc, or only Orthanc could speak to it.
+        OSError, HTTPException, LoopbackError : it can't be reached, or breaks off.
+        """
+        try:
+            peer = self.settings(name)
+        except OnlyOrthancCanAskError as error:
+            raise ValueError(f"the script can't connect to {name} itself, as changed images need: {error}") from error
+        status, headers, said = self._http.request(peer, "POST", "/instances", content, DELIVER_TIMEOUT_SECONDS)
+        if http.HTTPStatus.MULTIPLE_CHOICES <= status < http.HTTPStatus.BAD_REQUEST:
+            raise ValueError(redirected(name, peer["Url"], headers.get("Location", "")))
+        if status in (http.HTTPStatus.UNAUTHORIZED, http.HTTPStatus.FORBIDDEN):
+            raise ValueError(f"{name} answers {status} to POST /instances: bad credentials")
+        answer = _decoded(said)
+        if status != http.HTTPStatus.OK:
+            why = one_line(answer.get("Details") or answer.get("Message") or "") if isinstance(answer, dict) else ""
+            raise ValueError(f"{name} answers {status} to POST /instances{': ' if why else ''}{why}")
+        found = answer.get("Status") if isinstance(answer, dict) else None
+        if found not in ("Success", "AlreadyStored"):
+            what = f"has not kept it ({one_line(found)})" if isinstance(found, str) else "does not answer as an Orthanc"
+            raise ValueError(f"{name} {what} after POST /instances")
 
     def copies_of(self, name: str, instances: Mapping[str, Mapping[str, Any]]) -> set[str]:
         """Return of which instances, given as our `/tools/bulk-content` has them, a peer has a file of its own.

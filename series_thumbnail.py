@@ -825,6 +825,10 @@ class Loopback:
             )
         return response.headers, content
 
+    def wait_longer(self, seconds: float) -> None:
+        """Let this thread wait so long for each answer, from its next connection on."""
+        self._local.timeout = seconds
+
     def close(self) -> None:
         """Close the connection of this thread."""
         if connection := getattr(self._local, "connection", None):
@@ -842,10 +846,10 @@ class Loopback:
         return connection
 
     def _connect(self) -> http.client.HTTPConnection:
-        context = self.tls()
+        context, timeout = self.tls(), getattr(self._local, "timeout", TIMEOUT)
         if context is None:
-            return http.client.HTTPConnection(self.host, self.port, timeout=TIMEOUT)
-        return http.client.HTTPSConnection(self.host, self.port, timeout=TIMEOUT, context=context)
+            return http.client.HTTPConnection(self.host, self.port, timeout=timeout)
+        return http.client.HTTPSConnection(self.host, self.port, timeout=timeout, context=context)
 
     def tls(self) -> ssl.SSLContext | None:
         """Return what to trust here, and to show; None: plain HTTP. Raises `LoopbackError`: the certificate can't be read."""

@@ -94,12 +94,12 @@ def wrong_with_modify(modify: Modify) -> str | None:
                     f"Modify.{key}: found {name}, which is there twice, allowed: each tag once, in Replace or in Remove"
                 )
             seen.add(tag.number)
-            if key == "Replace" and (complaint := _wrong_with_value(tag, modify.replace[name])):
+            if key == "Replace" and (complaint := _wrong_with_replacement(tag, modify.replace[name])):
                 return f"Modify.Replace.{name}: found {json.dumps(modify.replace[name])}, allowed: {complaint}"
     return None
 
 
-def _wrong_with_value(tag: Tag, value: Any) -> str | None:
+def _wrong_with_replacement(tag: Tag, value: Any) -> str | None:
     """Return what is allowed for a tag, or None if this is."""
     if tag.vr not in TEXT_VRS:
         return "nothing, this tag holds no text"
