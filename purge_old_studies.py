@@ -65,7 +65,7 @@ from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, ClassVar, Protocol, TypeVar
+from typing import Any, ClassVar, NamedTuple, Protocol, TypeVar
 
 import orthanc
 
@@ -2466,6 +2466,85 @@ def _write_at(descriptor: int, data: bytes, place: int) -> int:
     return os.write(descriptor, data)
 
 
+# ---- src/common/line_index.py: Where the lines of an append-only file are: a page of them is read without what is before it.
+
+
+BLOCK_LINES = 200  # that are read to find one of them
+READ_BYTES = 1 << 18  # at a time, of what was appended; others get the interpreter in between
+
+
+class LineBlock(NamedTuple):
+    """Some lines that follow each other: where they begin, and how many there are of each key."""
+
+    place: int
+    keys: Counter[bytes]
+
+
+class LineIndex:
+    """An index of a file of lines, in memory: what was appended since the last look is read once.
+
+    Parameters
+    ----------
+    line : matches a whole line; its first group is the key by which it is counted. What it does not match is no line of ours.
+    """
+
+    def __init__(self, path: Path, line: re.Pattern[bytes]) -> None:
+        self._path, self._line, self._lock = path, line, threading.Lock()
+        self._file: tuple[int, int] | None = None
+        self._begin_anew()
+
+    def _begin_anew(self) -> None:
+        self._blocks: list[LineBlock] = []
+        self._number = self._end = 0  # lines, and bytes, that are in the index
+        self._totals: Counter[bytes] = Counter()
+
+    def update(self) -> None:
+        """Take in what was appended. Raises OSError: the file can't be read."""
+        with self._lock, self._path.open("rb") as file:
+            found = os.fstat(file.fileno())
+            if self._file != (found.st_dev, found.st_ino) or found.st_size < self._end:  # moved away, or cut
+                self._file = found.st_dev, found.st_ino
+                self._begin_anew()
+            file.seek(self._end)
+            while lines := file.readlines(READ_BYTES):
+                for line in lines:
+                    if not line.endswith(b"\n"):
+                        return  # it is growing
+                    self._add(line)
+
+    def _add(self, line: bytes) -> None:
+        if self._number % BLOCK_LINES == 0:
+            self._blocks.append(LineBlock(self._end, Counter()))
+        if found := self._line.match(line):
+            self._blocks[-1].keys[found[1]] += 1
+            self._totals[found[1]] += 1
+        self._number += 1
+        self._end += len(line)
+
+    def total(self, key: bytes | None = None) -> int:
+        """Return how many lines there are, of all keys or of one."""
+        with self._lock:
+            return self._totals.total() if key is None else self._totals[key]
+
+    def lines(self, since: int = 0, key: bytes | None = None) -> Iterator[tuple[int, bytes]]:
+        """Yield the lines after the one of a number, with their numbers, of all keys or of one."""
+        with self._lock:
+            first, last = since // BLOCK_LINES, self._number
+            places = [
+                (number, block.place)
+                for number, block in enumerate(self._blocks[first:], first)
+                if key is None or key in block.keys
+            ]
+        with self._path.open("rb") as file:
+            for block, place in places:
+                file.seek(place)
+                numbers = range(block * BLOCK_LINES + 1, min((block + 1) * BLOCK_LINES, last) + 1)
+                for number, line in zip(numbers, file, strict=False):
+                    found = self._line.match(line) if number > since else None
+                    if found and key in (None, found[1]):
+                        yield number, line
+
+
 # ---- src/common/requester.py: Who sends a request, as its headers say.
 
 
@@ -3472,6 +3551,10 @@ class Archive:
 # ---- src/purge_old_studies/history.py: The record of what was purged, and of who asked for it.
 
 
+# A whole line, and its purge. What a disk has spoilt is none.
+LINE = re.compile(rb'\{.*?"Purge": (\d+|null)[,}].*\n\Z')
+
+
 class History:
     """The record of what was purged: a file of JSON lines, to which is only ever added. A line is there whole, or not at all."""
 
@@ -3479,6 +3562,7 @@ class History:
         self._path, self._lock = path, threading.Lock()
         # What was being written when the power failed is cut off: the ledger knows it, and it is written again.
         self._file = AppendOnly(path, synced=durable)
+        self._index = LineIndex(path, LINE)
 
     def add(self, lines: Iterable[Mapping[str, Any]]) -> None:
         """Append lines, all or none. Raises OSError: the disk is full, or the like."""
@@ -3486,30 +3570,35 @@ class History:
         with self._lock:
             self._file.append(text)
 
-    def lines(self) -> Iterator[tuple[int, dict[str, Any]]]:
-        """Yield each line with its number; not one that a disk has spoilt: what can be read is shown, and a purge can end."""
-        with self._path.open("rb") as lines:
-            for number, line in enumerate(lines, 1):
-                with contextlib.suppress(ValueError):
-                    if line.endswith(b"\n") and isinstance(
-                        found := json.loads(line), dict
-                    ):  # the last one may be growing
-                        yield number, found
+    def read_ahead(self) -> None:
+        """Read what is there, so that nobody waits for it who asks for a page."""
+        self._index.update()
+
+    def lines_of(self, purge: int) -> Iterator[dict[str, Any]]:
+        """Yield the lines of a purge; not one that a disk has spoilt: what can be read is shown, and a purge can end."""
+        self._index.update()
+        return (line for _, line in self._lines(0, purge))
 
     def page(self, since: int, limit: int, purge: int | None) -> dict[str, Any]:
         """Return the lines after number `since`, of all purges or of one."""
-        found: list[dict[str, Any]] = []
-        total, more = 0, False
-        for number, line in self.lines():
-            if purge is not None and line.get("Purge") != purge:
-                continue
-            total += 1
-            if number > since and not (more := more or len(found) == limit):
-                found.append({"Number": number, **line})
-        return {"Total": total, "Items": found, "Next": found[-1]["Number"] if more else None}
+        self._index.update()
+        found = [{"Number": number, **line} for number, line in itertools.islice(self._lines(since, purge), limit + 1)]
+        items = found[:limit]
+        total = self._index.total(_key(purge))
+        return {"Total": total, "Items": items, "Next": items[-1]["Number"] if len(found) > limit else None}
+
+    def _lines(self, since: int, purge: int | None) -> Iterator[tuple[int, dict[str, Any]]]:
+        for number, line in self._index.lines(since, _key(purge)):
+            with contextlib.suppress(ValueError):
+                if isinstance(found := json.loads(line), dict):
+                    yield number, found
 
     def close(self) -> None:
         self._file.close()
+
+
+def _key(purge: int | None) -> bytes | None:
+    return None if purge is None else str(purge).encode()
 
 
 def now_utc() -> str:
@@ -3525,6 +3614,46 @@ def who_asks(headers: Mapping[str, str]) -> dict[str, Any]:
     if forwarded := headers.get("x-forwarded-for") or headers.get("x-real-ip"):
         found["ForwardedFor"] = one_line(forwarded)[:200]
     return found
+
+
+# ---- src/purge_old_studies/last_runs.py: When each rule ran last, and how it went: purges are forgotten after a while, this is not.
+
+
+LAST_RUNS_TABLE = """
+CREATE TABLE IF NOT EXISTS last_runs(rule TEXT PRIMARY KEY, time REAL NOT NULL, purge INTEGER, outcome TEXT NOT NULL)
+    WITHOUT ROWID;
+"""
+
+
+class LastRuns:
+    """The last run of each rule."""
+
+    def __init__(self, ledger: Ledger) -> None:
+        self._ledger = ledger
+
+    def began(self, rule: str, purge: int) -> None:
+        """Write down that a purge of a rule has begun: inside the transaction that adds it."""
+        self._put(rule, purge, {"State": "running"})
+
+    def ended(self, rule: str, purge: int, **outcome: Any) -> None:
+        """Write down how a purge of a rule ended, if that is still its last one."""
+        sql = "UPDATE last_runs SET outcome=? WHERE rule=? AND purge=?"
+        self._ledger.run(sql, json.dumps(outcome), rule, purge)
+
+    def not_run(self, rule: str, reason: str) -> None:
+        """Write down why a rule did not run at its time; what can't be written down is in the log."""
+        with contextlib.suppress(OSError, sqlite3.Error):
+            self._put(rule, None, {"State": "not run", "Reason": reason})
+
+    def of(self, rule: str) -> dict[str, Any] | None:
+        """Return the last run of a rule as the status shows it, or None."""
+        for row in self._ledger.rows("SELECT * FROM last_runs WHERE rule=?", rule):
+            return {"Time": utc_time(row["time"]), "Purge": row["purge"], **json.loads(row["outcome"])}
+        return None
+
+    def _put(self, rule: str, purge: int | None, outcome: Any) -> None:
+        sql = "INSERT OR REPLACE INTO last_runs VALUES(?,?,?,?)"
+        self._ledger.run(sql, rule, time.time(), purge, json.dumps(outcome))
 
 
 # ---- src/purge_old_studies/purge.py: One purge that is going on.
@@ -3693,8 +3822,7 @@ class Purge:
         """Record what was being deleted when Orthanc was killed: gone, and perhaps not in the history yet; or still there."""
         if not (rows := self._rows("deleting", "pieces")):
             return
-        lines = (line for _, line in self._history.lines() if line.get("Purge") == self.number and "ID" in line)
-        written = frozenset(line["ID"] for line in lines)
+        written = frozenset(line["ID"] for line in self._history.lines_of(self.number) if "ID" in line)
         there = {row["study"] for row in rows if if_there(f"/studies/{row['study']}") is not None}
         self._settle([(row, "") for row in rows if row["study"] not in there], "deleted", written=written)
         for row in rows:
@@ -3735,7 +3863,7 @@ def _known(row: Mapping[str, Any]) -> dict[str, Any]:
 
 
 LISTED = 1000  # studies that an answer names at most
-TABLES = f"""{CLOCK_TABLES}
+TABLES = f"""{CLOCK_TABLES}{LAST_RUNS_TABLE}
 CREATE TABLE IF NOT EXISTS purges(id INTEGER PRIMARY KEY AUTOINCREMENT, state TEXT NOT NULL, continues INTEGER NOT NULL,
     asked TEXT NOT NULL, conditions TEXT NOT NULL, created REAL NOT NULL, ended REAL);
 CREATE TABLE IF NOT EXISTS studies(purge INTEGER NOT NULL, number INTEGER NOT NULL, study TEXT NOT NULL,
@@ -3846,7 +3974,7 @@ class Runner:
 
     def __init__(self, settings: Settings, ledger: Ledger, history: History, archive: Archive) -> None:
         self._settings, self._ledger, self._history, self._archive = settings, ledger, history, archive
-        self._jobs = Jobs(ledger)
+        self._jobs, self.last_runs = Jobs(ledger), LastRuns(ledger)
         self.busy, self.stopping = threading.Lock(), threading.Event()
         self.current: Purge | None = None
         self._threads: list[threading.Thread] = []
@@ -3926,6 +4054,8 @@ class Runner:
             db.executemany("INSERT INTO studies VALUES(?,?,?,?,'waiting','')", rows)
             stay = [(number, reason, count) for reason, count in choice.undelivered.items()]
             db.executemany("INSERT INTO undelivered VALUES(?,?,?)", stay)
+            if who["Rule"] is not None:
+                self.last_runs.began(who["Rule"], number)
             more = {"Undelivered": dict(choice.undelivered)} if stay else {}
             # Before that is committed: a purge that is refused, for a full disk, must not go on at the next start.
             self.tell("started", number, who, Studies=len(choice.studies), **more, Conditions=asked.as_json())
@@ -3974,6 +4104,8 @@ class Runner:
         for name, count in totals.items():
             orthanc.SetMetricsValue(f"purge_old_studies_{name.lower()}", float(count), orthanc.MetricsType.DEFAULT)
         self.tell("ended", number, who, State=state, **totals)
+        if who["Rule"] is not None:
+            self.last_runs.ended(who["Rule"], number, State=state, **totals)
         self._ledger.run("UPDATE purges SET state=?,ended=? WHERE id=?", state, time.time(), number)
         orthanc.LogWarning(
             f"purge_old_studies: purge {number} is {state}: " + ", ".join(f"{k} {v}" for k, v in totals.items())
@@ -4059,6 +4191,8 @@ class Schedule:
                 # Every age is counted from this clock; a machine that has slept is the same: the run was missed.
                 names = ", ".join(rule.name for rule in due)
                 orthanc.LogError(f"purge_old_studies: the clock went {ahead:.0f} s ahead; not run this time: {names}")
+                for rule in due:
+                    self._runner.last_runs.not_run(rule.name, f"the clock went {ahead:.0f} s ahead")
                 due = []
             before, ticks = now, time.monotonic()
             for rule in due:
@@ -4066,6 +4200,12 @@ class Schedule:
                     self._run_rule(rule, now.date())
                 except Exception:  # noqa: BLE001 - no fault of one run ends the thread that serves all rules
                     orthanc.LogError(f"purge_old_studies: rule {rule.name} was not run:\n{traceback.format_exc()}")
+                    self._runner.last_runs.not_run(rule.name, "an error, please report it: see the log")
+
+    def next_run(self, rule: Rule) -> float | None:
+        """Return when a rule runs next, in seconds since 1970; None: not while the clock is doubted."""
+        reading = self._clock.read()
+        return None if reading.doubt else reading.now + seconds_until([rule], _local(reading))
 
     def _run_rule(self, rule: Rule, today: datetime.date) -> None:
         while not self._runner.busy.acquire(timeout=1):
@@ -4083,6 +4223,7 @@ class Schedule:
         except (Refused, LoopbackError, OSError, sqlite3.Error) as error:
             self._runner.busy.release()
             orthanc.LogError(f"purge_old_studies: rule {rule.name} does not run: {one_line(error)}")
+            self._runner.last_runs.not_run(rule.name, one_line(error))
             return
         except BaseException:
             self._runner.busy.release()
@@ -4091,6 +4232,7 @@ class Schedule:
             purge = self._runner.begin(asked, {"User": None, "Rule": rule.name}, force=False, continues=True)
         except (Refused, LoopbackError, OSError, sqlite3.Error, orthanc.OrthancException) as error:
             orthanc.LogError(f"purge_old_studies: rule {rule.name} does not run this time: {one_line(error)}")
+            self._runner.last_runs.not_run(rule.name, one_line(error))
             return
         while not purge.done.wait(LOOK_SECONDS):
             self._clock.record()
@@ -4192,13 +4334,14 @@ class Purges:
             self._history = History(folder / "purge_old_studies.jsonl", durable=durability == "full")
             self._archive = Archive(self._loopback, self._settings, self._clock)
             runner = Runner(self._settings, ledger, self._history, self._archive)
-            schedule = Schedule(self._settings, ledger, self._clock, self._archive, runner)
+            self._schedule = Schedule(self._settings, ledger, self._clock, self._archive, runner)
             runner.start()
         except BaseException:
             ledger.close()  # the next try opens it
             raise
         self._runner = runner
-        runner.thread(schedule.run, "purge-schedule")
+        runner.thread(self._schedule.run, "purge-schedule")
+        runner.thread(self._history.read_ahead, "purge-history")
         return ledger
 
     def _forget_old(self) -> float:
@@ -4315,15 +4458,19 @@ class Purges:
         return self._history.page(found.get("since", 0), found.get("limit", 100), found.get("purge"))
 
     def status(self, _request: Request) -> Any:
-        """Whether it runs, what is going on, and its totals."""
+        """Whether it runs, what is going on, its totals, and of each rule the next run, the last one, and how that went."""
         current, totals = self._running().current, self._jobs.totals()
         return {
             "Totals": totals["Purges"],
             "Purge": current.number if current else None,
             "Deleted": totals["Deleted"],
-            "Rules": [rule.name for rule in self._settings.rules],
+            "Rules": [self._rule(rule) for rule in self._settings.rules],
             "Clock": self._clock.read().as_json(),
         }
+
+    def _rule(self, rule: Rule) -> dict[str, Any]:
+        last = self._running().last_runs.of(rule.name)
+        return {"Name": rule.name, "Next": utc_time(self._schedule.next_run(rule)), "Last": last}
 
     def confirm_clock(self, request: Request) -> Any:
         """Believe the clock as it is now, although it is not what was to be expected: rules run again."""

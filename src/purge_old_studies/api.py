@@ -28,7 +28,7 @@ from .jobs import TABLES, Jobs
 from .parameters import PARAMETERS, wants_json
 from .runner import Runner
 from .schedule import Schedule
-from .settings import Settings
+from .settings import Rule, Settings
 from .summary import summary
 from .undelivered import in_words
 
@@ -82,13 +82,14 @@ class Purges:
             self._history = History(folder / "purge_old_studies.jsonl", durable=durability == "full")
             self._archive = Archive(self._loopback, self._settings, self._clock)
             runner = Runner(self._settings, ledger, self._history, self._archive)
-            schedule = Schedule(self._settings, ledger, self._clock, self._archive, runner)
+            self._schedule = Schedule(self._settings, ledger, self._clock, self._archive, runner)
             runner.start()
         except BaseException:
             ledger.close()  # the next try opens it
             raise
         self._runner = runner
-        runner.thread(schedule.run, "purge-schedule")
+        runner.thread(self._schedule.run, "purge-schedule")
+        runner.thread(self._history.read_ahead, "purge-history")
         return ledger
 
     def _forget_old(self) -> float:
@@ -205,15 +206,19 @@ class Purges:
         return self._history.page(found.get("since", 0), found.get("limit", 100), found.get("purge"))
 
     def status(self, _request: Request) -> Any:
-        """Whether it runs, what is going on, and its totals."""
+        """Whether it runs, what is going on, its totals, and of each rule the next run, the last one, and how that went."""
         current, totals = self._running().current, self._jobs.totals()
         return {
             "Totals": totals["Purges"],
             "Purge": current.number if current else None,
             "Deleted": totals["Deleted"],
-            "Rules": [rule.name for rule in self._settings.rules],
+            "Rules": [self._rule(rule) for rule in self._settings.rules],
             "Clock": self._clock.read().as_json(),
         }
+
+    def _rule(self, rule: Rule) -> dict[str, Any]:
+        last = self._running().last_runs.of(rule.name)
+        return {"Name": rule.name, "Next": utc_time(self._schedule.next_run(rule)), "Last": last}
 
     def confirm_clock(self, request: Request) -> Any:
         """Believe the clock as it is now, although it is not what was to be expected: rules run again."""

@@ -23,6 +23,7 @@ from .archive import Archive, Choice
 from .conditions import Conditions
 from .history import History, now_utc
 from .jobs import Jobs
+from .last_runs import LastRuns
 from .purge import Purge
 from .settings import Settings, rule_conditions
 from .studies import facts
@@ -36,7 +37,7 @@ class Runner:
 
     def __init__(self, settings: Settings, ledger: Ledger, history: History, archive: Archive) -> None:
         self._settings, self._ledger, self._history, self._archive = settings, ledger, history, archive
-        self._jobs = Jobs(ledger)
+        self._jobs, self.last_runs = Jobs(ledger), LastRuns(ledger)
         self.busy, self.stopping = threading.Lock(), threading.Event()
         self.current: Purge | None = None
         self._threads: list[threading.Thread] = []
@@ -116,6 +117,8 @@ class Runner:
             db.executemany("INSERT INTO studies VALUES(?,?,?,?,'waiting','')", rows)
             stay = [(number, reason, count) for reason, count in choice.undelivered.items()]
             db.executemany("INSERT INTO undelivered VALUES(?,?,?)", stay)
+            if who["Rule"] is not None:
+                self.last_runs.began(who["Rule"], number)
             more = {"Undelivered": dict(choice.undelivered)} if stay else {}
             # Before that is committed: a purge that is refused, for a full disk, must not go on at the next start.
             self.tell("started", number, who, Studies=len(choice.studies), **more, Conditions=asked.as_json())
@@ -164,6 +167,8 @@ class Runner:
         for name, count in totals.items():
             orthanc.SetMetricsValue(f"purge_old_studies_{name.lower()}", float(count), orthanc.MetricsType.DEFAULT)
         self.tell("ended", number, who, State=state, **totals)
+        if who["Rule"] is not None:
+            self.last_runs.ended(who["Rule"], number, State=state, **totals)
         self._ledger.run("UPDATE purges SET state=?,ended=? WHERE id=?", state, time.time(), number)
         orthanc.LogWarning(
             f"purge_old_studies: purge {number} is {state}: " + ", ".join(f"{k} {v}" for k, v in totals.items())
