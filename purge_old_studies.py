@@ -14,6 +14,7 @@ The same by POST, as JSON, which deletes only with "dry-run": false; parameters 
 
     GET  /purge-old-studies/status
     GET  /purge-old-studies/jobs, GET /purge-old-studies/jobs/{id}, POST /purge-old-studies/jobs/{id}/cancel
+    GET  /purge-old-studies/rules/{name}/dry-run          what a rule would delete now, and why
     GET  /purge-old-studies/history                       every study that was deleted, who asked, when, by which rule
     POST /purge-old-studies/confirm-clock                 a clock that is not what was to be expected stops all rules
 
@@ -3037,8 +3038,20 @@ class Index:
     @functools.cached_property
     def has_labels(self) -> bool:
         """Whether this Orthanc knows labels, from 1.12.0."""
+        if "HasLabels" in self._system:  # from 1.12.0; some databases have none
+            return bool(self._system["HasLabels"])
         found = re.match(r"(\d+)\.(\d+)", self._system["Version"])
         return self.is_extended or (found is not None and (int(found[1]), int(found[2])) >= (1, 12))
+
+    @property
+    def version(self) -> str:
+        """The version of this Orthanc."""
+        return str(self._system["Version"])
+
+    @property
+    def is_elsewhere(self) -> bool:
+        """Whether a plugin keeps the files, so that the file system of `StorageDirectory` says nothing of them."""
+        return bool(self._system.get("StorageAreaPlugin"))
 
     def matching(self, query: Mapping[str, str]) -> Iterator[dict[str, Any]]:
         """Yield the studies that match, as Orthanc gives them: at least all that do."""
@@ -3136,6 +3149,78 @@ def if_there(path: str) -> Any:
         raise
 
 
+# ---- src/purge_old_studies/disk.py: How full it is: the file system of the storage in percent, or what the archive holds in bytes.
+
+
+BYTES_OF = {
+    **{f"{prefix}B": 1000**power for power, prefix in enumerate("KMGT", 1) if power > 1},
+    **{f"{prefix}iB": 1024**power for power, prefix in enumerate("KMGT", 1) if power > 1},
+}
+ALLOWED = 'a share of the file system such as "85%", or what the archive may hold: "900GB", "900GiB", "1.5TB"'
+
+
+@dataclasses.dataclass(frozen=True)
+class Level:
+    """A level of the disk: a share of its file system in percent, or bytes of the archive."""
+
+    amount: float
+    is_percent: bool
+
+    def __str__(self) -> str:
+        return f"{self.amount:.4g}%" if self.is_percent else f"{self.amount / 1e9:.4g} GB"
+
+
+def parse_level(text: str) -> Level | None:
+    """Return what a text such as `85%`, `900GB`, `1.5TiB` means, or None."""
+    if not (found := re.fullmatch(r"([0-9]{1,6}(?:\.[0-9]{1,3})?)(%|[MGT]i?B)", text, re.ASCII)):
+        return None
+    number, unit = float(found[1]), found[2]
+    if number <= 0 or (unit == "%" and number >= 100):
+        return None
+    return Level(number, is_percent=True) if unit == "%" else Level(number * BYTES_OF[unit], is_percent=False)
+
+
+@dataclasses.dataclass(frozen=True)
+class Fill:
+    """How full it is, and how many bytes have to go until it is at another level."""
+
+    level: Level
+    size: float  # bytes of which the level is a share; of the archive: 1
+
+    def above(self, level: Level) -> float:
+        """Return how many bytes it is above a level of its kind; negative below it."""
+        share = self.size / 100 if self.level.is_percent else 1
+        return (self.level.amount - level.amount) * share
+
+
+class Disk:
+    """Measures the disk.
+
+    Parameters
+    ----------
+    folder : Orthanc's storage; its file system counts, whoever else writes there.
+    """
+
+    def __init__(self, loopback: Loopback, folder: Path) -> None:
+        self._loopback, self._folder = loopback, folder
+
+    def fill(self, *, in_percent: bool) -> Fill:
+        """Return how full it is: the file system as `df` counts, or the archive as Orthanc does (`TotalDiskSize`).
+
+        Raises
+        ------
+        OSError : the file system can't be measured.
+        LoopbackError : Orthanc does not answer.
+        """
+        if not in_percent:
+            size = int(self._loopback.get("/statistics")["TotalDiskSize"])
+            return Fill(Level(size, is_percent=False), 1)
+        found = os.statvfs(self._folder)
+        used = (found.f_blocks - found.f_bfree) * found.f_frsize
+        size = used + found.f_bavail * found.f_frsize  # without what only root may use
+        return Fill(Level(100 * used / max(size, 1), is_percent=True), size)
+
+
 # ---- src/purge_old_studies/settings.py: The section PurgeOldStudies of the configuration.
 
 
@@ -3157,6 +3242,16 @@ def _days(texts: Sequence[str]) -> str | None:
     return None if texts and set(texts) <= set(DAYS) else ", ".join(DAYS)
 
 
+def _level(text: str) -> str | None:
+    return None if parse_level(text) else ALLOWED
+
+
+def _oldest_by(text: str) -> str | None:
+    if text == "LastAccess":
+        return "received, StudyDate: Orthanc does not know when somebody last looked at a study"
+    return None if text in ("received", "StudyDate") else "received, StudyDate"
+
+
 def _undated(value: object) -> str | None:
     return None if isinstance(value, bool) or value == "received" else 'true, false or "received"'
 
@@ -3170,7 +3265,11 @@ class Rule:
         default="", metadata={"check": _age, "help": "Age from which studies are deleted: `90d`, `18m`, `7y`; needed."}
     )
     at: str = dataclasses.field(
-        default="", metadata={"check": _time_of_day, "help": "When, in the server's local time: `02:30`; needed."}
+        default="",
+        metadata={
+            "check": _time_of_day,
+            "help": "When, in the server's local time: `02:30`; needed, unless `WhenDiskAbove` says when.",
+        },
     )
     days: tuple[str, ...] = dataclasses.field(
         default=DAYS, metadata={"check": _days, "help": "The days of the week on which it runs."}
@@ -3206,6 +3305,35 @@ class Rule:
                 '`"received"`: their `LastUpdate` counts.'
             ),
         },
+    )
+
+    when_disk_above: str | None = dataclasses.field(
+        default=None,
+        metadata={
+            "check": _level,
+            "help": (
+                "Instead of `At`: it deletes while the disk is fuller than this (see [by space](#by-space)): `85%` of the "
+                "storage's file system, or the archive holds more than `900GB`, `1.5TiB`."
+            ),
+        },
+    )
+    down_to: str | None = dataclasses.field(
+        default=None,
+        metadata={"check": _level, "help": "With `WhenDiskAbove`: until it is down to this; needed, in the same unit."},
+    )
+    oldest_by: str = dataclasses.field(
+        default="received",
+        metadata={
+            "check": _oldest_by,
+            "allowed": '`"received"`, `"StudyDate"`',
+            "help": (
+                "With `WhenDiskAbove`: which studies are the oldest, and for `OlderThan`. Orthanc does not know when "
+                "somebody last looked at a study."
+            ),
+        },
+    )
+    at_most: int = dataclasses.field(
+        default=500, metadata={"minimum": 1, "help": "With `WhenDiskAbove`: the most studies of one look at the disk."}
     )
 
 
@@ -3251,6 +3379,14 @@ class Settings:
             )
         },
     )
+    disk_look_seconds: float = dataclasses.field(
+        default=600,
+        metadata={
+            "minimum": 1,
+            "maximum": 86400,
+            "help": "Seconds between two looks at the disk, for rules with `WhenDiskAbove`.",
+        },
+    )
     rules: tuple[Rule, ...] = dataclasses.field(
         default=(), metadata={"help": "What is deleted by itself, and when (below)."}
     )
@@ -3260,12 +3396,46 @@ class Settings:
 
 def rule_conditions(rule: Rule, today: datetime.date, *, has_labels: bool = True) -> Conditions:
     """Return what a rule means on a day. Raises `Refused` as a request would."""
-    found: dict[str, Any] = {"older-than": rule.older_than, "by": rule.by, "Query": rule.query, "undated": rule.undated}
+    by = rule.oldest_by if rule.when_disk_above else rule.by
+    found: dict[str, Any] = {"older-than": rule.older_than, "by": by, "Query": rule.query, "undated": rule.undated}
     if rule.limit is not None:
         found["limit"] = rule.limit
     if rule.labels:
         found |= {"Labels": list(rule.labels), "LabelsConstraint": rule.labels_constraint}
     return conditions(found, today, has_labels=has_labels)
+
+
+def disk_levels(rule: Rule) -> tuple[Level, Level]:
+    """Return above which level a rule by space begins, and down to which it goes."""
+    above, down_to = parse_level(rule.when_disk_above or ""), parse_level(rule.down_to or "")
+    assert above is not None  # `check_settings` has seen to it
+    assert down_to is not None
+    return above, down_to
+
+
+def _check_space(rule: Rule, path: str) -> None:
+    """Check that a rule is either for a time of the day or for a level of the disk. Raises `SettingsError`."""
+    if rule.when_disk_above is None:
+        others = {"DownTo": "down_to", "OldestBy": "oldest_by", "AtMost": "at_most"}
+        why = dict.fromkeys(others, "only a rule with WhenDiskAbove has it")
+    else:
+        others = {"At": "at", "Days": "days", "By": "by", "Limit": "limit"}
+        none = "a rule with WhenDiskAbove has none,"
+        why = dict.fromkeys(("At", "Days"), f"{none} the disk says when")
+        why |= {"By": f"{none} its key is OldestBy", "Limit": f"{none} its key is AtMost"}
+    for key, field in others.items():
+        if getattr(rule, field) != getattr(Rule(), field):
+            raise SettingsError(f"{path}.{key}: {why[key]}")
+    if rule.when_disk_above is None:
+        return
+    if rule.down_to is None:
+        raise SettingsError(f"{path}.DownTo is missing: a rule with WhenDiskAbove needs it")
+    above, down_to = disk_levels(rule)
+    if above.is_percent != down_to.is_percent or down_to.amount >= above.amount:
+        raise SettingsError(
+            f'{path}.DownTo: found "{rule.down_to}", allowed: less than WhenDiskAbove ("{rule.when_disk_above}"), in the '
+            "same unit: both in %, or both in bytes"
+        )
 
 
 def check_settings(settings: Settings, configuration: Mapping[str, Any]) -> None:
@@ -3281,19 +3451,25 @@ def check_settings(settings: Settings, configuration: Mapping[str, Any]) -> None
     names = [rule.name for rule in settings.rules]
     for number, rule in enumerate(settings.rules):
         path = f"{SECTION}.Rules[{number}]"
-        for key, value in (("Name", rule.name.strip()), ("OlderThan", rule.older_than), ("At", rule.at)):
+        for key, value in (
+            ("Name", rule.name.strip()),
+            ("OlderThan", rule.older_than),
+            ("At", rule.at or rule.when_disk_above),
+        ):
             if not value:
-                raise SettingsError(f"{path}.{key} is missing: a rule needs Name, OlderThan and At")
+                raise SettingsError(f"{path}.{key} is missing: a rule needs Name, OlderThan and At (or WhenDiskAbove)")
         if names.count(rule.name) > 1:
             raise SettingsError(f'{path}.Name: found "{rule.name}" twice, allowed: a name of its own')
         if not all(isinstance(value, str) for value in rule.query.values()):
             raise SettingsError(f"{path}.Query: found {json.dumps(rule.query)}, allowed: {PARAMETERS['Query'].allowed}")
+        _check_space(rule, path)
         today = datetime.date.today()  # noqa: DTZ011 - days are the server's local ones
         try:
             last = rule_conditions(rule, today).last
         except Refused as refused:
             raise SettingsError(f"{path}: {refused.message}") from None
-        if rule.by == "received" and (today - last).days < settings.keep_received_days:
+        by = rule.oldest_by if rule.when_disk_above else rule.by
+        if by == "received" and (today - last).days < settings.keep_received_days:
             raise SettingsError(
                 f'{path}.OlderThan: found "{rule.older_than}" by received, allowed: at least KeepReceivedDays '
                 f"({settings.keep_received_days:g} days); or set a lower {SECTION}.KeepReceivedDays"
@@ -3417,6 +3593,12 @@ class Choice:
     undelivered: Mapping[str, int]
 
 
+def in_order(studies: Iterable[Study], asked: Conditions) -> list[Study]:
+    """Return studies, the oldest first, undated ones last."""
+    # Of one day those that arrived first go first: they lie side by side in Orthanc's index, and go faster.
+    return sorted(studies, key=lambda study: (study.day(asked.by) or datetime.date.max, study.received, study.id))
+
+
 class Archive:
     """The studies of this Orthanc, by loopback HTTP: through the SDK what takes long would hold stores up."""
 
@@ -3428,6 +3610,29 @@ class Archive:
 
     def chosen(self, asked: Conditions) -> Choice:
         """Return the studies that are to be deleted, the oldest first, undated ones last."""
+        meant = self._meant(asked)
+        # Not while a page is read: who is protected may be a call of the SDK, and would wait for the page.
+        found, reasons = dict[str, Study](), Counter[str]()
+        for start in range(0, len(meant), WINDOW):
+            found |= {study.id: study for study in self._that_may_go(meant[start : start + WINDOW], reasons)}
+        return Choice(in_order(found.values(), asked)[: asked.limit], reasons)
+
+    def oldest(self, asked: Conditions, most: int, size: float) -> Choice:
+        """Return the oldest studies that may go, at most so many, and no more than free so many bytes.
+
+        Guards are asked about the oldest only, window by window: of an archive, nearly all may be meant.
+        """
+        meant, found, reasons = in_order(self._meant(asked), asked), list[Study](), Counter[str]()
+        for start in range(0, len(meant), WINDOW):
+            for study in self._that_may_go(meant[start : start + WINDOW], reasons):
+                if len(found) == most or size <= 0:
+                    return Choice(found, reasons)
+                found.append(study)
+                size -= self.index.bytes_of({study.id: study})
+        return Choice(found, reasons)
+
+    def _meant(self, asked: Conditions) -> list[Study]:
+        """Return the studies that the conditions name, whatever keeps them."""
         # Orthanc's index leaves out what is not ASCII, so that `?` misses letters with accents there; `is_meant` has all.
         query = {tag: value for tag, value in asked.query.items() if "?" not in value}
         if asked.by == "StudyDate" and not asked.undated:
@@ -3438,18 +3643,15 @@ class Archive:
             orthanc.LogWarning(
                 f"purge_old_studies: {unknown} studies stay, since Orthanc does not know when they came in"
             )
-        # Not while a page is read: who is protected may be a call of the SDK, and would wait for the page.
-        found, reasons = dict[str, Study](), Counter[str]()
-        for start in range(0, len(meant), WINDOW):
-            some = meant[start : start + WINDOW]
-            protection = self.protection(some)
-            some = [study for study in some if not self.why_kept(study, protection)]
-            undelivered = self.undelivered.why_kept(some)
-            reasons.update(undelivered.values())
-            found |= {study.id: study for study in some if study.id not in undelivered}
-        # Of one day those that arrived first go first: they lie side by side in Orthanc's index, and go faster.
-        aged = sorted((study.day(asked.by) or datetime.date.max, study.received, name) for name, study in found.items())
-        return Choice([found[name] for *_, name in aged[: asked.limit]], reasons)
+        return meant
+
+    def _that_may_go(self, studies: Sequence[Study], reasons: Counter[str]) -> list[Study]:
+        """Return the studies that no guard keeps; count in `reasons` those that are not delivered."""
+        protection = self.protection(studies)
+        some = [study for study in studies if not self.why_kept(study, protection)]
+        undelivered = self.undelivered.why_kept(some)
+        reasons.update(undelivered.values())
+        return [study for study in some if study.id not in undelivered]
 
     def again(self, studies: Sequence[tuple[str, str]]) -> dict[str, Study]:
         """Return what some studies, given by identifier and StudyInstanceUID, are now; those that are not there are left out.
@@ -3546,6 +3748,47 @@ class Archive:
         except LoopbackError:
             pass  # deleting the whole study shows it
         return True
+
+
+# ---- src/purge_old_studies/guards.py: Guards and rules that can never apply on this Orthanc: a person who counts on them must know.
+
+
+def never_apply(settings: Settings, *, has_labels: bool, is_elsewhere: bool, version: str) -> list[str]:
+    """Return what is configured and can never apply here, a line each.
+
+    Parameters
+    ----------
+    is_elsewhere : a plugin keeps the files.
+    """
+    found = []
+    no_labels = f"this Orthanc ({version}) has no labels, they came with 1.12.0"
+    if settings.keep_labels and not has_labels:
+        found.append(f"{SECTION}.KeepLabels keeps nothing here: {no_labels}")
+    for number, rule in enumerate(settings.rules):
+        path = f"{SECTION}.Rules[{number}]"
+        if rule.labels and not has_labels:
+            found.append(f"{path}.Labels: rule {rule.name} never runs here: {no_labels}")
+        if is_elsewhere and rule.when_disk_above and disk_levels(rule)[0].is_percent:
+            why = "a plugin keeps Orthanc's files elsewhere, of which no percentage is known. Allowed: a size such as 900GB"
+            found.append(
+                f'{path}.WhenDiskAbove: found "{rule.when_disk_above}": rule {rule.name} never runs here: {why}'
+            )
+    return found
+
+
+def warn_of_guards(settings: Settings, index: Index) -> None:
+    """Log an ERROR for each guard or rule that can never apply here."""
+    if not (settings.keep_labels or settings.rules):
+        return
+    try:
+        lines = never_apply(
+            settings, has_labels=index.has_labels, is_elsewhere=index.is_elsewhere, version=index.version
+        )
+    except LoopbackError as error:
+        orthanc.LogError(f"purge_old_studies can't tell whether its guards apply here: {one_line(error)}")
+        return
+    for line in lines:
+        orthanc.LogError(f"purge_old_studies: {line}")
 
 
 # ---- src/purge_old_studies/history.py: The record of what was purged, and of who asked for it.
@@ -4009,12 +4252,23 @@ class Runner:
 
     # A purge, from choice to end
 
-    def begin(self, asked: Conditions, who: Mapping[str, Any], *, force: bool, continues: bool) -> Purge:
-        """Choose, write down, and start; called with `_busy`, which is released when all is done or something raises."""
+    def begin(
+        self,
+        asked: Conditions,
+        who: Mapping[str, Any],
+        *,
+        force: bool,
+        continues: bool,
+        choice: Choice | None = None,
+    ) -> Purge:
+        """Choose, unless that is done, write down, and start; called with `busy`.
+
+        `busy` is released when all is done or something raises.
+        """
         try:
             if self.stopping.is_set():
                 raise Refused(503, "Orthanc is stopping")
-            choice = self._archive.chosen(asked)
+            choice = choice or self._archive.chosen(asked)
             for reason, count in choice.undelivered.items():
                 orthanc.LogWarning(f"purge_old_studies: {in_words(count, reason)}")
             if not force and (refusal := self.too_many(len(choice.studies))):
@@ -4115,7 +4369,10 @@ class Runner:
         """Return whether the rule that began a purge still says so: who took it out, or narrowed it, has stopped the purge."""
         if (name := json.loads(row["asked"]).get("Rule")) is None:
             return True
-        if (rule := next((rule for rule in self._settings.rules if rule.name == name), None)) is not None:
+        rule = next((rule for rule in self._settings.rules if rule.name == name), None)
+        if rule is not None and rule.when_disk_above:
+            return False  # there may be room again: the next look at the disk chooses anew
+        if rule is not None:
             now = rule_conditions(rule, datetime.date.today())  # noqa: DTZ011 - days are the server's local ones
             same = dataclasses.replace(now, last=asked.last, received_until=asked.received_until)
             if same == asked and asked.last <= now.last:
@@ -4176,7 +4433,7 @@ class Schedule:
     """Runs each rule when its time passes while this runs: what was missed while down waits for its next time."""
 
     def __init__(self, settings: Settings, ledger: Ledger, clock: Clock, archive: Archive, runner: Runner) -> None:
-        self._settings, self._rules = settings, settings.rules
+        self._settings, self._rules = settings, [rule for rule in settings.rules if rule.at]
         self._ledger, self._clock, self._archive, self._runner = ledger, clock, archive, runner
 
     def run(self) -> None:
@@ -4281,6 +4538,173 @@ def summary(index: Index, studies: Sequence[Study], asked: Conditions, now: floa
     }
 
 
+# ---- src/purge_old_studies/space.py: The rules by space: while the disk is too full, the oldest studies go.
+
+
+HOUR_SECONDS = 3600.0
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """What a rule would do now: how full it is, what is to go, and why, or why nothing is."""
+
+    fill: Fill
+    need: float  # bytes to go until DownTo; 0: nothing has to
+    asked: Conditions
+    choice: Choice
+    why: str
+
+
+class SpaceRules:
+    """Looks at the disk now and then, and frees room by the rules with `WhenDiskAbove`, one after the other.
+
+    What has gone is measured before more is taken, at the next look.
+    """
+
+    def __init__(
+        self, settings: Settings, ledger: Ledger, clock: Clock, archive: Archive, runner: Runner, disk: Disk
+    ) -> None:
+        self._settings, self._ledger, self._clock = settings, ledger, clock
+        self._archive, self._runner, self._disk = archive, runner, disk
+        self._rules = [rule for rule in settings.rules if rule.when_disk_above]
+        self._next_look: float | None = None
+        self._freeing = set[str]()  # rules that go on until DownTo
+        self._stuck: dict[str, str] = {}  # rules that can't free what they should, and why
+        self._seen: dict[str, dict[str, Any]] = {}
+
+    def run(self) -> None:
+        """Look again and again, until Orthanc stops."""
+        if self._rules:
+            self._archive.undelivered.wait_for_answers(self._runner.stopping)
+        while self._rules and not self._runner.stopping.is_set():
+            for rule in self._rules:
+                if not self._runner.stopping.is_set():
+                    self._look_unless_it_fails(rule)
+            self._next_look = time.time() + self._settings.disk_look_seconds
+            self._runner.stopping.wait(self._settings.disk_look_seconds)
+
+    def status(self, rule: Rule) -> dict[str, Any]:
+        """Return when the disk is looked at next, and what the last look found."""
+        return {"Next": utc_time(self._next_look), "Disk": self._seen.get(rule.name)}
+
+    def dry_run(self, rule: Rule) -> dict[str, Any]:
+        """Return what the rule would delete if it looked at the disk now, and why.
+
+        Raises
+        ------
+        OSError, LoopbackError : that can't be known now.
+        """
+        reading = self._clock.read()
+        plan = self._plan(rule, reading)
+        content = summary(self._archive.index, plan.choice.studies, plan.asked, reading.earliest)
+        if plan.choice.undelivered:
+            content["Undelivered"] = dict(plan.choice.undelivered)
+        return {**content, "Rule": rule.name, "Disk": self._shown(rule, plan), "Why": reading.doubt or plan.why}
+
+    def _look_unless_it_fails(self, rule: Rule) -> None:
+        try:
+            self._look(rule)
+        except (Refused, LoopbackError, OSError, sqlite3.Error, orthanc.OrthancException) as error:
+            self._is_stuck(rule, one_line(error))
+        except Exception:  # noqa: BLE001 - no fault of one look ends the thread that frees room
+            orthanc.LogError(f"purge_old_studies: rule {rule.name} was not run:\n{traceback.format_exc()}")
+            self._runner.last_runs.not_run(rule.name, "an error, please report it: see the log")
+
+    def _look(self, rule: Rule) -> None:
+        while not self._runner.busy.acquire(timeout=1):
+            if self._runner.stopping.is_set():
+                return
+        try:
+            reading = self._clock.read()
+            plan = self._plan(rule, reading)
+            self._seen[rule.name] = self._shown(rule, plan)
+            if not plan.need:
+                self._freeing.discard(rule.name)
+                self._is_stuck(rule, "")
+                self._runner.busy.release()
+                return
+            self._freeing.add(rule.name)
+            if reading.doubt or not plan.choice.studies:
+                raise Refused(409, reading.doubt or plan.why)
+        except BaseException:
+            self._runner.busy.release()
+            raise
+        who = {"User": None, "Rule": rule.name, "Because": plan.why}
+        purge = self._runner.begin(plan.asked, who, force=False, continues=True, choice=plan.choice)
+        purge.done.wait()
+        left = self._disk.fill(in_percent=plan.fill.level.is_percent)
+        self._seen[rule.name] = self._shown(rule, dataclasses.replace(plan, fill=left))
+        if left.above(disk_levels(rule)[1]) <= 0:
+            self._freeing.discard(rule.name)
+        self._is_stuck(rule, "")
+
+    def _plan(self, rule: Rule, reading: Reading) -> Plan:
+        above, down_to = disk_levels(rule)
+        if above.is_percent and self._archive.index.is_elsewhere:
+            raise Refused(409, "a plugin keeps Orthanc's files elsewhere, of which no percentage is known")
+        fill = self._disk.fill(in_percent=above.is_percent)
+        asked = dataclasses.replace(
+            rule_conditions(
+                rule,
+                local_day(reading.earliest),
+                has_labels=not rule.labels or self._archive.index.has_labels,
+            ),
+            received_until=received_until(self._settings.keep_received_days, reading.earliest),
+        )
+        what = "the file system is full to" if above.is_percent else "the archive holds"
+        if fill.above(above) <= 0 and not (rule.name in self._freeing and fill.above(down_to) > 0):
+            return Plan(fill, 0, asked, Choice([], {}), f"{what} {fill.level}, not above {above}")
+        need, why = fill.above(down_to), f"{what} {fill.level}, above {above}: down to {down_to}"
+        most, limited = self._most(rule)
+        choice = self._archive.oldest(asked, most, need) if most and not reading.doubt else Choice([], {})
+        if not choice.studies:
+            stay = "".join(f"; {count} stay: {reason}" for reason, count in choice.undelivered.items())
+            why = f"{why}, but {limited or f'nothing older than {rule.older_than} may go'}{stay}"
+        return Plan(fill, need, asked, choice, why)
+
+    def _most(self, rule: Rule) -> tuple[int, str]:
+        """Return how many studies may go now, and why none may, if so: MaxStudies and MaxPercent hold for an hour."""
+        most, settings = rule.at_most, self._settings
+        if not (settings.max_studies or settings.max_percent):
+            return most, ""
+        gone = self._gone_within_an_hour()
+        if settings.max_studies:
+            most = min(most, settings.max_studies - gone)
+        if settings.max_percent:
+            there = self._archive.index.count()
+            by_percent = int((there + gone) * settings.max_percent / 100) - gone
+            most = min(most, by_percent, int(there * settings.max_percent / 100))
+        return max(most, 0), "" if most > 0 else "MaxStudies or MaxPercent lets no more go within an hour"
+
+    def _gone_within_an_hour(self) -> int:
+        names, gone = {rule.name for rule in self._rules}, 0
+        for row in self._ledger.rows("SELECT id, asked FROM purges WHERE ended>?", time.time() - HOUR_SECONDS):
+            if json.loads(row["asked"]).get("Rule") in names:
+                sql = "SELECT COUNT(*) n FROM studies WHERE purge=? AND state='deleted'"
+                gone += int(self._ledger.rows(sql, row["id"])[0]["n"])
+        return gone
+
+    def _is_stuck(self, rule: Rule, why: str) -> None:
+        """Say once when a rule can't free what it should, and once when that is over."""
+        if why:
+            self._runner.last_runs.not_run(rule.name, why)
+            if rule.name not in self._stuck:
+                orthanc.LogWarning(f"purge_old_studies: rule {rule.name} frees nothing: {why}")
+            self._stuck[rule.name] = why
+        elif self._stuck.pop(rule.name, None):
+            orthanc.LogWarning(f"purge_old_studies: rule {rule.name} frees room again, or need not any more")
+
+    def _shown(self, rule: Rule, plan: Plan) -> dict[str, Any]:
+        above, down_to = disk_levels(rule)
+        return {
+            "Used": str(plan.fill.level),
+            "Above": str(above),
+            "DownTo": str(down_to),
+            "BytesToGo": max(0, int(plan.fill.above(down_to))) if plan.need else 0,
+            "Why": plan.why,
+        }
+
+
 # ---- src/purge_old_studies/api.py: The routes of the script.
 
 
@@ -4335,6 +4759,10 @@ class Purges:
             self._archive = Archive(self._loopback, self._settings, self._clock)
             runner = Runner(self._settings, ledger, self._history, self._archive)
             self._schedule = Schedule(self._settings, ledger, self._clock, self._archive, runner)
+            # Its default is Orthanc's own.
+            storage = configuration_folder() / (self._configuration.get("StorageDirectory") or "OrthancStorage")
+            disk = Disk(self._loopback, storage)
+            self._space = SpaceRules(self._settings, ledger, self._clock, self._archive, runner, disk)
             runner.start()
         except BaseException:
             ledger.close()  # the next try opens it
@@ -4342,6 +4770,8 @@ class Purges:
         self._runner = runner
         runner.thread(self._schedule.run, "purge-schedule")
         runner.thread(self._history.read_ahead, "purge-history")
+        runner.thread(self._space.run, "purge-space")
+        runner.thread(lambda: warn_of_guards(self._settings, self._archive.index), "purge-guards")
         return ledger
 
     def _forget_old(self) -> float:
@@ -4470,7 +4900,27 @@ class Purges:
 
     def _rule(self, rule: Rule) -> dict[str, Any]:
         last = self._running().last_runs.of(rule.name)
+        if rule.when_disk_above:
+            return {"Name": rule.name, **self._space.status(rule), "Last": last}
         return {"Name": rule.name, "Next": utc_time(self._schedule.next_run(rule)), "Last": last}
+
+    def dry_run_of_rule(self, request: Request) -> Any:
+        """What a rule would delete if it ran now, and why: a dry run."""
+        name = urllib.parse.unquote(request.groups[0])
+        rule = next((rule for rule in self._settings.rules if rule.name in (name, request.groups[0])), None)
+        if rule is None:
+            raise Refused(404, "There is no such rule; /purge-old-studies/status lists them")
+        if not rule.when_disk_above:
+            reading = self._clock.read()
+            asked = rule_conditions(rule, local_day(reading.earliest), has_labels=self._archive.index.has_labels)
+            until = received_until(self._settings.keep_received_days, reading.earliest)
+            content = self._dry_run(dataclasses.replace(asked, received_until=until), reading, force=False)
+            return {**content, "Rule": rule.name, "Why": reading.doubt or f"it is older than {rule.older_than}"}
+        try:
+            with self._turns.turn():
+                return self._space.dry_run(rule)
+        except (LoopbackError, OSError) as error:
+            raise Refused(503, f"Which studies these are can't be known now: {one_line(error)}") from None
 
     def confirm_clock(self, request: Request) -> Any:
         """Believe the clock as it is now, although it is not what was to be expected: rules run again."""
@@ -4510,6 +4960,7 @@ def register() -> None:
     register_route(f"{route}/jobs", {"GET": purges.jobs}, purges.unavailable)
     register_route(f"{route}/jobs/([^/]+)", {"GET": purges.job}, purges.unavailable)
     register_route(f"{route}/jobs/([^/]+)/cancel", {"POST": purges.cancel}, purges.unavailable)
+    register_route(f"{route}/rules/([^/]+)/dry-run", {"GET": purges.dry_run_of_rule}, purges.unavailable)
     register_route(f"{route}/confirm-clock", {"POST": purges.confirm_clock}, purges.unavailable)
     register_route(f"{route}/history", {"GET": purges.history}, purges.unavailable)
     if refusal is None:

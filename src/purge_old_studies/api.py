@@ -6,6 +6,7 @@ from __future__ import annotations
 import dataclasses
 import sqlite3
 import time
+import urllib.parse
 from collections.abc import Mapping
 from typing import Any
 
@@ -16,19 +17,22 @@ from common.ledger import Ledger
 from common.loopback import Loopback, LoopbackError
 from common.parameters import PAGE_PARAMETERS, WholeNumber, row_number, takes
 from common.routes import Answer, Refused, Request, one_line
-from common.state import state_folder
+from common.state import configuration_folder, state_folder
 from common.status import RUNNING, Condition, condition_of
 from common.worker import STOPS_WITHIN, Worker
 
 from .archive import Archive
 from .clock import DAY_SECONDS, Clock, Reading, local_day, utc_time
 from .conditions import Conditions, conditions, received_until
+from .disk import Disk
+from .guards import warn_of_guards
 from .history import History, now_utc, who_asks
 from .jobs import TABLES, Jobs
 from .parameters import PARAMETERS, wants_json
 from .runner import Runner
 from .schedule import Schedule
-from .settings import Rule, Settings
+from .settings import Rule, Settings, rule_conditions
+from .space import SpaceRules
 from .summary import summary
 from .undelivered import in_words
 
@@ -83,6 +87,10 @@ class Purges:
             self._archive = Archive(self._loopback, self._settings, self._clock)
             runner = Runner(self._settings, ledger, self._history, self._archive)
             self._schedule = Schedule(self._settings, ledger, self._clock, self._archive, runner)
+            # Its default is Orthanc's own.
+            storage = configuration_folder() / (self._configuration.get("StorageDirectory") or "OrthancStorage")
+            disk = Disk(self._loopback, storage)
+            self._space = SpaceRules(self._settings, ledger, self._clock, self._archive, runner, disk)
             runner.start()
         except BaseException:
             ledger.close()  # the next try opens it
@@ -90,6 +98,8 @@ class Purges:
         self._runner = runner
         runner.thread(self._schedule.run, "purge-schedule")
         runner.thread(self._history.read_ahead, "purge-history")
+        runner.thread(self._space.run, "purge-space")
+        runner.thread(lambda: warn_of_guards(self._settings, self._archive.index), "purge-guards")
         return ledger
 
     def _forget_old(self) -> float:
@@ -218,7 +228,27 @@ class Purges:
 
     def _rule(self, rule: Rule) -> dict[str, Any]:
         last = self._running().last_runs.of(rule.name)
+        if rule.when_disk_above:
+            return {"Name": rule.name, **self._space.status(rule), "Last": last}
         return {"Name": rule.name, "Next": utc_time(self._schedule.next_run(rule)), "Last": last}
+
+    def dry_run_of_rule(self, request: Request) -> Any:
+        """What a rule would delete if it ran now, and why: a dry run."""
+        name = urllib.parse.unquote(request.groups[0])
+        rule = next((rule for rule in self._settings.rules if rule.name in (name, request.groups[0])), None)
+        if rule is None:
+            raise Refused(404, "There is no such rule; /purge-old-studies/status lists them")
+        if not rule.when_disk_above:
+            reading = self._clock.read()
+            asked = rule_conditions(rule, local_day(reading.earliest), has_labels=self._archive.index.has_labels)
+            until = received_until(self._settings.keep_received_days, reading.earliest)
+            content = self._dry_run(dataclasses.replace(asked, received_until=until), reading, force=False)
+            return {**content, "Rule": rule.name, "Why": reading.doubt or f"it is older than {rule.older_than}"}
+        try:
+            with self._turns.turn():
+                return self._space.dry_run(rule)
+        except (LoopbackError, OSError) as error:
+            raise Refused(503, f"Which studies these are can't be known now: {one_line(error)}") from None
 
     def confirm_clock(self, request: Request) -> Any:
         """Believe the clock as it is now, although it is not what was to be expected: rules run again."""

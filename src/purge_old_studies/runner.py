@@ -72,12 +72,23 @@ class Runner:
 
     # A purge, from choice to end
 
-    def begin(self, asked: Conditions, who: Mapping[str, Any], *, force: bool, continues: bool) -> Purge:
-        """Choose, write down, and start; called with `_busy`, which is released when all is done or something raises."""
+    def begin(
+        self,
+        asked: Conditions,
+        who: Mapping[str, Any],
+        *,
+        force: bool,
+        continues: bool,
+        choice: Choice | None = None,
+    ) -> Purge:
+        """Choose, unless that is done, write down, and start; called with `busy`.
+
+        `busy` is released when all is done or something raises.
+        """
         try:
             if self.stopping.is_set():
                 raise Refused(503, "Orthanc is stopping")
-            choice = self._archive.chosen(asked)
+            choice = choice or self._archive.chosen(asked)
             for reason, count in choice.undelivered.items():
                 orthanc.LogWarning(f"purge_old_studies: {in_words(count, reason)}")
             if not force and (refusal := self.too_many(len(choice.studies))):
@@ -178,7 +189,10 @@ class Runner:
         """Return whether the rule that began a purge still says so: who took it out, or narrowed it, has stopped the purge."""
         if (name := json.loads(row["asked"]).get("Rule")) is None:
             return True
-        if (rule := next((rule for rule in self._settings.rules if rule.name == name), None)) is not None:
+        rule = next((rule for rule in self._settings.rules if rule.name == name), None)
+        if rule is not None and rule.when_disk_above:
+            return False  # there may be room again: the next look at the disk chooses anew
+        if rule is not None:
             now = rule_conditions(rule, datetime.date.today())  # noqa: DTZ011 - days are the server's local ones
             same = dataclasses.replace(now, last=asked.last, received_until=asked.received_until)
             if same == asked and asked.last <= now.last:

@@ -47,7 +47,7 @@ class Schedule:
     """Runs each rule when its time passes while this runs: what was missed while down waits for its next time."""
 
     def __init__(self, settings: Settings, ledger: Ledger, clock: Clock, archive: Archive, runner: Runner) -> None:
-        self._settings, self._rules = settings, settings.rules
+        self._settings, self._rules = settings, [rule for rule in settings.rules if rule.at]
         self._ledger, self._clock, self._archive, self._runner = ledger, clock, archive, runner
 
     def run(self) -> None:
