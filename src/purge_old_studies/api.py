@@ -4,9 +4,9 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import sqlite3
 import time
-import urllib.parse
 from collections.abc import Mapping
 from typing import Any
 
@@ -29,9 +29,10 @@ from .guards import warn_of_guards
 from .history import History, now_utc, who_asks
 from .jobs import TABLES, Jobs
 from .parameters import PARAMETERS, wants_json
+from .rules import RuleViews
 from .runner import Runner
 from .schedule import Schedule
-from .settings import Rule, Settings, rule_conditions
+from .settings import Settings
 from .space import SpaceRules
 from .summary import summary
 from .undelivered import in_words
@@ -86,19 +87,20 @@ class Purges:
             self._history = History(folder / "purge_old_studies.jsonl", durable=durability == "full")
             self._archive = Archive(self._loopback, self._settings, self._clock)
             runner = Runner(self._settings, ledger, self._history, self._archive)
-            self._schedule = Schedule(self._settings, ledger, self._clock, self._archive, runner)
+            schedule = Schedule(self._settings, ledger, self._clock, self._archive, runner)
+            self._rules = RuleViews(self._settings, self._clock, self._archive, runner.last_runs, schedule, space)
             # Its default is Orthanc's own.
             storage = configuration_folder() / (self._configuration.get("StorageDirectory") or "OrthancStorage")
             disk = Disk(self._loopback, storage)
-            self._space = SpaceRules(self._settings, ledger, self._clock, self._archive, runner, disk)
+            space = SpaceRules(self._settings, ledger, self._clock, self._archive, runner, disk)
             runner.start()
         except BaseException:
             ledger.close()  # the next try opens it
             raise
         self._runner = runner
-        runner.thread(self._schedule.run, "purge-schedule")
+        runner.thread(schedule.run, "purge-schedule")
         runner.thread(self._history.read_ahead, "purge-history")
-        runner.thread(self._space.run, "purge-space")
+        runner.thread(space.run, "purge-space")
         runner.thread(lambda: warn_of_guards(self._settings, self._archive.index), "purge-guards")
         return ledger
 
@@ -222,33 +224,13 @@ class Purges:
             "Totals": totals["Purges"],
             "Purge": current.number if current else None,
             "Deleted": totals["Deleted"],
-            "Rules": [self._rule(rule) for rule in self._settings.rules],
+            "Rules": self._rules.status(),
             "Clock": self._clock.read().as_json(),
         }
 
-    def _rule(self, rule: Rule) -> dict[str, Any]:
-        last = self._running().last_runs.of(rule.name)
-        if rule.when_disk_above:
-            return {"Name": rule.name, **self._space.status(rule), "Last": last}
-        return {"Name": rule.name, "Next": utc_time(self._schedule.next_run(rule)), "Last": last}
-
     def dry_run_of_rule(self, request: Request) -> Any:
         """What a rule would delete if it ran now, and why: a dry run."""
-        name = urllib.parse.unquote(request.groups[0])
-        rule = next((rule for rule in self._settings.rules if rule.name in (name, request.groups[0])), None)
-        if rule is None:
-            raise Refused(404, "There is no such rule; /purge-old-studies/status lists them")
-        if not rule.when_disk_above:
-            reading = self._clock.read()
-            asked = rule_conditions(rule, local_day(reading.earliest), has_labels=self._archive.index.has_labels)
-            until = received_until(self._settings.keep_received_days, reading.earliest)
-            content = self._dry_run(dataclasses.replace(asked, received_until=until), reading, force=False)
-            return {**content, "Rule": rule.name, "Why": reading.doubt or f"it is older than {rule.older_than}"}
-        try:
-            with self._turns.turn():
-                return self._space.dry_run(rule)
-        except (LoopbackError, OSError) as error:
-            raise Refused(503, f"Which studies these are can't be known now: {one_line(error)}") from None
+        return self._rules.dry_run(request, self._turns, functools.partial(self._dry_run, force=False))
 
     def confirm_clock(self, request: Request) -> Any:
         """Believe the clock as it is now, although it is not what was to be expected: rules run again."""

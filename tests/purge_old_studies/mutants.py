@@ -48,7 +48,7 @@ TABLE: dict[tuple[str, str], dict[str, str]] = {
     ("src/common/line_index.py", "tests/purge_old_studies/unit/test_record.py"): {
         "if key is None or key in block.keys": "if key is None",
         "or found.st_size < self._end:": "or False:",
-        'if not line.endswith(b"\n"):': "if False:",
+        'if not line.endswith(b"\\n"):': "if False:",
     },
     ("src/purge_old_studies/last_runs.py", "tests/purge_old_studies/unit/test_record.py"): {
         'self._put(rule, None, {"State": "not run", "Reason": reason})': "pass",
