@@ -88,11 +88,11 @@ class Purges:
             self._archive = Archive(self._loopback, self._settings, self._clock)
             runner = Runner(self._settings, ledger, self._history, self._archive)
             schedule = Schedule(self._settings, ledger, self._clock, self._archive, runner)
-            self._rules = RuleViews(self._settings, self._clock, self._archive, runner.last_runs, schedule, space)
             # Its default is Orthanc's own.
             storage = configuration_folder() / (self._configuration.get("StorageDirectory") or "OrthancStorage")
             disk = Disk(self._loopback, storage)
             space = SpaceRules(self._settings, ledger, self._clock, self._archive, runner, disk)
+            self._rules = RuleViews(self._settings, self._clock, self._archive, runner.last_runs, schedule, space)
             runner.start()
         except BaseException:
             ledger.close()  # the next try opens it

@@ -54,7 +54,7 @@ TABLE: dict[tuple[str, str], dict[str, str]] = {
         'self._put(rule, None, {"State": "not run", "Reason": reason})': "pass",
     },
     ("src/purge_old_studies/space.py", "tests/purge_old_studies/unit/test_space.py"): {
-        "if most and not reading.doubt else": "if most else",
+        "if reading.doubt or not plan.choice.studies:": "if not plan.choice.studies:",
         "received_until=received_until(self._settings.keep_received_days, reading.earliest),": "received_until='',",
         "most = min(most, settings.max_studies - gone)": "most = min(most, settings.max_studies)",
         "most = min(most, by_percent, int(": "most = min(most, int(",
