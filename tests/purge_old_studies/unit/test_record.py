@@ -69,8 +69,12 @@ def test_what_a_disk_has_spoilt_is_not_shown_and_a_file_that_was_moved_away_is_r
         spoilt.write(b"\0\0\0\n[3]\n" + json.dumps(line(4, 1)).encode() + b"\n" + b'{"Time": "", "Purge": 1, ')
     assert [each["Number"] for each in history.page(0, 10, 1)["Items"]] == [1, 4]
     assert history.page(0, 10, None)["Total"] == 2
+    with file.open("ab") as spoilt:
+        spoilt.write(b'"ID": "5"}\n')
+    assert [each["Number"] for each in history.page(0, 10, 1)["Items"]] == [1, 4, 5]
     file.write_text(json.dumps(line(9, 5)) + "\n")
     assert [each["ID"] for each in history.page(0, 10, None)["Items"]] == ["9"]
+    assert history.page(0, 10, None)["Total"] == 1
 
 
 def test_a_page_is_read_without_what_is_before_it(
