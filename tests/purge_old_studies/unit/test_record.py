@@ -72,6 +72,7 @@ def test_what_a_disk_has_spoilt_is_not_shown_and_a_file_that_was_moved_away_is_r
     with file.open("ab") as spoilt:
         spoilt.write(b'"ID": "5"}\n')
     assert [each["Number"] for each in history.page(0, 10, 1)["Items"]] == [1, 4, 5]
+    assert history.page(0, 10, 1)["Total"] == 3
     file.write_text(json.dumps(line(9, 5)) + "\n")
     assert [each["ID"] for each in history.page(0, 10, None)["Items"]] == ["9"]
     assert history.page(0, 10, None)["Total"] == 1
