@@ -20,6 +20,7 @@ Needs nothing but Python's standard library. All keys, and what each line says: 
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import sys
 import types
@@ -50,6 +51,7 @@ def register() -> None:
     refusal, settings = None, Settings()
     try:
         settings = read_settings(Settings, SECTION, configuration)
+        settings.check()
     except SettingsError as error:
         refusal = f"{error}. audit_log is idle until this is corrected."
         orthanc.LogError(refusal)
@@ -60,7 +62,9 @@ def register() -> None:
         return refusal or recorder.worker.why_not()
 
     def look() -> Condition:
-        return condition_of(recorder.worker, refusal)
+        found = condition_of(recorder.worker, refusal)
+        away = recorder.sender.trouble.text.partition("\n")[0] if recorder.sender else ""
+        return dataclasses.replace(found, reason=found.reason or away or None)
 
     for pattern, handler in {"": routes.page, "/newest": routes.newest}.items():
         register_route(f"/audit-log{pattern}", {"GET": handler}, unavailable)

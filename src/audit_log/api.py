@@ -75,11 +75,14 @@ class Routes:
     def status(self, _request: Request) -> dict[str, Any]:
         """Return whether it runs and watches requests, how many lines there are, and what waits to be written."""
         recorder = self._recorder
-        return {
+        found: dict[str, Any] = {
             "Lines": recorder.log.number,
             "WatchesRequests": recorder.watches_requests,
             "Waiting": recorder.waiting(),
         }
+        if sender := recorder.sender:
+            found["Syslog"] = {"To": sender.url, "Sent": sender.sent, "Owed": sender.owed()}
+        return found
 
     def newest(self, _request: Request) -> dict[str, Any]:
         """Return the number and MAC of the newest line: kept elsewhere, it shows later whether the log was cut."""

@@ -25,7 +25,7 @@ class Log:
     """
 
     def __init__(self, folder: Path, key: bytes, max_bytes: int, *, sync: bool, setting: str = "StatePath") -> None:
-        self._folder, self._key, self._max_bytes, self._sync = folder, key, max_bytes, sync
+        self.folder, self._key, self._max_bytes, self._sync = folder, key, max_bytes, sync
         self.number, self.mac = 0, ""
         self._file: AppendOnly | None = None
         self._lock = StateLock(folder, setting, folder / "lock")
@@ -49,7 +49,7 @@ class Log:
         self._file = file
 
     def _begin_file(self) -> None:
-        self._open(self._folder / f"audit-{self.number + 1:012}.jsonl")
+        self._open(self.folder / f"audit-{self.number + 1:012}.jsonl")
 
     def _continue_from(self, files: Sequence[Path]) -> None:
         """Continue after the last whole line; if a crash has cut one, write a line that says so."""
@@ -87,7 +87,7 @@ class Log:
 
     def drop_before(self, at: str) -> None:
         """Delete the files whose lines are all older; a line says up to which, so that `verify` misses none."""
-        for path, following in list(zip(log_files(self._folder), log_files(self._folder)[1:], strict=False)):
+        for path, following in list(zip(log_files(self.folder), log_files(self.folder)[1:], strict=False)):
             if (first := next(entries_of(following), None)) is None or first["At"] >= at:
                 return
             if any(entry["At"] >= at for entry in entries_of(path)):

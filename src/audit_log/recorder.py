@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import socket
 import sqlite3
 import traceback
 from collections.abc import Callable, Mapping
@@ -21,10 +22,13 @@ from common.state import configuration_folder, state_folder
 from common.times import utc
 from common.worker import Worker
 
+from .dicom_audit import AuditMessages
 from .events import EventLines
 from .log import Log
 from .places import PLACE_TABLES, Places
+from .repository import RepositorySender
 from .settings import SECTION, Settings, read_or_make_key
+from .syslog import SyslogReceiver
 from .watching import RequestWatcher
 from .writer import LineWriter
 
@@ -41,9 +45,11 @@ class Recorder:
     ----------
     log, folder : the log and where it is, once the worker has opened it.
     watches_requests : whether requests are written down.
+    sender : sends lines to the audit repository, if there is one and the worker has opened the log.
     """
 
     log: Log
+    sender: RepositorySender | None = None
 
     def __init__(self, settings: Settings, configuration: Mapping[str, Any]) -> None:
         self._settings, self._configuration = settings, configuration
@@ -85,6 +91,9 @@ class Recorder:
             self._started_at = at
             self.worker.start()
         elif change == orthanc.ChangeType.ORTHANC_STOPPED:
+            self.worker.end()
+            if self.sender:  # while the ledger is open: it keeps how far lines were sent
+                self.sender.stop()
             self.worker.stop()
             if not self._has_finished and self._inbox:  # the state never opened, or the thread takes too long
                 orthanc.LogError(f"audit_log ends, and {len(self._inbox)} events are not written")
@@ -117,6 +126,11 @@ class Recorder:
                 sync=settings.durability == "full",
                 setting="Path" if settings.path else "StatePath",
             )
+            try:
+                self.sender = self._make_sender(ledger) if settings.to else None
+            except BaseException:
+                self.log.close()
+                raise
         except BaseException:
             ledger.close()
             raise
@@ -128,7 +142,15 @@ class Recorder:
         self._places = Places(ledger, self._loopback)
         self._events = EventLines(self._places, self._writer)
         self._writer.add(self._started_at, "started")
+        if self.sender:
+            self.sender.start()
         return ledger
+
+    def _make_sender(self, ledger: Ledger) -> RepositorySender:
+        asked, configuration, host = self._settings.syslog, self._configuration, socket.gethostname()
+        aet = str(configuration.get("DicomAet") or "ORTHANC")
+        messages = AuditMessages(asked.audit_source or str(configuration.get("Name") or "") or aet, aet, host)
+        return RepositorySender(SyslogReceiver(asked, configuration_folder()), messages, host, self.log, ledger)
 
     def _turn(self) -> float:
         if self._inbox:
@@ -168,6 +190,8 @@ class Recorder:
             self._writer.add(utc(), "lost", Count=lost)
             self._inbox.lost -= lost
         self._writer.write()
+        if self.sender and self.sender.owed():
+            self.sender.notify()
 
     def waiting(self) -> int:
         """Return how many events and lines are not written yet."""
