@@ -44,6 +44,7 @@ import os
 import random
 import re
 import secrets
+import socket
 import sqlite3
 import ssl
 import stat
@@ -59,6 +60,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Generic, NamedTuple, Protocol, TypeAlias, TypeVar
+from xml.etree import ElementTree as Xml
 
 if __name__ == "__main__":  # the built file as a program: to verify a log takes no Orthanc
     sys.modules.setdefault("orthanc", types.ModuleType("orthanc"))
@@ -2822,6 +2824,262 @@ def entries_since(folder: Path, since: str, needles: Sequence[bytes]) -> Iterato
         yield from entries_of(path, needles)
 
 
+# ---- src/audit_log/dicom_audit.py: DICOM audit messages (PS3.15 A.5) of lines: what hospitals' audit repositories take (IHE ATNA).
+
+
+LONGEST_TEXT = 500  # characters of a value: so that the longest message fits into a datagram
+NOT_IN_XML = re.compile("[^\t\n\r -\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+# Of the routes that are watched: Orthanc's own lists are not.
+SEARCH = {
+    "post-attempt": re.compile(r"^/tools/find/?$"),
+    "retrieve-attempt": re.compile(r"/(?:studies|series|instances)/?$"),
+}
+EXPORT = {
+    "post-attempt": re.compile(r"/(?:archive|media|create-archive|create-media)/?$"),
+    "retrieve-attempt": re.compile(
+        r"/(?:archive|media|file|dicom|pdf|export|nifti|stl|attachments/[^/]+/(?:data|compressed-data))/?$"
+        r"|^/tools/create-(?:archive|media)/?$"
+    ),
+}
+READS_LOG = re.compile(r"^/audit-log/?$")
+IMPORTS = ("RestApi", "WebDav")  # origins of what somebody uploads
+DETAILS = (
+    "Number",
+    "Count",
+    "Since",
+    "Method",
+    "Route",
+    "ForwardedFor",
+    "Job",
+    "Made",
+)  # of a line, on its first object
+UNKNOWN = "<none>"  # instead of an identifier that the line has not, and the message must have
+
+ACTIVITY = "110100", "Application Activity"
+LOG_USED = "110101", "Audit Log Used"
+ACCESSED = "110103", "DICOM Instances Accessed"
+TRANSFERRED = "110104", "DICOM Instances Transferred"
+STUDY_DELETED = "110105", "DICOM Study Deleted"
+EXPORTED = "110106", "Export"
+IMPORTED = "110107", "Import"
+QUERIED = "110112", "Query"
+ACTIVITY_TYPES = {"started": ("110120", "Application Start"), "stopped": ("110121", "Application Stop")}
+APPLICATION = "110150", "Application"
+DESTINATION = "110152", "Destination Role ID"
+SOURCE = "110153", "Source Role ID"
+TO_MEDIA = "110154", "Destination Media"
+FROM_MEDIA = "110155", "Source Media"
+URI_MEDIA = "110037", "URI"
+STUDY_UID = "110180", "Study Instance UID", "DCM"
+PATIENT_NUMBER = "2", "Patient Number", "RFC-3881"
+SEARCH_CRITERIA = "10", "Search Criteria", "RFC-3881"
+URI = "12", "URI", "RFC-3881"
+
+
+class Party(NamedTuple):
+    """Somebody or something that took part: an ActiveParticipant.
+
+    Attributes
+    ----------
+    access : where on the network, and what that is: "1" a machine's name, "2" an IP address, "5" a URI.
+    is_media : whether it stands for what data goes to or comes from.
+    """
+
+    user: str
+    role: tuple[str, str] | None = None
+    is_requestor: bool = False
+    aet: str = ""
+    access: tuple[str, str] = ("", "")
+    is_media: bool = False
+
+
+class Event(NamedTuple):
+    """What a message says of a line besides its studies and patients."""
+
+    kind: tuple[str, str]
+    action: str
+    parties: list[Party]
+    has_study: bool = True
+
+
+class AuditMessages:
+    """Makes messages of lines, for one Orthanc.
+
+    Parameters
+    ----------
+    source : the name under which the repository knows this Orthanc.
+    aet : its AE title.
+    host : the name of the machine.
+    """
+
+    def __init__(self, source: str, aet: str, host: str) -> None:
+        self._source, self._aet, self._host = source, aet, host
+
+    def of(self, line: Mapping[str, Any]) -> str | None:
+        """Return the XML of a line, or None: no message fits it."""
+        event = self._event(line)
+        if event is None:
+            return None
+        root = Xml.Element("AuditMessage")
+        found = _add(
+            root,
+            "EventIdentification",
+            EventActionCode=event.action,
+            EventDateTime=line["At"],
+            EventOutcomeIndicator="8" if line.get("Result") == "failure" else "0",
+        )
+        _add_coded(found, "EventID", *event.kind)
+        if line["Event"] in ACTIVITY_TYPES:
+            _add_coded(found, "EventTypeCode", *ACTIVITY_TYPES[line["Event"]])
+        if line.get("Error"):
+            Xml.SubElement(found, "EventOutcomeDescription").text = _clean(line["Error"])
+        for party in event.parties:
+            _add_party(root, party)
+        source = _add(root, "AuditSourceIdentification", AuditSourceID=self._source)
+        _add(source, "AuditSourceTypeCode", **{"csd-code": "4"})  # an application server
+        _add_objects(root, line, event)
+        return Xml.tostring(root, encoding="unicode")
+
+    def _us(self, role: tuple[str, str] | None, *, is_requestor: bool = False, aet: str = "") -> Party:
+        return Party(self._source, role, is_requestor, aet or self._aet, (self._host, "1"))
+
+    def _event(self, line: Mapping[str, Any]) -> Event | None:
+        match line["Event"]:
+            case "started" | "stopped":
+                return Event(ACTIVITY, "E", [self._us(APPLICATION)], has_study=False)
+            case "received":
+                return self._received(line)
+            case "sent":
+                return self._sent(line)
+            case "archived":
+                place = (f"/jobs/{line.get('Job', '')}/archive", "5")
+                media = Party(place[0], TO_MEDIA, access=place, is_media=True)
+                return Event(EXPORTED, "R", [self._us(SOURCE, is_requestor=True), media])
+            case "deleted":
+                kinds = {"Study": STUDY_DELETED, "Series": ACCESSED}
+                by = _requesters(line["By"]) if line.get("By") else [self._us(None)]
+                kind = kinds.get(line.get("Level", "")) if line.get("StudyInstanceUID") else None
+                return Event(kind, "D", by) if kind else None
+            case "retrieve-attempt" | "post-attempt":
+                return self._requested(line)
+        return None
+
+    def _received(self, line: Mapping[str, Any]) -> Event:
+        origin = line.get("From", {})
+        ip, aet, user = (origin.get(name, "") for name in ("RemoteIP", "RemoteAET", "HttpUsername"))
+        if line.get("Made"):
+            return Event(ACCESSED, "C", [self._us(None, is_requestor=True)])
+        who = user or ip or origin.get("Origin") or UNKNOWN
+        if origin.get("Origin") in IMPORTS:
+            person = Party(who, DESTINATION, is_requestor=True, access=(ip, "2"))
+            media = Party(ip or origin["Origin"], FROM_MEDIA, access=(ip, "2"), is_media=True)
+            return Event(IMPORTED, "C", [person, self._us(DESTINATION), media])
+        sender = Party(aet or who, SOURCE, is_requestor=True, aet=aet, access=(ip, "2"))
+        return Event(TRANSFERRED, "C", [sender, self._us(DESTINATION, aet=origin.get("CalledAET", ""))])
+
+    def _sent(self, line: Mapping[str, Any]) -> Event:
+        to, mover = line.get("To") or UNKNOWN, line.get("MoveOriginator")
+        is_url = "://" in to
+        parties = [
+            self._us(SOURCE, is_requestor=not mover),
+            Party(to, DESTINATION, aet="" if is_url else to, access=(to, "5") if is_url else ("", "")),
+        ]
+        if mover:
+            parties.append(Party(mover, is_requestor=True, aet=mover))
+        return Event(TRANSFERRED, "C", parties)
+
+    def _requested(self, line: Mapping[str, Any]) -> Event | None:
+        route, ip = line.get("Route", ""), line.get("IP", "")
+        who = _requesters(line)
+        if SEARCH[line["Event"]].search(route):
+            asking = [party._replace(role=SOURCE) if number == 0 else party for number, party in enumerate(who)]
+            return Event(QUERIED, "E", [*asking, self._us(DESTINATION)])
+        if EXPORT[line["Event"]].search(route) and "Script" not in line:  # a script's reading leaves nothing
+            receiver = [party._replace(role=DESTINATION) for party in who]
+            media = Party(ip or UNKNOWN, TO_MEDIA, access=(ip, "2"), is_media=True)
+            return Event(EXPORTED, "R", [*receiver, self._us(SOURCE), media])
+        if line["Event"] != "retrieve-attempt":
+            return None
+        return Event(LOG_USED, "R", who, has_study=False) if READS_LOG.match(route) else Event(ACCESSED, "R", who)
+
+
+def _requesters(who: Mapping[str, Any]) -> list[Party]:
+    """Return who asked: a person, or a script and the person who asked the script for it."""
+    if "Script" not in who:
+        user, ip = who.get("User", ""), who.get("IP", "")
+        return [Party(user or ip or UNKNOWN, is_requestor=True, access=(ip, "2"))]
+    asked_by = who.get("AskedBy")
+    person = asked_by.get("User", "") if isinstance(asked_by, Mapping) else ""
+    script = Party(who["Script"], is_requestor=not person)
+    return [script, Party(person, is_requestor=True)] if person else [script]
+
+
+def _clean(value: object) -> str:
+    """Return a value as XML may hold it, and no longer than a message should."""
+    return NOT_IN_XML.sub("\ufffd", str(value))[:LONGEST_TEXT]
+
+
+def _add(parent: Xml.Element, name: str, **attributes: object) -> Xml.Element:
+    return Xml.SubElement(parent, name, {key: _clean(value) for key, value in attributes.items()})
+
+
+def _add_coded(parent: Xml.Element, name: str, code: str, text: str, system: str = "DCM") -> None:
+    _add(parent, name, **{"csd-code": code, "codeSystemName": system, "originalText": text})
+
+
+def _add_party(root: Xml.Element, party: Party) -> None:
+    attributes = {"UserID": party.user, "UserIsRequestor": "true" if party.is_requestor else "false"}
+    if party.aet:
+        attributes["AlternativeUserID"] = f"AETITLES={party.aet}"
+    if party.access[0]:
+        attributes["NetworkAccessPointID"], attributes["NetworkAccessPointTypeCode"] = party.access
+    found = _add(root, "ActiveParticipant", **attributes)
+    if party.role:
+        _add_coded(found, "RoleIDCode", *party.role)
+    if party.is_media:
+        _add_coded(_add(found, "MediaIdentifier"), "MediaType", *URI_MEDIA)
+
+
+def _add_objects(root: Xml.Element, line: Mapping[str, Any], event: Event) -> None:
+    """Add what a message is about; the first object has the details of the line."""
+    details: Iterable[str] = DETAILS
+    if event.kind in (LOG_USED, QUERIED):
+        is_query = event.kind == QUERIED
+        found = _add_object(root, "2", "24" if is_query else "13", SEARCH_CRITERIA if is_query else URI, line["Route"])
+        if is_query:
+            asked = _clean(f"{line.get('Method', '')} {line['Route']}")
+            Xml.SubElement(found, "ParticipantObjectQuery").text = _base64(asked)
+        else:
+            Xml.SubElement(found, "ParticipantObjectName").text = "Security Audit Log"
+        details = _add_details(found, line, details)
+    if event.has_study and (event.kind != QUERIED or "StudyInstanceUID" in line):
+        found = _add_object(root, "2", "3", STUDY_UID, line.get("StudyInstanceUID") or UNKNOWN)
+        Xml.SubElement(found, "ParticipantObjectName").text = _clean(line.get("Study") or UNKNOWN)
+        _add_details(found, line, details)
+        patient = line.get("Patient") or UNKNOWN
+        found = _add_object(root, "1", "1", PATIENT_NUMBER, patient)
+        Xml.SubElement(found, "ParticipantObjectName").text = _clean(patient)
+
+
+def _add_object(root: Xml.Element, kind: str, role: str, id_type: tuple[str, str, str], name: str) -> Xml.Element:
+    codes = {"ParticipantObjectTypeCode": kind, "ParticipantObjectTypeCodeRole": role}
+    found = _add(root, "ParticipantObjectIdentification", ParticipantObjectID=name, **codes)
+    _add_coded(found, "ParticipantObjectIDTypeCode", *id_type)
+    return found
+
+
+def _add_details(found: Xml.Element, line: Mapping[str, Any], names: Iterable[str]) -> Iterable[str]:
+    """Add what a line says besides; return what is left for the next object: nothing."""
+    for name in names:
+        if name in line:
+            _add(found, "ParticipantObjectDetail", type=name, value=_base64(_clean(line[name])))
+    return ()
+
+
+def _base64(text: str) -> str:
+    return base64.b64encode(text.encode()).decode()
+
+
 # ---- src/audit_log/deleters.py: Who has asked for what is being deleted: Orthanc reports what is gone, and not whose request it was.
 
 
@@ -3099,7 +3357,7 @@ class Log:
     """
 
     def __init__(self, folder: Path, key: bytes, max_bytes: int, *, sync: bool, setting: str = "StatePath") -> None:
-        self._folder, self._key, self._max_bytes, self._sync = folder, key, max_bytes, sync
+        self.folder, self._key, self._max_bytes, self._sync = folder, key, max_bytes, sync
         self.number, self.mac = 0, ""
         self._file: AppendOnly | None = None
         self._lock = StateLock(folder, setting, folder / "lock")
@@ -3123,7 +3381,7 @@ class Log:
         self._file = file
 
     def _begin_file(self) -> None:
-        self._open(self._folder / f"audit-{self.number + 1:012}.jsonl")
+        self._open(self.folder / f"audit-{self.number + 1:012}.jsonl")
 
     def _continue_from(self, files: Sequence[Path]) -> None:
         """Continue after the last whole line; if a crash has cut one, write a line that says so."""
@@ -3161,7 +3419,7 @@ class Log:
 
     def drop_before(self, at: str) -> None:
         """Delete the files whose lines are all older; a line says up to which, so that `verify` misses none."""
-        for path, following in list(zip(log_files(self._folder), log_files(self._folder)[1:], strict=False)):
+        for path, following in list(zip(log_files(self.folder), log_files(self.folder)[1:], strict=False)):
             if (first := next(entries_of(following), None)) is None or first["At"] >= at:
                 return
             if any(entry["At"] >= at for entry in entries_of(path)):
@@ -3386,6 +3644,48 @@ def wrong_key(key: str | None) -> str | None:
     return None if key is None or len(key) >= MIN_KEY_LENGTH else f"at least {MIN_KEY_LENGTH} characters"
 
 
+def wrong_host(host: str) -> str | None:
+    """Return what is allowed, if this is no name or address."""
+    return None if re.fullmatch(r"[A-Za-z0-9_.:%-]+", host) else "a name or an address alone, as atna.hospital.example"
+
+
+def _file_field(text: str) -> Any:
+    return dataclasses.field(default=None, metadata={"help": text})
+
+
+@dataclasses.dataclass(frozen=True)
+class SyslogSettings:
+    """Where an audit repository is, and how it is reached."""
+
+    host: str | None = dataclasses.field(
+        default=None, metadata={"check": wrong_host, "help": "Name or address of the audit repository; needed."}
+    )
+    port: int | None = dataclasses.field(
+        default=None, metadata={"minimum": 1, "maximum": 65535, "help": "Its port; null: 6514, for UDP 514."}
+    )
+    protocol: str = dataclasses.field(
+        default="tls",
+        metadata={"choices": ("tls", "udp"), "help": "`tls` (RFC 5425), or `udp` (RFC 5426), which loses messages."},
+    )
+    ca_file: str | None = _file_field(
+        "PEM file of those who may have issued the repository's certificate; null: whom the system trusts."
+    )
+    certificate_file: str | None = _file_field(
+        "PEM file of this Orthanc's own certificate, where the repository wants one."
+    )
+    key_file: str | None = _file_field("PEM file of its private key; null: it is in `CertificateFile`.")
+    key_password: str | None = dataclasses.field(
+        default=None, metadata={"secret": True, "help": "Password of the private key, if it has one."}
+    )
+    audit_source: str | None = dataclasses.field(
+        default=None, metadata={"help": "Name by which the repository knows this Orthanc; null: Orthanc's `Name`."}
+    )
+
+    def port_number(self) -> int:
+        """Return the port, or the one that the protocol has."""
+        return self.port or (514 if self.protocol == "udp" else 6514)
+
+
 @dataclasses.dataclass(frozen=True)
 class Settings:
     """The section `AuditLog`."""
@@ -3421,8 +3721,33 @@ class Settings:
         default=None,
         metadata={"minimum": 1, "help": "Days after which files are deleted, and a line says so; null: never."},
     )
+    to: str | None = dataclasses.field(
+        default=None,
+        metadata={
+            "choices": ("syslog",),
+            "help": "`syslog`: lines also go to an audit repository; null: to files alone.",
+        },
+    )
+    syslog: SyslogSettings = dataclasses.field(
+        default=SyslogSettings(), metadata={"help": 'The audit repository, with `"To": "syslog"`.'}
+    )
     durability: str = durability_field("what is written survives", "each write waits")
     state_path: str | None = state_path_field()
+
+    def check(self) -> None:
+        """Raise `SettingsError` if keys do not go together."""
+        given, needs_tls = self.syslog, ("ca_file", "certificate_file", "key_file", "key_password")
+        wrong = ""
+        if self.to is None and given != SyslogSettings():
+            wrong = f'{SECTION}.Syslog has no effect without {SECTION}.To, allowed: "To": "syslog"'
+        elif self.to is not None and not given.host:
+            wrong = f"{SECTION}.Syslog.Host is needed, allowed: the name or the address of the audit repository"
+        elif given.protocol == "udp" and any(getattr(given, name) for name in needs_tls):
+            wrong = f'{SECTION}.Syslog.Protocol: found "udp" with files of TLS, allowed: "tls", or none of these files'
+        elif (given.key_file or given.key_password) and not given.certificate_file:
+            wrong = f"{SECTION}.Syslog.CertificateFile is needed with KeyFile and KeyPassword, allowed: a PEM file"
+        if wrong:
+            raise SettingsError(wrong)
 
 
 def read_or_make_key(path: Path) -> str:
@@ -3438,6 +3763,296 @@ def read_or_make_key(path: Path) -> str:
     if wrong_key(key := path.read_text().strip()):
         raise OSError(f"{path} holds no key of at least {MIN_KEY_LENGTH} characters")
     return key
+
+
+# ---- src/audit_log/syslog.py: Messages of syslog (RFC 5424), and how they get to a receiver: over TLS (RFC 5425) or UDP (RFC 5426).
+
+
+PRIORITY = 85  # facility 10 (security and authorization), severity 5 (notice), as PS3.15 A.6 has it
+NETWORK_SECONDS = 10.0  # until a receiver that does not answer is away
+REFUSED_SECONDS = 0.05  # in which a machine says that nobody takes its datagrams
+BOM = "\ufeff"
+
+
+def syslog_message(at: str, host: str, text: str) -> bytes:
+    """Return a message of RFC 5424: of a time, from a machine, with XML of PS3.15 A.5."""
+    name = re.sub("[^!-~]", "", host)[:255] or "-"
+    header = f"<{PRIORITY}>1 {at} {name} Orthanc {os.getpid()} DICOM+RFC3881 - "
+    return f'{header}{BOM}<?xml version="1.0" encoding="UTF-8"?>{text}'.encode()
+
+
+class SyslogReceiver:
+    """The other end: `send` returns when it has all messages, as far as the protocol can tell."""
+
+    def __init__(self, settings: SyslogSettings, folder: Path) -> None:
+        self._settings, self._folder = settings, folder
+        self._context: ssl.SSLContext | None = None
+        self._open: socket.socket | None = None
+        self.url = f"{settings.protocol}://{settings.host}:{settings.port_number()}"
+
+    def send(self, messages: Sequence[bytes]) -> None:
+        """Send messages. Raises OSError, ValueError: none of them counts as sent."""
+        try:
+            if self._settings.protocol == "udp":
+                self._send_datagrams(messages)
+            else:
+                self._send_over_tls(messages)
+        except BaseException:
+            self._context = None  # its files may be renewed by now
+            raise
+
+    def cut(self) -> None:
+        """End what is being sent, from another thread."""
+        if connection := self._open:
+            with contextlib.suppress(OSError):
+                connection.shutdown(socket.SHUT_RDWR)
+
+    def _send_over_tls(self, messages: Sequence[bytes]) -> None:
+        self._context = self._context or self._tls()
+        address = (self._settings.host, self._settings.port_number())
+        with contextlib.ExitStack() as stack:
+            plain = stack.enter_context(socket.create_connection(address, NETWORK_SECONDS))
+            self._open = plain
+            secured = stack.enter_context(self._context.wrap_socket(plain, server_hostname=self._settings.host))
+            self._open = secured
+            secured.sendall(b"".join(b"%d %s" % (len(each), each) for each in messages))
+            # RFC 5425 4.4: a receiver answers the end with its own when it has read everything. Until then, nothing says so.
+            try:
+                ended = stack.enter_context(secured.unwrap())
+            except OSError as error:
+                raise OSError(f"it did not end the connection as RFC 5425 has it (close_notify): {error}") from error
+            self._open = ended
+            _look_for_error(ended)
+
+    def _send_datagrams(self, messages: Sequence[bytes]) -> None:
+        found = socket.getaddrinfo(self._settings.host, self._settings.port_number(), type=socket.SOCK_DGRAM)
+        family, kind, protocol, _, address = found[0]
+        with socket.socket(family, kind, protocol) as sending:
+            sending.settimeout(REFUSED_SECONDS)
+            sending.connect(address)  # so that the other machine's refusal reaches us
+            for each in messages:
+                sending.send(each)
+            with contextlib.suppress(TimeoutError):
+                sending.recv(1)  # nobody answers, but for a machine that refuses
+            _look_for_error(sending)
+
+    def _tls(self) -> ssl.SSLContext:
+        """Return what TLS needs. Raises OSError; the text names the key."""
+        settings = self._settings
+        with _naming("CaFile", settings.ca_file):
+            context = ssl.create_default_context(cafile=self._folder / settings.ca_file if settings.ca_file else None)
+        # The same on all versions of Python: an old authority, or a certificate itself, may be trusted.
+        context.verify_flags &= ~ssl.VERIFY_X509_STRICT
+        context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
+        if settings.certificate_file:
+            key = self._folder / settings.key_file if settings.key_file else None
+            with _naming("CertificateFile or KeyFile", settings.certificate_file):
+                # Without a password, OpenSSL would ask a person on the terminal.
+                own = self._folder / settings.certificate_file
+                context.load_cert_chain(own, key, password=settings.key_password or "")
+        return context
+
+
+@contextlib.contextmanager
+def _naming(key: str, value: str | None) -> Iterator[None]:
+    try:
+        yield
+    except (OSError, ValueError) as error:
+        raise OSError(f"AuditLog.Syslog.{key} ({value}) can't be used: {error}") from error
+
+
+def _look_for_error(connection: socket.socket) -> None:
+    """Raise OSError if the other end has reset the connection, or refused."""
+    if code := connection.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
+        raise OSError(code, os.strerror(code))
+
+
+# ---- src/audit_log/repository.py: The thread that sends lines to an audit repository: from the files, so that nothing else has to be kept.
+
+
+SENT = "syslog_sent"  # of the ledger's numbers: the number of the last line that was sent
+LINES_PER_BATCH = 50
+LOOK_SECONDS = 60.0  # between two looks, where nobody says that there is something new
+FIRST_PAUSE, LONGEST_PAUSE = 1.0, 60.0  # seconds until a repository that is away is tried again
+STOPS_WITHIN_SECONDS = 1.0  # in which the last lines go out when Orthanc ends
+NUMBER = re.compile(rb'\{"Number": ([0-9]+),')
+
+
+class LogReader:
+    """Reads the lines of a log in their order, whole ones only, and remembers where it was."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._path, self._place = Path(), 0
+
+    def after(self, number: int, newest: int, limit: int) -> tuple[list[dict[str, Any]], int]:
+        """Return lines with numbers above `number`, up to `newest`, and how many before them are gone with their file."""
+        files = [(int(path.stem.removeprefix("audit-")), path) for path in log_files(self._folder)]
+        gone = max(0, files[0][0] - number - 1) if files else 0
+        number += gone
+        for position, (first, path) in enumerate(files):
+            following = files[position + 1][0] if position + 1 < len(files) else newest + 1
+            if following <= number + 1:
+                continue
+            try:
+                found = self._read(path, number, newest, limit)
+            except FileNotFoundError:
+                return [], gone  # dropped for its age just now: the next look counts it
+            if found:
+                return found, gone
+            gone += max(0, following - max(first, number + 1)) if following <= newest else 0
+        return [], gone
+
+    def _read(self, path: Path, number: int, newest: int, limit: int) -> list[dict[str, Any]]:
+        if path != self._path:
+            self._path, self._place = path, 0
+        found: list[dict[str, Any]] = []
+        with path.open("rb") as file:
+            file.seek(self._place)
+            place = self._place
+            while len(found) < limit and (raw := file.readline()).endswith(b"\n"):
+                head = NUMBER.match(raw)
+                if head and int(head[1]) > newest:
+                    break  # it is being written, and may yet be taken back
+                if head and int(head[1]) <= number:
+                    self._place = place + len(raw)  # that far it is sent
+                elif head and (line := parse_line(raw[:-1])):
+                    found.append(line.content)
+                place += len(raw)
+        return found
+
+
+class RepositorySender:
+    """Sends each line that a message fits, in order; those that were sent before a kill came, and not noted, go twice.
+
+    Attributes
+    ----------
+    sent : the number of the last line that was sent, or that fits no message.
+    trouble : why nothing can be sent now.
+    """
+
+    def __init__(self, receiver: SyslogReceiver, messages: AuditMessages, host: str, log: Log, ledger: Ledger) -> None:
+        self._receiver, self._messages, self._host = receiver, messages, host
+        self._log, self._ledger = log, ledger
+        self._reader = LogReader(log.folder)
+        self.trouble = Trouble("audit_log")
+        self._odd = Trouble("audit_log")
+        self._pauses = Pauses(FIRST_PAUSE, LONGEST_PAUSE)
+        self._wake, self._stopping, self._is_cut = threading.Event(), threading.Event(), False
+        self._noted = self.sent = self._first_place()
+        self._thread = threading.Thread(target=self._work, name="audit_log to syslog", daemon=True)
+
+    @property
+    def url(self) -> str:
+        """Where lines go."""
+        return self._receiver.url
+
+    def owed(self) -> int:
+        """Return how many lines wait."""
+        return max(0, self._log.number - self.sent)
+
+    def _first_place(self) -> int:
+        """Return the number to go on after: of a log that was never sent, or is another one now, only what comes is sent."""
+        found, newest = self._ledger.get_value(SENT, -1), self._log.number
+        if 0 <= found <= newest:
+            return found
+        if newest:
+            orthanc.LogWarning(
+                f"audit_log sends its lines to {self.url} from number {newest + 1} on; the older ones stay in the files"
+            )
+        self._ledger.set_value(SENT, newest)
+        return newest
+
+    def start(self) -> None:
+        """Begin; return at once."""
+        self._thread.start()
+
+    def notify(self) -> None:
+        """Say that there are new lines."""
+        self._wake.set()
+
+    def stop(self) -> None:
+        """Send what there is, for a second at most, and end."""
+        self._stopping.set()
+        self._wake.set()
+        if self._thread.is_alive():
+            self._thread.join(STOPS_WITHIN_SECONDS)
+        self._is_cut = True
+        if self._thread.is_alive():
+            self._receiver.cut()
+            self._thread.join(STOPS_WITHIN_SECONDS / 4)
+
+    # The thread
+
+    def _work(self) -> None:
+        is_last = False
+        while not is_last:
+            is_last = self._stopping.is_set()
+            if is_last and self.trouble.text:
+                return
+            self._wake.clear()
+            if self._sends_all():
+                self._wake.wait(0 if self._stopping.is_set() else LOOK_SECONDS)
+            else:
+                self._stopping.wait(self._pauses.next())
+
+    def _sends_all(self) -> bool:
+        """Send all that there is; return whether that went well."""
+        try:
+            while not self._is_cut and self._sends_some():
+                pass
+            self._note()
+            if not self._stopping.is_set():
+                self.trouble.is_over()
+        except (OSError, ValueError, sqlite3.Error) as error:
+            why = on_one_line(error)
+        except Exception:  # noqa: BLE001 - whatever it is, the next try may go well
+            why = f"an error, please report it:\n{traceback.format_exc()}"
+        else:
+            return True
+        if not self.trouble.text and not self._stopping.is_set():  # one line, however the reason changes
+            self.trouble.begins(f"audit_log can't send to {self.url}, lines wait in the files: {why}", why)
+        return False
+
+    def _sends_some(self) -> bool:
+        lines, gone = self._reader.after(self.sent, self._log.number, LINES_PER_BATCH)
+        if gone:
+            if not self._stopping.is_set():
+                orthanc.LogWarning(
+                    f"audit_log: {gone} lines were gone from the files before they were sent to {self.url}"
+                )
+            self.sent += gone
+        if not lines:
+            return False
+        if messages := self._messages_of(lines):
+            self._receiver.send(messages)
+            if not self._stopping.is_set():
+                self.trouble.is_over()
+            self._pauses.reset()
+        self.sent = lines[-1]["Number"]
+        self._note()
+        return True
+
+    def _note(self) -> None:
+        """Keep the place; if that fails, what was sent is at least not sent again as long as Orthanc runs."""
+        if self._noted != self.sent:
+            self._ledger.set_value(SENT, self.sent)
+            self._noted = self.sent
+
+    def _messages_of(self, lines: Sequence[dict[str, Any]]) -> list[bytes]:
+        found = []
+        for line in lines:
+            try:
+                text = self._messages.of(line)
+            except Exception:  # noqa: BLE001 - one odd line never keeps the others back
+                text = None
+                if not self._stopping.is_set():
+                    self._odd.begins(
+                        f"audit_log met an error, please report it:\n{traceback.format_exc()}", "an odd line"
+                    )
+            if text is not None:
+                found.append(syslog_message(line["At"], self._host, text))
+        return found
 
 
 # ---- src/audit_log/recorder.py: What Orthanc calls, and the one thread that writes down what it reported.
@@ -3456,9 +4071,11 @@ class Recorder:
     ----------
     log, folder : the log and where it is, once the worker has opened it.
     watches_requests : whether requests are written down.
+    sender : sends lines to the audit repository, if there is one and the worker has opened the log.
     """
 
     log: Log
+    sender: RepositorySender | None = None
 
     def __init__(self, settings: Settings, configuration: Mapping[str, Any]) -> None:
         self._settings, self._configuration = settings, configuration
@@ -3500,6 +4117,9 @@ class Recorder:
             self._started_at = at
             self.worker.start()
         elif change == orthanc.ChangeType.ORTHANC_STOPPED:
+            self.worker.end()
+            if self.sender:  # while the ledger is open: it keeps how far lines were sent
+                self.sender.stop()
             self.worker.stop()
             if not self._has_finished and self._inbox:  # the state never opened, or the thread takes too long
                 orthanc.LogError(f"audit_log ends, and {len(self._inbox)} events are not written")
@@ -3532,6 +4152,11 @@ class Recorder:
                 sync=settings.durability == "full",
                 setting="Path" if settings.path else "StatePath",
             )
+            try:
+                self.sender = self._make_sender(ledger) if settings.to else None
+            except BaseException:
+                self.log.close()
+                raise
         except BaseException:
             ledger.close()
             raise
@@ -3543,7 +4168,15 @@ class Recorder:
         self._places = Places(ledger, self._loopback)
         self._events = EventLines(self._places, self._writer)
         self._writer.add(self._started_at, "started")
+        if self.sender:
+            self.sender.start()
         return ledger
+
+    def _make_sender(self, ledger: Ledger) -> RepositorySender:
+        asked, configuration, host = self._settings.syslog, self._configuration, socket.gethostname()
+        aet = str(configuration.get("DicomAet") or "ORTHANC")
+        messages = AuditMessages(asked.audit_source or str(configuration.get("Name") or "") or aet, aet, host)
+        return RepositorySender(SyslogReceiver(asked, configuration_folder()), messages, host, self.log, ledger)
 
     def _turn(self) -> float:
         if self._inbox:
@@ -3583,6 +4216,8 @@ class Recorder:
             self._writer.add(utc(), "lost", Count=lost)
             self._inbox.lost -= lost
         self._writer.write()
+        if self.sender and self.sender.owed():
+            self.sender.notify()
 
     def waiting(self) -> int:
         """Return how many events and lines are not written yet."""
@@ -3651,11 +4286,14 @@ class Routes:
     def status(self, _request: Request) -> dict[str, Any]:
         """Return whether it runs and watches requests, how many lines there are, and what waits to be written."""
         recorder = self._recorder
-        return {
+        found: dict[str, Any] = {
             "Lines": recorder.log.number,
             "WatchesRequests": recorder.watches_requests,
             "Waiting": recorder.waiting(),
         }
+        if sender := recorder.sender:
+            found["Syslog"] = {"To": sender.url, "Sent": sender.sent, "Owed": sender.owed()}
+        return found
 
     def newest(self, _request: Request) -> dict[str, Any]:
         """Return the number and MAC of the newest line: kept elsewhere, it shows later whether the log was cut."""
@@ -3799,6 +4437,7 @@ def register() -> None:
     refusal, settings = None, Settings()
     try:
         settings = read_settings(Settings, SECTION, configuration)
+        settings.check()
     except SettingsError as error:
         refusal = f"{error}. audit_log is idle until this is corrected."
         orthanc.LogError(refusal)
@@ -3809,7 +4448,9 @@ def register() -> None:
         return refusal or recorder.worker.why_not()
 
     def look() -> Condition:
-        return condition_of(recorder.worker, refusal)
+        found = condition_of(recorder.worker, refusal)
+        away = recorder.sender.trouble.text.partition("\n")[0] if recorder.sender else ""
+        return dataclasses.replace(found, reason=found.reason or away or None)
 
     for pattern, handler in {"": routes.page, "/newest": routes.newest}.items():
         register_route(f"/audit-log{pattern}", {"GET": handler}, unavailable)

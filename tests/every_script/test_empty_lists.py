@@ -51,6 +51,7 @@ EMPTY: dict[str, dict[str, str]] = {
             **{f"Rules[].Origin.{key}": REFUSED for key in ("RemoteAET", "CalledAET", "RemoteIP", "Method", "User")},
             "Rules[].SOPClasses": REFUSED,
             "Rules[].TransferSyntaxes": REFUSED,
+            "Rules[].Modify.Remove": "nothing is taken out",
             "DestinationOptions.*.Windows": REFUSED,
             "DestinationOptions.*.Windows[].Days": REFUSED,
         }

@@ -263,6 +263,7 @@ class Runner:
     def __init__(self) -> None:
         self.busy, self.stopping = threading.Lock(), SimpleNamespace(is_set=lambda: False)
         self.begun: list[Any] = []
+        self.last_runs = SimpleNamespace(not_run=lambda *_: None)
 
     def begin(self, asked: Any, *_: Any, **__: Any) -> Any:
         self.begun.append(asked)

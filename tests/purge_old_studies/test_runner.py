@@ -201,11 +201,11 @@ def test_stopped_half_way_it_ends_well_and_goes_on_at_the_next_start(start_ortha
 
 SIZES = """
 def _slowly(delete):
-    def slowly(self, studies):
+    def slowly(self, studies, who):
         with (Path(orthanc.GetConfigurationPath()).parent / "sizes").open("a") as sizes:
             sizes.write(f"{len(studies)} ")
         time.sleep(0.02 * len(studies))
-        return delete(self, studies)
+        return delete(self, studies, who)
 
     return slowly
 

@@ -20,7 +20,8 @@ STUDY = "11111111-22222222-33333333-44444444-55555555"
 # What a GET of our routes may be without a line: it shows what a script does or owes, and no image, nor whose it is.
 NOT_WATCHED = {
     *("/scripts", "/scripts/health", "/audit-log/newest", "/audit-log/routes", "/audit-log/status"),
-    *("/purge-old-studies/jobs", "/purge-old-studies/jobs/x", "/purge-old-studies/history"),
+    *("/purge-old-studies/jobs", "/purge-old-studies/jobs/x", "/purge-old-studies/history",
+      "/purge-old-studies/rules/x/dry-run"),
     *("/anonymize-series/jobs", "/anonymize-series/jobs/x", "/anonymize-series/held"),
     *("/auto-retries/jobs", "/auto-retries/jobs/x", "/cmove-interceptor/requests", "/with-private-tags/status"),
     *("/dicom-events/dead-letters", "/dicom-events/dead-letters/x", "/purge-old-studies/routes"),
