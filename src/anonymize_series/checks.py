@@ -18,10 +18,8 @@ MIN_SEARCHED_CHARACTERS = 4  # of a value that is looked for everywhere in a cop
 # The same in pixel data, in bytes. Compressed pixels are like random bytes: of 100 values, one of 4 bytes is by chance in each
 # 40 MB (256**4 / 100), one of 8 bytes nowhere; and 4 pixels of 8 bits look like a word more often than 8.
 MIN_SEARCHED_PIXEL_BYTES = 8
-READ_BYTES, OVERLAP_BYTES = (
-    1 << 18,
-    1 << 10,
-)  # of bytes that are read as texts at a time; a name is shorter than the overlap
+READ_BYTES = 1 << 18  # that are read as texts at a time
+OVERLAP_BYTES = 1 << 10  # of two such blocks; a name is shorter
 YEAR = re.compile("(?:19|20)[0-9]{2}")
 COUNTERS = ("IS", "US", "UL", "SS", "SL")  # numbers; in an element of the standard they count, and identify nobody
 # Secondary capture and ultrasound write names into pixels; where BurnedInAnnotation does not say NO, that must be assumed.
@@ -80,8 +78,8 @@ def identifying(dataset: Any, kept: frozenset[int]) -> tuple[dict[int, set[str]]
                 parts = parts_of_name(value) if element.VR == "PN" else [value]
                 parts += [value[:8]] if element.VR == "DT" else []
                 parts += [*forms_of_date(value)] if element.VR in ("DA", "DT") else []
-                long = [part for part in parts if len(part) >= MIN_SEARCHED_CHARACTERS]
-                anywhere |= {form: element.keyword for part in long for form in (part.lower(), folded(part))}
+                forms = {form for part in parts for form in (part.lower(), folded(part))}
+                anywhere |= {form: element.keyword for form in forms if len(form) >= MIN_SEARCHED_CHARACTERS}
     return by_tag, anywhere
 
 

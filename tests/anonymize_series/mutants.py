@@ -51,13 +51,16 @@ TABLE: dict[tuple[str, str], dict[str, str]] = {
     ("src/anonymize_series/checks.py", "tests/anonymize_series/unit/test_other_writings.py"): {
         "        if element.tag in PIXELS:": "        if False:",
         " or encoded in wide:": ":",
-        "for form in (part.lower(), folded(part))": "for form in (part.lower(),)",
+        "for form in (part.lower(), folded(part))}": "for form in (part.lower(),)}",
         " or text in others}": "}",
         "data[max(0, start - OVERLAP_BYTES) :": "data[start:",
+        "for form in forms if len(form) >= MIN_SEARCHED_CHARACTERS": "for form in forms if form",
         "for _, _, element in elements_of(dataset):  # an item": "for element in dataset:  # an item",
     },
     ("src/anonymize_series/written_forms.py", "tests/anonymize_series/unit/test_other_writings.py"): {
         r'r"[\^=\s,;._/()-]+"': r'r"[\^=\s]+"',
+        'component.replace(",", " ").split()': "component.split()",
+        'return unicodedata.normalize("NFKC", text).casefold()': "return text.lower()",
     },
     ("src/anonymize_series/checks.py", "tests/anonymize_series/unit/test_written_forms.py"): {
         '[*forms_of_date(value)] if element.VR in ("DA", "DT") else []': "[]",

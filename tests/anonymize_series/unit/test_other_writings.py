@@ -26,6 +26,8 @@ def checks(source: Callable[[str], ModuleType]) -> Any:
         ("Hidenberg, Quillon", b"by Quillon and Hidenberg "),
         ("Smythe-Hidenberg^Al", "Mrs Hidenberg"),
         ("Hidenberg.Quillon", "about Quillon"),
+        ("Li, Kim", "seen by KIM LI"),
+        ("Li, Kim", "for LI."),
         ("Weiß^Al", "Frau WEISS"),
         ("Weiß^Al", b"FRAU WEISS"),
         ("Weiss^Al", "Frau Weiß"),
@@ -47,7 +49,13 @@ def test_a_name_is_found_in_other_writings(checks: Any, name: str, text: str | b
 
 @pytest.mark.parametrize(
     ("name", "text"),
-    [("Hidenberg, Al", "Al2O3 coated"), ("Weiß^Al", b"\1wei\2ss\3"), ("Smythe-Lee^Al", "sleeve"), ("Müll^Al", "Mull")],
+    [
+        ("Hidenberg, Al", "Al2O3 coated"),
+        ("Weiß^Al", b"\1wei\2ss\3"),
+        ("Smythe-Lee^Al", "sleeve"),
+        ("Müll^Al", "Mull"),
+        ("Mu\u0308l^Al", "Formüll"),
+    ],
 )
 def test_what_only_looks_like_one_holds_nothing_back(checks: Any, name: str, text: str | bytes) -> None:
     assert remains(checks, text, PatientName=name) is None
