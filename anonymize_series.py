@@ -6164,8 +6164,7 @@ class Searched:
 
     def __init__(self, original: Any, anywhere: Mapping[str, str], kept: frozenset[int]) -> None:
         self._needles = {text: (keyword, text.encode()) for text, keyword in anywhere.items()}
-        others = {folded(text) for text in anywhere if not text.isascii()}
-        self._foreign = {text: key for text, key in anywhere.items() if not text.isascii() or text in others}
+        self._foreign = {text: keyword for text, keyword in anywhere.items() if not text.isascii()}
         names = [*_names_in(original, kept)]
         of_patient = [name for keyword, name in names if keyword in PATIENT_NAMES]
         self._short = ShortNames(of_patient, [name for _, name in names], MIN_SEARCHED_CHARACTERS)

@@ -52,7 +52,6 @@ TABLE: dict[tuple[str, str], dict[str, str]] = {
         "        if element.tag in PIXELS:": "        if False:",
         " or encoded in wide:": ":",
         "for form in (part.lower(), folded(part))}": "for form in (part.lower(),)}",
-        " or text in others}": "}",
         "data[max(0, start - OVERLAP_BYTES) :": "data[start:",
         "for form in forms if len(form) >= MIN_SEARCHED_CHARACTERS": "for form in forms if form",
         "for _, _, element in elements_of(dataset):  # an item": "for element in dataset:  # an item",
