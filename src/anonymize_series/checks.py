@@ -12,12 +12,14 @@ from anonymize_series.basic_profile import is_dummy
 from anonymize_series.elements import elements_of, names_an_instance, text_of, values_of
 from anonymize_series.pixel_data import PIXELS
 from anonymize_series.settings import Recipe
-from anonymize_series.written_forms import ShortNames, forms_of_date
+from anonymize_series.written_forms import ShortNames, folded, forms_of_date, parts_of_name
 
 MIN_SEARCHED_CHARACTERS = 4  # of a value that is looked for everywhere in a copy
 # The same in pixel data, in bytes. Compressed pixels are like random bytes: of 100 values, one of 4 bytes is by chance in each
 # 40 MB (256**4 / 100), one of 8 bytes nowhere; and 4 pixels of 8 bits look like a word more often than 8.
 MIN_SEARCHED_PIXEL_BYTES = 8
+READ_BYTES = 1 << 18  # that are read as texts at a time
+OVERLAP_BYTES = 1 << 10  # of two such blocks; a name is shorter
 YEAR = re.compile("(?:19|20)[0-9]{2}")
 COUNTERS = ("IS", "US", "UL", "SS", "SL")  # numbers; in an element of the standard they count, and identify nobody
 # Secondary capture and ultrasound write names into pixels; where BurnedInAnnotation does not say NO, that must be assumed.
@@ -73,10 +75,11 @@ def identifying(dataset: Any, kept: frozenset[int]) -> tuple[dict[int, set[str]]
             if value and (names_somebody or is_uid or element.keyword in IDENTIFYING):
                 by_tag.setdefault(int(element.tag), set()).add(value)
             if names_somebody or is_uid:
-                parts = [value, *re.split(r"[\^=\s]+", value)] if element.VR == "PN" else [value]
+                parts = parts_of_name(value) if element.VR == "PN" else [value]
                 parts += [value[:8]] if element.VR == "DT" else []
                 parts += [*forms_of_date(value)] if element.VR in ("DA", "DT") else []
-                anywhere |= {part.lower(): element.keyword for part in parts if len(part) >= MIN_SEARCHED_CHARACTERS}
+                forms = {form for part in parts for form in (part.lower(), folded(part))}
+                anywhere |= {form: element.keyword for form in forms if len(form) >= MIN_SEARCHED_CHARACTERS}
     return by_tag, anywhere
 
 
@@ -147,17 +150,30 @@ class Searched:
 
     def find(self, values: Sequence[str], data: bytes) -> str | None:
         """Return what of it is in the values of an element, or in its bytes; None if there is nothing."""
-        text, small = "\\".join(values).lower(), data.lower()
+        text, small = _in_both_forms("\\".join(values)), data.lower()
+        wide = small.replace(b"\0", b"")  # texts of Windows have a NUL with each letter (UTF-16)
         for needle, (keyword, encoded) in self._needles.items():
-            if needle in text or encoded in small:
+            if needle in text or encoded in small or encoded in wide:
                 return f"the {keyword}"
-        readings = [data.decode(codec, "ignore").lower() for codec in self._codecs] if data else []
-        for needle, keyword in self._foreign.items():
-            if any(needle in reading for reading in readings):
-                return f"the {keyword}"
-        if self._short.in_values(values) or any(map(self._short.in_bytes, readings)):
-            return "a short name"
-        return None
+        for reading in self._readings(data):
+            for needle, keyword in self._foreign.items():
+                if needle in reading:
+                    return f"the {keyword}"
+            if self._short.in_bytes(reading):
+                return "a short name"
+        return "a short name" if self._short.in_values(values) else None
+
+    def _readings(self, data: bytes) -> Iterator[str]:
+        """Yield what bytes may say, in blocks: one call on many holds the interpreter."""
+        for start in range(0, len(data), READ_BYTES):
+            block = data[max(0, start - OVERLAP_BYTES) : start + READ_BYTES]
+            yield from (_in_both_forms(block.decode(codec, "ignore")) for codec in self._codecs)
+
+
+def _in_both_forms(text: str) -> str:
+    """Return a text in small letters, and as it is compared with others, if that is not the same."""
+    small = text.lower()
+    return small if small.isascii() else f"{small}\\{folded(text)}"
 
 
 def _names_in(dataset: Any, kept: frozenset[int]) -> Iterator[tuple[str, str]]:
@@ -185,4 +201,8 @@ def _is_our_method(element: Any, original: Any) -> bool:
 
 def codecs_of(dataset: Any) -> set[str]:
     """Return how bytes of a data set may be read, that say nothing of their characters: as its texts, or as most are."""
-    return {"utf-8", "latin-1", *pydicom.charset.convert_encodings(dataset.get("SpecificCharacterSet"))}
+    found = {"utf-8", "latin-1", "utf-16-le", "utf-16-be"}
+    for _, _, element in elements_of(dataset):  # an item may have its own (PS3.3 C.12.1.1.2)
+        if element.keyword == "SpecificCharacterSet":
+            found |= set(pydicom.charset.convert_encodings(element.value))
+    return found

@@ -3,10 +3,13 @@
 
 import itertools
 import re
+import unicodedata
 from collections.abc import Iterator, Sequence
 
 MONTHS = "jan feb mar apr may jun jul aug sep oct nov dec".split()  # noqa: SIM905
 NAME_COMPONENTS = 3  # family, given and middle name (DICOM PS3.5 6.2.1.1); prefix and suffix are no names
+# "Doe, Jane" and "Smith-Jones" are two names each, and "Smith-Jones" is one as well.
+BETWEEN_NAMES = (re.compile(r"[\^=\s]+"), re.compile(r"[\^=\s,;._/()-]+"))
 SHORTEST_FOREIGN = 2  # characters of a name that is written without spaces, in other than Latin letters
 
 
@@ -54,8 +57,18 @@ def _groups(name: str) -> Iterator[list[str]]:
     """Yield the parts of a name in each of its writings: family, given and middle name."""
     for group in name.split("="):
         components = group.split("^")[:NAME_COMPONENTS]
-        if parts := [part for component in components for part in component.split() if part]:
+        if parts := [part for component in components for part in component.replace(",", " ").split()]:
             yield parts
+
+
+def parts_of_name(name: str) -> list[str]:
+    """Return a name (VR PN) and its parts."""
+    return [name, *(part for between in BETWEEN_NAMES for part in between.split(name))]
+
+
+def folded(text: str) -> str:
+    """Return a text so that its other writings are equal: "ß" and "SS", composed and decomposed umlauts, half-width kana."""
+    return unicodedata.normalize("NFKC", text).casefold()
 
 
 def forms_of_date(date: str) -> Iterator[str]:
