@@ -22,7 +22,9 @@ class Expiry:
     def __init__(self, ledger: Ledger, name: str) -> None:
         self._ledger, self._name = ledger, name
         self._time, self._since = float(ledger.get_value("believed") or time.time()), time.monotonic()
-        if not ledger.get_value("believed"):  # a clock that is set before the first look must not be believed after a restart
+        if not ledger.get_value(
+            "believed"
+        ):  # a clock that is set before the first look must not be believed after a restart
             ledger.set_value("believed", int(self._time))
         self._recorded: float | None = None  # monotonic
         self._doubted: float | None = None  # monotonic, since when

@@ -75,7 +75,9 @@ def test_a_clock_that_is_set_ahead_deletes_nothing_until_it_is_right_again(
     assert one.may_delete()
 
 
-def test_a_clock_that_is_set_ahead_before_the_first_look_deletes_nothing_after_a_restart(expiry: Any, times: Times) -> None:
+def test_a_clock_that_is_set_ahead_before_the_first_look_deletes_nothing_after_a_restart(
+    expiry: Any, times: Times
+) -> None:
     one = expiry()
     times.wall += 1000 * DAY
     assert not one.may_delete()
