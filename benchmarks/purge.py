@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
 """Deleting 5,000 studies of two instances: `/tools/bulk-delete` in one call, and purge_old_studies.py, side by side.
 
+The script deletes once because it is asked to, and once by a rule by space (`WhenDiskAbove`); the same bars hold for both.
+
 Meanwhile a client stores images, another asks `GET /system` and a third a Python route, each at a pace of its own, as modalities
 and people do: who waited for an answer before asking again would ask less where answers take long, and what is asked less is
 answered sooner. A request's time counts from when it was due. Both go on one server, with 5,000 studies each, in turns
@@ -39,6 +41,21 @@ def _hello(output, uri, **request):
 KEPT_ALIVE.append(_hello)
 orthanc.RegisterRestCallback("/hello", _hello)
 """
+# The rule by space looks at the disk when its turn comes.
+WHEN_TOLD = """
+def _told(look):
+    def told(self, rule):
+        if (Path(orthanc.GetConfigurationPath()).parent / "look").exists():
+            look(self, rule)
+
+    return told
+
+SpaceRules._look = _told(SpaceRules._look)
+"""
+BY_SPACE = {
+    "Name": "space", "WhenDiskAbove": "0.002MB", "DownTo": "0.001MB", "OlderThan": "1y", "OldestBy": "StudyDate",
+    "AtMost": 1_000_000, "Query": {"PatientID": "by space*"},
+}  # fmt: skip
 SIDES = ("POST /instances", "GET /system", "GET /hello (Python)")
 PERIODS = dict(zip(SIDES, (0.03, 0.01, 0.01), strict=True))  # seconds from one request to the next
 STORES = 1000  # that a client has ready for one measure: thirty seconds of them and more
@@ -120,7 +137,13 @@ def main() -> None:
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         server = OrthancServer(
-            Path(folder), SCRIPT.read_text() + PYTHON_ROUTE, {"StableAge": 3600, "HttpThreadsCount": 50}
+            Path(folder),
+            SCRIPT.read_text() + PYTHON_ROUTE + WHEN_TOLD,
+            {
+                "StableAge": 3600,
+                "HttpThreadsCount": 50,
+                "PurgeOldStudies": {"KeepReceivedDays": 0, "DiskLookSeconds": 1, "Rules": [BY_SPACE]},
+            },
         )
         server.start()
         print(f"Orthanc {server.get('/system')['Version']}")
@@ -136,8 +159,19 @@ def compare(server: OrthancServer, studies: int, rounds: int) -> None:
         found = server.post("/tools/find", {"Level": "Study", "Query": {"StudyDate": "20010101"}})
         server.post("/tools/bulk-delete", {"Resources": found})
 
+    def by_space() -> None:
+        look = server.folder / "look"
+        before = server.get("/purge-old-studies/status")["Rules"][0]["Last"]
+        look.touch()
+        while (last := server.get("/purge-old-studies/status")["Rules"][0]["Last"]) == before or last[
+            "State"
+        ] == "running":
+            time.sleep(0.05)
+        look.unlink()
+
     ways: dict[str, tuple[str, Callable[[], object]]] = {
         "one call": ("20010101", one_call),
+        "by space": ("20020101", by_space),
         "purge": ("20000101", lambda: server.get("/purge-old-studies", since="20000101")),
     }
     seconds = dict.fromkeys(ways, 0.0)
@@ -149,10 +183,11 @@ def compare(server: OrthancServer, studies: int, rounds: int) -> None:
             for side in SIDES:
                 sides[name][side] += found[side]
             print(f"{name:10} {studies / took:6.0f} studies/s")
-    print(f"ratio of rates: {seconds['one call'] / seconds['purge']:.2f}")
-    for side in SIDES:
-        ours, theirs = (percentile(sides[name][side], 99) * 1e3 for name in ("purge", "one call"))
-        print(f"p99 of {side}: {ours:.1f} ms with purge, {theirs:.1f} ms with one call: ratio {ours / theirs:.2f}")
+    for way in ("purge", "by space"):
+        print(f"{way}: ratio of rates: {seconds['one call'] / seconds[way]:.2f}")
+        for side in SIDES:
+            ours, theirs = (percentile(sides[name][side], 99) * 1e3 for name in (way, "one call"))
+            print(f"p99 of {side}: {ours:.1f} ms with {way}, {theirs:.1f} ms with one call: ratio {ours / theirs:.2f}")
 
 
 if __name__ == "__main__":

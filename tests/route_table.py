@@ -115,6 +115,7 @@ ROUTES: dict[str, dict[str, Any]] = {
     "GET /purge-old-studies/jobs/([^/]+)": {},
     "POST /purge-old-studies/jobs/([^/]+)/cancel": {},
     "POST /purge-old-studies/confirm-clock": {},
+    "GET /purge-old-studies/rules/([^/]+)/dry-run": {},
     "GET /purge-old-studies/history": {**PAGE, "purge": 1},
     "GET /with-private-tags/series": LIST,
     "GET /with-private-tags/series/([^/]+)": LIST,

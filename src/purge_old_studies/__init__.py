@@ -12,6 +12,7 @@ The same by POST, as JSON, which deletes only with "dry-run": false; parameters 
 
     GET  /purge-old-studies/status
     GET  /purge-old-studies/jobs, GET /purge-old-studies/jobs/{id}, POST /purge-old-studies/jobs/{id}/cancel
+    GET  /purge-old-studies/rules/{name}/dry-run          what a rule would delete now, and why
     GET  /purge-old-studies/history                       every study that was deleted, who asked, when, by which rule
     POST /purge-old-studies/confirm-clock                 a clock that is not what was to be expected stops all rules
 
@@ -59,6 +60,7 @@ def register() -> None:
     register_route(f"{route}/jobs", {"GET": purges.jobs}, purges.unavailable)
     register_route(f"{route}/jobs/([^/]+)", {"GET": purges.job}, purges.unavailable)
     register_route(f"{route}/jobs/([^/]+)/cancel", {"POST": purges.cancel}, purges.unavailable)
+    register_route(f"{route}/rules/([^/]+)/dry-run", {"GET": purges.dry_run_of_rule}, purges.unavailable)
     register_route(f"{route}/confirm-clock", {"POST": purges.confirm_clock}, purges.unavailable)
     register_route(f"{route}/history", {"GET": purges.history}, purges.unavailable)
     if refusal is None:

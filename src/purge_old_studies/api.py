@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import sqlite3
 import time
 from collections.abc import Mapping
@@ -16,19 +17,23 @@ from common.ledger import Ledger
 from common.loopback import Loopback, LoopbackError
 from common.parameters import PAGE_PARAMETERS, WholeNumber, row_number, takes
 from common.routes import Answer, Refused, Request, one_line
-from common.state import state_folder
+from common.state import configuration_folder, state_folder
 from common.status import RUNNING, Condition, condition_of
 from common.worker import STOPS_WITHIN, Worker
 
 from .archive import Archive
 from .clock import DAY_SECONDS, Clock, Reading, local_day, utc_time
 from .conditions import Conditions, conditions, received_until
+from .disk import Disk
+from .guards import warn_of_guards
 from .history import History, now_utc, who_asks
 from .jobs import TABLES, Jobs
 from .parameters import PARAMETERS, wants_json
+from .rules import RuleViews
 from .runner import Runner
 from .schedule import Schedule
 from .settings import Settings
+from .space import SpaceRules
 from .summary import summary
 from .undelivered import in_words
 
@@ -83,12 +88,20 @@ class Purges:
             self._archive = Archive(self._loopback, self._settings, self._clock)
             runner = Runner(self._settings, ledger, self._history, self._archive)
             schedule = Schedule(self._settings, ledger, self._clock, self._archive, runner)
+            # Its default is Orthanc's own.
+            storage = configuration_folder() / (self._configuration.get("StorageDirectory") or "OrthancStorage")
+            disk = Disk(self._loopback, storage)
+            space = SpaceRules(self._settings, ledger, self._clock, self._archive, runner, disk)
+            self._rules = RuleViews(self._settings, self._clock, self._archive, runner.last_runs, schedule, space)
             runner.start()
         except BaseException:
             ledger.close()  # the next try opens it
             raise
         self._runner = runner
         runner.thread(schedule.run, "purge-schedule")
+        runner.thread(self._history.read_ahead, "purge-history")
+        runner.thread(space.run, "purge-space")
+        runner.thread(lambda: warn_of_guards(self._settings, self._archive.index), "purge-guards")
         return ledger
 
     def _forget_old(self) -> float:
@@ -205,15 +218,19 @@ class Purges:
         return self._history.page(found.get("since", 0), found.get("limit", 100), found.get("purge"))
 
     def status(self, _request: Request) -> Any:
-        """Whether it runs, what is going on, and its totals."""
+        """Whether it runs, what is going on, its totals, and of each rule the next run, the last one, and how that went."""
         current, totals = self._running().current, self._jobs.totals()
         return {
             "Totals": totals["Purges"],
             "Purge": current.number if current else None,
             "Deleted": totals["Deleted"],
-            "Rules": [rule.name for rule in self._settings.rules],
+            "Rules": self._rules.status(),
             "Clock": self._clock.read().as_json(),
         }
+
+    def dry_run_of_rule(self, request: Request) -> Any:
+        """What a rule would delete if it ran now, and why: a dry run."""
+        return self._rules.dry_run(request, self._turns, functools.partial(self._dry_run, force=False))
 
     def confirm_clock(self, request: Request) -> Any:
         """Believe the clock as it is now, although it is not what was to be expected: rules run again."""

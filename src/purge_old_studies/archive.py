@@ -36,6 +36,12 @@ class Choice:
     undelivered: Mapping[str, int]
 
 
+def in_order(studies: Iterable[Study], asked: Conditions) -> list[Study]:
+    """Return studies, the oldest first, undated ones last."""
+    # Of one day those that arrived first go first: they lie side by side in Orthanc's index, and go faster.
+    return sorted(studies, key=lambda study: (study.day(asked.by) or datetime.date.max, study.received, study.id))
+
+
 class Archive:
     """The studies of this Orthanc, by loopback HTTP: through the SDK what takes long would hold stores up."""
 
@@ -47,6 +53,29 @@ class Archive:
 
     def chosen(self, asked: Conditions) -> Choice:
         """Return the studies that are to be deleted, the oldest first, undated ones last."""
+        meant = self._meant(asked)
+        # Not while a page is read: who is protected may be a call of the SDK, and would wait for the page.
+        found, reasons = dict[str, Study](), Counter[str]()
+        for start in range(0, len(meant), WINDOW):
+            found |= {study.id: study for study in self._that_may_go(meant[start : start + WINDOW], reasons)}
+        return Choice(in_order(found.values(), asked)[: asked.limit], reasons)
+
+    def oldest(self, asked: Conditions, most: int, size: float) -> Choice:
+        """Return the oldest studies that may go, at most so many, and no more than free so many bytes.
+
+        Guards are asked about the oldest only, window by window: of an archive, nearly all may be meant.
+        """
+        meant, found, reasons = in_order(self._meant(asked), asked), list[Study](), Counter[str]()
+        for start in range(0, len(meant), WINDOW):
+            for study in self._that_may_go(meant[start : start + WINDOW], reasons):
+                if len(found) == most or size <= 0:
+                    return Choice(found, reasons)
+                found.append(study)
+                size -= self.index.bytes_of({study.id: study})
+        return Choice(found, reasons)
+
+    def _meant(self, asked: Conditions) -> list[Study]:
+        """Return the studies that the conditions name, whatever keeps them."""
         # Orthanc's index leaves out what is not ASCII, so that `?` misses letters with accents there; `is_meant` has all.
         query = {tag: value for tag, value in asked.query.items() if "?" not in value}
         if asked.by == "StudyDate" and not asked.undated:
@@ -57,18 +86,15 @@ class Archive:
             orthanc.LogWarning(
                 f"purge_old_studies: {unknown} studies stay, since Orthanc does not know when they came in"
             )
-        # Not while a page is read: who is protected may be a call of the SDK, and would wait for the page.
-        found, reasons = dict[str, Study](), Counter[str]()
-        for start in range(0, len(meant), WINDOW):
-            some = meant[start : start + WINDOW]
-            protection = self.protection(some)
-            some = [study for study in some if not self.why_kept(study, protection)]
-            undelivered = self.undelivered.why_kept(some)
-            reasons.update(undelivered.values())
-            found |= {study.id: study for study in some if study.id not in undelivered}
-        # Of one day those that arrived first go first: they lie side by side in Orthanc's index, and go faster.
-        aged = sorted((study.day(asked.by) or datetime.date.max, study.received, name) for name, study in found.items())
-        return Choice([found[name] for *_, name in aged[: asked.limit]], reasons)
+        return meant
+
+    def _that_may_go(self, studies: Sequence[Study], reasons: Counter[str]) -> list[Study]:
+        """Return the studies that no guard keeps; count in `reasons` those that are not delivered."""
+        protection = self.protection(studies)
+        some = [study for study in studies if not self.why_kept(study, protection)]
+        undelivered = self.undelivered.why_kept(some)
+        reasons.update(undelivered.values())
+        return [study for study in some if study.id not in undelivered]
 
     def again(self, studies: Sequence[tuple[str, str]]) -> dict[str, Study]:
         """Return what some studies, given by identifier and StudyInstanceUID, are now; those that are not there are left out.

@@ -5,15 +5,21 @@ from __future__ import annotations
 
 import contextlib
 import datetime
+import itertools
 import json
+import re
 import threading
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from common.append_only import AppendOnly
+from common.line_index import LineIndex
 from common.requester import user_of
 from common.routes import one_line
+
+# A whole line, and its purge. What a disk has spoilt is none.
+LINE = re.compile(rb'\{.*?"Purge": (\d+|null)[,}].*\n\Z')
 
 
 class History:
@@ -23,6 +29,7 @@ class History:
         self._path, self._lock = path, threading.Lock()
         # What was being written when the power failed is cut off: the ledger knows it, and it is written again.
         self._file = AppendOnly(path, synced=durable)
+        self._index = LineIndex(path, LINE)
 
     def add(self, lines: Iterable[Mapping[str, Any]]) -> None:
         """Append lines, all or none. Raises OSError: the disk is full, or the like."""
@@ -30,30 +37,35 @@ class History:
         with self._lock:
             self._file.append(text)
 
-    def lines(self) -> Iterator[tuple[int, dict[str, Any]]]:
-        """Yield each line with its number; not one that a disk has spoilt: what can be read is shown, and a purge can end."""
-        with self._path.open("rb") as lines:
-            for number, line in enumerate(lines, 1):
-                with contextlib.suppress(ValueError):
-                    if line.endswith(b"\n") and isinstance(
-                        found := json.loads(line), dict
-                    ):  # the last one may be growing
-                        yield number, found
+    def read_ahead(self) -> None:
+        """Read what is there, so that nobody waits for it who asks for a page."""
+        self._index.update()
+
+    def lines_of(self, purge: int) -> Iterator[dict[str, Any]]:
+        """Yield the lines of a purge; not one that a disk has spoilt: what can be read is shown, and a purge can end."""
+        self._index.update()
+        return (line for _, line in self._lines(0, purge))
 
     def page(self, since: int, limit: int, purge: int | None) -> dict[str, Any]:
         """Return the lines after number `since`, of all purges or of one."""
-        found: list[dict[str, Any]] = []
-        total, more = 0, False
-        for number, line in self.lines():
-            if purge is not None and line.get("Purge") != purge:
-                continue
-            total += 1
-            if number > since and not (more := more or len(found) == limit):
-                found.append({"Number": number, **line})
-        return {"Total": total, "Items": found, "Next": found[-1]["Number"] if more else None}
+        self._index.update()
+        found = [{"Number": number, **line} for number, line in itertools.islice(self._lines(since, purge), limit + 1)]
+        items = found[:limit]
+        total = self._index.total(_key(purge))
+        return {"Total": total, "Items": items, "Next": items[-1]["Number"] if len(found) > limit else None}
+
+    def _lines(self, since: int, purge: int | None) -> Iterator[tuple[int, dict[str, Any]]]:
+        for number, line in self._index.lines(since, _key(purge)):
+            with contextlib.suppress(ValueError):
+                if isinstance(found := json.loads(line), dict):
+                    yield number, found
 
     def close(self) -> None:
         self._file.close()
+
+
+def _key(purge: int | None) -> bytes | None:
+    return None if purge is None else str(purge).encode()
 
 
 def now_utc() -> str:

@@ -43,8 +43,20 @@ class Index:
     @functools.cached_property
     def has_labels(self) -> bool:
         """Whether this Orthanc knows labels, from 1.12.0."""
+        if "HasLabels" in self._system:  # from 1.12.0; some databases have none
+            return bool(self._system["HasLabels"])
         found = re.match(r"(\d+)\.(\d+)", self._system["Version"])
         return self.is_extended or (found is not None and (int(found[1]), int(found[2])) >= (1, 12))
+
+    @property
+    def version(self) -> str:
+        """The version of this Orthanc."""
+        return str(self._system["Version"])
+
+    @property
+    def is_elsewhere(self) -> bool:
+        """Whether a plugin keeps the files, so that the file system of `StorageDirectory` says nothing of them."""
+        return bool(self._system.get("StorageAreaPlugin"))
 
     def matching(self, query: Mapping[str, str]) -> Iterator[dict[str, Any]]:
         """Yield the studies that match, as Orthanc gives them: at least all that do."""

@@ -12,10 +12,11 @@ from common.ledger import FORGOTTEN_AT_ONCE, Ledger
 from common.routes import Refused
 
 from .clock import CLOCK_TABLES, utc_time
+from .last_runs import LAST_RUNS_TABLE
 from .purge import UNFINISHED
 
 LISTED = 1000  # studies that an answer names at most
-TABLES = f"""{CLOCK_TABLES}
+TABLES = f"""{CLOCK_TABLES}{LAST_RUNS_TABLE}
 CREATE TABLE IF NOT EXISTS purges(id INTEGER PRIMARY KEY AUTOINCREMENT, state TEXT NOT NULL, continues INTEGER NOT NULL,
     asked TEXT NOT NULL, conditions TEXT NOT NULL, created REAL NOT NULL, ended REAL);
 CREATE TABLE IF NOT EXISTS studies(purge INTEGER NOT NULL, number INTEGER NOT NULL, study TEXT NOT NULL,

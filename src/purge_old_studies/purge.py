@@ -185,8 +185,7 @@ class Purge:
         """Record what was being deleted when Orthanc was killed: gone, and perhaps not in the history yet; or still there."""
         if not (rows := self._rows("deleting", "pieces")):
             return
-        lines = (line for _, line in self._history.lines() if line.get("Purge") == self.number and "ID" in line)
-        written = frozenset(line["ID"] for line in lines)
+        written = frozenset(line["ID"] for line in self._history.lines_of(self.number) if "ID" in line)
         there = {row["study"] for row in rows if if_there(f"/studies/{row['study']}") is not None}
         self._settle([(row, "") for row in rows if row["study"] not in there], "deleted", written=written)
         for row in rows:

@@ -23,6 +23,7 @@ from .archive import Archive, Choice
 from .conditions import Conditions
 from .history import History, now_utc
 from .jobs import Jobs
+from .last_runs import LastRuns
 from .purge import Purge
 from .settings import Settings, rule_conditions
 from .studies import facts
@@ -36,7 +37,7 @@ class Runner:
 
     def __init__(self, settings: Settings, ledger: Ledger, history: History, archive: Archive) -> None:
         self._settings, self._ledger, self._history, self._archive = settings, ledger, history, archive
-        self._jobs = Jobs(ledger)
+        self._jobs, self.last_runs = Jobs(ledger), LastRuns(ledger)
         self.busy, self.stopping = threading.Lock(), threading.Event()
         self.current: Purge | None = None
         self._threads: list[threading.Thread] = []
@@ -71,12 +72,23 @@ class Runner:
 
     # A purge, from choice to end
 
-    def begin(self, asked: Conditions, who: Mapping[str, Any], *, force: bool, continues: bool) -> Purge:
-        """Choose, write down, and start; called with `_busy`, which is released when all is done or something raises."""
+    def begin(
+        self,
+        asked: Conditions,
+        who: Mapping[str, Any],
+        *,
+        force: bool,
+        continues: bool,
+        choice: Choice | None = None,
+    ) -> Purge:
+        """Choose, unless that is done, write down, and start; called with `busy`.
+
+        `busy` is released when all is done or something raises.
+        """
         try:
             if self.stopping.is_set():
                 raise Refused(503, "Orthanc is stopping")
-            choice = self._archive.chosen(asked)
+            choice = choice or self._archive.chosen(asked)
             for reason, count in choice.undelivered.items():
                 orthanc.LogWarning(f"purge_old_studies: {in_words(count, reason)}")
             if not force and (refusal := self.too_many(len(choice.studies))):
@@ -116,6 +128,8 @@ class Runner:
             db.executemany("INSERT INTO studies VALUES(?,?,?,?,'waiting','')", rows)
             stay = [(number, reason, count) for reason, count in choice.undelivered.items()]
             db.executemany("INSERT INTO undelivered VALUES(?,?,?)", stay)
+            if who["Rule"] is not None:
+                self.last_runs.began(who["Rule"], number)
             more = {"Undelivered": dict(choice.undelivered)} if stay else {}
             # Before that is committed: a purge that is refused, for a full disk, must not go on at the next start.
             self.tell("started", number, who, Studies=len(choice.studies), **more, Conditions=asked.as_json())
@@ -164,6 +178,8 @@ class Runner:
         for name, count in totals.items():
             orthanc.SetMetricsValue(f"purge_old_studies_{name.lower()}", float(count), orthanc.MetricsType.DEFAULT)
         self.tell("ended", number, who, State=state, **totals)
+        if who["Rule"] is not None:
+            self.last_runs.ended(who["Rule"], number, State=state, **totals)
         self._ledger.run("UPDATE purges SET state=?,ended=? WHERE id=?", state, time.time(), number)
         orthanc.LogWarning(
             f"purge_old_studies: purge {number} is {state}: " + ", ".join(f"{k} {v}" for k, v in totals.items())
@@ -173,7 +189,10 @@ class Runner:
         """Return whether the rule that began a purge still says so: who took it out, or narrowed it, has stopped the purge."""
         if (name := json.loads(row["asked"]).get("Rule")) is None:
             return True
-        if (rule := next((rule for rule in self._settings.rules if rule.name == name), None)) is not None:
+        rule = next((rule for rule in self._settings.rules if rule.name == name), None)
+        if rule is not None and rule.when_disk_above:
+            return False  # there may be room again: the next look at the disk chooses anew
+        if rule is not None:
             now = rule_conditions(rule, datetime.date.today())  # noqa: DTZ011 - days are the server's local ones
             same = dataclasses.replace(now, last=asked.last, received_until=asked.received_until)
             if same == asked and asked.last <= now.last:

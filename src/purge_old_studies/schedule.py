@@ -47,7 +47,7 @@ class Schedule:
     """Runs each rule when its time passes while this runs: what was missed while down waits for its next time."""
 
     def __init__(self, settings: Settings, ledger: Ledger, clock: Clock, archive: Archive, runner: Runner) -> None:
-        self._settings, self._rules = settings, settings.rules
+        self._settings, self._rules = settings, [rule for rule in settings.rules if rule.at]
         self._ledger, self._clock, self._archive, self._runner = ledger, clock, archive, runner
 
     def run(self) -> None:
@@ -62,6 +62,8 @@ class Schedule:
                 # Every age is counted from this clock; a machine that has slept is the same: the run was missed.
                 names = ", ".join(rule.name for rule in due)
                 orthanc.LogError(f"purge_old_studies: the clock went {ahead:.0f} s ahead; not run this time: {names}")
+                for rule in due:
+                    self._runner.last_runs.not_run(rule.name, f"the clock went {ahead:.0f} s ahead")
                 due = []
             before, ticks = now, time.monotonic()
             for rule in due:
@@ -69,6 +71,12 @@ class Schedule:
                     self._run_rule(rule, now.date())
                 except Exception:  # noqa: BLE001 - no fault of one run ends the thread that serves all rules
                     orthanc.LogError(f"purge_old_studies: rule {rule.name} was not run:\n{traceback.format_exc()}")
+                    self._runner.last_runs.not_run(rule.name, "an error, please report it: see the log")
+
+    def next_run(self, rule: Rule) -> float | None:
+        """Return when a rule runs next, in seconds since 1970; None: not while the clock is doubted."""
+        reading = self._clock.read()
+        return None if reading.doubt else reading.now + seconds_until([rule], _local(reading))
 
     def _run_rule(self, rule: Rule, today: datetime.date) -> None:
         while not self._runner.busy.acquire(timeout=1):
@@ -86,6 +94,7 @@ class Schedule:
         except (Refused, LoopbackError, OSError, sqlite3.Error) as error:
             self._runner.busy.release()
             orthanc.LogError(f"purge_old_studies: rule {rule.name} does not run: {one_line(error)}")
+            self._runner.last_runs.not_run(rule.name, one_line(error))
             return
         except BaseException:
             self._runner.busy.release()
@@ -94,6 +103,7 @@ class Schedule:
             purge = self._runner.begin(asked, {"User": None, "Rule": rule.name}, force=False, continues=True)
         except (Refused, LoopbackError, OSError, sqlite3.Error, orthanc.OrthancException) as error:
             orthanc.LogError(f"purge_old_studies: rule {rule.name} does not run this time: {one_line(error)}")
+            self._runner.last_runs.not_run(rule.name, one_line(error))
             return
         while not purge.done.wait(LOOK_SECONDS):
             self._clock.record()

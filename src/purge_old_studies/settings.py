@@ -14,6 +14,7 @@ from common.routes import Refused
 from common.settings import SettingsError, durability_field, not_empty, read_settings, state_path_field
 
 from .conditions import Conditions, conditions, day_back, is_label
+from .disk import ALLOWED, Level, parse_level
 from .parameters import MAX_DAYS, PARAMETERS
 
 SECTION = "PurgeOldStudies"
@@ -34,6 +35,16 @@ def _days(texts: Sequence[str]) -> str | None:
     return None if texts and set(texts) <= set(DAYS) else ", ".join(DAYS)
 
 
+def _level(text: str) -> str | None:
+    return None if parse_level(text) else ALLOWED
+
+
+def _oldest_by(text: str) -> str | None:
+    if text == "LastAccess":
+        return "received, StudyDate: Orthanc does not know when somebody last looked at a study"
+    return None if text in ("received", "StudyDate") else "received, StudyDate"
+
+
 def _undated(value: object) -> str | None:
     return None if isinstance(value, bool) or value == "received" else 'true, false or "received"'
 
@@ -47,7 +58,11 @@ class Rule:
         default="", metadata={"check": _age, "help": "Age from which studies are deleted: `90d`, `18m`, `7y`; needed."}
     )
     at: str = dataclasses.field(
-        default="", metadata={"check": _time_of_day, "help": "When, in the server's local time: `02:30`; needed."}
+        default="",
+        metadata={
+            "check": _time_of_day,
+            "help": "When, in the server's local time: `02:30`; needed, unless `WhenDiskAbove` says when.",
+        },
     )
     days: tuple[str, ...] = dataclasses.field(
         default=DAYS, metadata={"check": _days, "help": "The days of the week on which it runs."}
@@ -83,6 +98,35 @@ class Rule:
                 '`"received"`: their `LastUpdate` counts.'
             ),
         },
+    )
+
+    when_disk_above: str | None = dataclasses.field(
+        default=None,
+        metadata={
+            "check": _level,
+            "help": (
+                "Instead of `At`: it deletes while the disk is fuller than this (see [by space](#by-space)): `85%` of the "
+                "storage's file system, or the archive holds more than `900GB`, `1.5TiB`."
+            ),
+        },
+    )
+    down_to: str | None = dataclasses.field(
+        default=None,
+        metadata={"check": _level, "help": "With `WhenDiskAbove`: until it is down to this; needed, in the same unit."},
+    )
+    oldest_by: str = dataclasses.field(
+        default="received",
+        metadata={
+            "check": _oldest_by,
+            "allowed": '`"received"`, `"StudyDate"`',
+            "help": (
+                "With `WhenDiskAbove`: which studies are the oldest, and for `OlderThan`. Orthanc does not know when "
+                "somebody last looked at a study."
+            ),
+        },
+    )
+    at_most: int = dataclasses.field(
+        default=500, metadata={"minimum": 1, "help": "With `WhenDiskAbove`: the most studies of one look at the disk."}
     )
 
 
@@ -128,6 +172,14 @@ class Settings:
             )
         },
     )
+    disk_look_seconds: float = dataclasses.field(
+        default=600,
+        metadata={
+            "minimum": 1,
+            "maximum": 86400,
+            "help": "Seconds between two looks at the disk, for rules with `WhenDiskAbove`.",
+        },
+    )
     rules: tuple[Rule, ...] = dataclasses.field(
         default=(), metadata={"help": "What is deleted by itself, and when (below)."}
     )
@@ -137,12 +189,46 @@ class Settings:
 
 def rule_conditions(rule: Rule, today: datetime.date, *, has_labels: bool = True) -> Conditions:
     """Return what a rule means on a day. Raises `Refused` as a request would."""
-    found: dict[str, Any] = {"older-than": rule.older_than, "by": rule.by, "Query": rule.query, "undated": rule.undated}
+    by = rule.oldest_by if rule.when_disk_above else rule.by
+    found: dict[str, Any] = {"older-than": rule.older_than, "by": by, "Query": rule.query, "undated": rule.undated}
     if rule.limit is not None:
         found["limit"] = rule.limit
     if rule.labels:
         found |= {"Labels": list(rule.labels), "LabelsConstraint": rule.labels_constraint}
     return conditions(found, today, has_labels=has_labels)
+
+
+def disk_levels(rule: Rule) -> tuple[Level, Level]:
+    """Return above which level a rule by space begins, and down to which it goes."""
+    above, down_to = parse_level(rule.when_disk_above or ""), parse_level(rule.down_to or "")
+    assert above is not None  # `check_settings` has seen to it
+    assert down_to is not None
+    return above, down_to
+
+
+def _check_space(rule: Rule, path: str) -> None:
+    """Check that a rule is either for a time of the day or for a level of the disk. Raises `SettingsError`."""
+    if rule.when_disk_above is None:
+        others = {"DownTo": "down_to", "OldestBy": "oldest_by", "AtMost": "at_most"}
+        why = dict.fromkeys(others, "only a rule with WhenDiskAbove has it")
+    else:
+        others = {"At": "at", "Days": "days", "By": "by", "Limit": "limit"}
+        none = "a rule with WhenDiskAbove has none,"
+        why = dict.fromkeys(("At", "Days"), f"{none} the disk says when")
+        why |= {"By": f"{none} its key is OldestBy", "Limit": f"{none} its key is AtMost"}
+    for key, field in others.items():
+        if getattr(rule, field) != getattr(Rule(), field):
+            raise SettingsError(f"{path}.{key}: {why[key]}")
+    if rule.when_disk_above is None:
+        return
+    if rule.down_to is None:
+        raise SettingsError(f"{path}.DownTo is missing: a rule with WhenDiskAbove needs it")
+    above, down_to = disk_levels(rule)
+    if above.is_percent != down_to.is_percent or down_to.amount >= above.amount:
+        raise SettingsError(
+            f'{path}.DownTo: found "{rule.down_to}", allowed: less than WhenDiskAbove ("{rule.when_disk_above}"), in the '
+            "same unit: both in %, or both in bytes"
+        )
 
 
 def check_settings(settings: Settings, configuration: Mapping[str, Any]) -> None:
@@ -158,19 +244,25 @@ def check_settings(settings: Settings, configuration: Mapping[str, Any]) -> None
     names = [rule.name for rule in settings.rules]
     for number, rule in enumerate(settings.rules):
         path = f"{SECTION}.Rules[{number}]"
-        for key, value in (("Name", rule.name.strip()), ("OlderThan", rule.older_than), ("At", rule.at)):
+        for key, value in (
+            ("Name", rule.name.strip()),
+            ("OlderThan", rule.older_than),
+            ("At", rule.at or rule.when_disk_above),
+        ):
             if not value:
-                raise SettingsError(f"{path}.{key} is missing: a rule needs Name, OlderThan and At")
+                raise SettingsError(f"{path}.{key} is missing: a rule needs Name, OlderThan and At (or WhenDiskAbove)")
         if names.count(rule.name) > 1:
             raise SettingsError(f'{path}.Name: found "{rule.name}" twice, allowed: a name of its own')
         if not all(isinstance(value, str) for value in rule.query.values()):
             raise SettingsError(f"{path}.Query: found {json.dumps(rule.query)}, allowed: {PARAMETERS['Query'].allowed}")
+        _check_space(rule, path)
         today = datetime.date.today()  # noqa: DTZ011 - days are the server's local ones
         try:
             last = rule_conditions(rule, today).last
         except Refused as refused:
             raise SettingsError(f"{path}: {refused.message}") from None
-        if rule.by == "received" and (today - last).days < settings.keep_received_days:
+        by = rule.oldest_by if rule.when_disk_above else rule.by
+        if by == "received" and (today - last).days < settings.keep_received_days:
             raise SettingsError(
                 f'{path}.OlderThan: found "{rule.older_than}" by received, allowed: at least KeepReceivedDays '
                 f"({settings.keep_received_days:g} days); or set a lower {SECTION}.KeepReceivedDays"

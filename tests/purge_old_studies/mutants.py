@@ -45,4 +45,33 @@ TABLE: dict[tuple[str, str], dict[str, str]] = {
         "if due and ahead > CLOCK_JUMP:": "if False:",
         "if reading.doubt:": "if False:",
     },
+    ("src/common/line_index.py", "tests/purge_old_studies/unit/test_record.py"): {
+        "if key is None or key in block.keys": "if key is None",
+        "or found.st_size < self._end:": "or False:",
+        'if not line.endswith(b"\\n"):': "if False:",
+    },
+    ("src/purge_old_studies/last_runs.py", "tests/purge_old_studies/unit/test_record.py"): {
+        'self._put(rule, None, {"State": "not run", "Reason": reason})': "pass",
+    },
+    ("src/purge_old_studies/space.py", "tests/purge_old_studies/unit/test_space.py"): {
+        "if reading.doubt or not plan.choice.studies:": "if not plan.choice.studies:",
+        "received_until=received_until(self._settings.keep_received_days, reading.earliest),": "received_until='',",
+        "most = min(most, settings.max_studies - gone)": "most = min(most, settings.max_studies)",
+        "most = min(most, by_percent, int(": "most = min(most, int(",
+        "if above.is_percent and self._archive.index.is_elsewhere:": "if False:",
+        "if rule.name not in self._stuck:": "if True:",
+    },
+    ("src/purge_old_studies/archive.py", "tests/purge_old_studies/unit/test_space.py"): {
+        "if len(found) == most or size <= 0:": "if size <= 0:",
+        "in_order(self._meant(asked), asked), list": "self._meant(asked), list",
+    },
+    ("src/purge_old_studies/disk.py", "tests/purge_old_studies/unit/test_space.py"): {
+        "size = used + found.f_bavail * found.f_frsize": "size = found.f_blocks * found.f_frsize",
+    },
+    ("src/purge_old_studies/guards.py", "tests/purge_old_studies/unit/test_space.py"): {
+        "if settings.keep_labels and not has_labels:": "if False:",
+    },
+    ("src/purge_old_studies/settings.py", "tests/purge_old_studies/unit/test_space.py"): {
+        "or down_to.amount >= above.amount:": "or False:",
+    },
 }
