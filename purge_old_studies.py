@@ -14,6 +14,7 @@ The same by POST, as JSON, which deletes only with "dry-run": false; parameters 
 
     GET  /purge-old-studies/status
     GET  /purge-old-studies/jobs, GET /purge-old-studies/jobs/{id}, POST /purge-old-studies/jobs/{id}/cancel
+    GET  /purge-old-studies/rules/{name}/dry-run          what a rule would delete now, and why
     GET  /purge-old-studies/history                       every study that was deleted, who asked, when, by which rule
     POST /purge-old-studies/confirm-clock                 a clock that is not what was to be expected stops all rules
 
@@ -2542,6 +2543,85 @@ def _write_at(descriptor: int, data: bytes, place: int) -> int:
     return os.write(descriptor, data)
 
 
+# ---- src/common/line_index.py: Where the lines of an append-only file are: a page of them is read without what is before it.
+
+
+BLOCK_LINES = 200  # that are read to find one of them
+READ_BYTES = 1 << 18  # at a time, of what was appended; others get the interpreter in between
+
+
+class LineBlock(NamedTuple):
+    """Some lines that follow each other: where they begin, and how many there are of each key."""
+
+    place: int
+    keys: Counter[bytes]
+
+
+class LineIndex:
+    """An index of a file of lines, in memory: what was appended since the last look is read once.
+
+    Parameters
+    ----------
+    line : matches a whole line; its first group is the key by which it is counted. What it does not match is no line of ours.
+    """
+
+    def __init__(self, path: Path, line: re.Pattern[bytes]) -> None:
+        self._path, self._line, self._lock = path, line, threading.Lock()
+        self._file: tuple[int, int] | None = None
+        self._begin_anew()
+
+    def _begin_anew(self) -> None:
+        self._blocks: list[LineBlock] = []
+        self._number = self._end = 0  # lines, and bytes, that are in the index
+        self._totals: Counter[bytes] = Counter()
+
+    def update(self) -> None:
+        """Take in what was appended. Raises OSError: the file can't be read."""
+        with self._lock, self._path.open("rb") as file:
+            found = os.fstat(file.fileno())
+            if self._file != (found.st_dev, found.st_ino) or found.st_size < self._end:  # moved away, or cut
+                self._file = found.st_dev, found.st_ino
+                self._begin_anew()
+            file.seek(self._end)
+            while lines := file.readlines(READ_BYTES):
+                for line in lines:
+                    if not line.endswith(b"\n"):
+                        return  # it is growing
+                    self._add(line)
+
+    def _add(self, line: bytes) -> None:
+        if self._number % BLOCK_LINES == 0:
+            self._blocks.append(LineBlock(self._end, Counter()))
+        if found := self._line.match(line):
+            self._blocks[-1].keys[found[1]] += 1
+            self._totals[found[1]] += 1
+        self._number += 1
+        self._end += len(line)
+
+    def total(self, key: bytes | None = None) -> int:
+        """Return how many lines there are, of all keys or of one."""
+        with self._lock:
+            return self._totals.total() if key is None else self._totals[key]
+
+    def lines(self, since: int = 0, key: bytes | None = None) -> Iterator[tuple[int, bytes]]:
+        """Yield the lines after the one of a number, with their numbers, of all keys or of one."""
+        with self._lock:
+            first, last = since // BLOCK_LINES, self._number
+            places = [
+                (number, block.place)
+                for number, block in enumerate(self._blocks[first:], first)
+                if key is None or key in block.keys
+            ]
+        with self._path.open("rb") as file:
+            for block, place in places:
+                file.seek(place)
+                numbers = range(block * BLOCK_LINES + 1, min((block + 1) * BLOCK_LINES, last) + 1)
+                for number, line in zip(numbers, file, strict=False):
+                    found = self._line.match(line) if number > since else None
+                    if found and key in (None, found[1]):
+                        yield number, line
+
+
 # ---- src/common/requester.py: Who sends a request, as its headers say.
 
 
@@ -3034,8 +3114,20 @@ class Index:
     @functools.cached_property
     def has_labels(self) -> bool:
         """Whether this Orthanc knows labels, from 1.12.0."""
+        if "HasLabels" in self._system:  # from 1.12.0; some databases have none
+            return bool(self._system["HasLabels"])
         found = re.match(r"(\d+)\.(\d+)", self._system["Version"])
         return self.is_extended or (found is not None and (int(found[1]), int(found[2])) >= (1, 12))
+
+    @property
+    def version(self) -> str:
+        """The version of this Orthanc."""
+        return str(self._system["Version"])
+
+    @property
+    def is_elsewhere(self) -> bool:
+        """Whether a plugin keeps the files, so that the file system of `StorageDirectory` says nothing of them."""
+        return bool(self._system.get("StorageAreaPlugin"))
 
     def matching(self, query: Mapping[str, str]) -> Iterator[dict[str, Any]]:
         """Yield the studies that match, as Orthanc gives them: at least all that do."""
@@ -3133,6 +3225,78 @@ def if_there(path: str) -> Any:
         raise
 
 
+# ---- src/purge_old_studies/disk.py: How full it is: the file system of the storage in percent, or what the archive holds in bytes.
+
+
+BYTES_OF = {
+    **{f"{prefix}B": 1000**power for power, prefix in enumerate("KMGT", 1) if power > 1},
+    **{f"{prefix}iB": 1024**power for power, prefix in enumerate("KMGT", 1) if power > 1},
+}
+ALLOWED = 'a share of the file system such as "85%", or what the archive may hold: "900GB", "900GiB", "1.5TB"'
+
+
+@dataclasses.dataclass(frozen=True)
+class Level:
+    """A level of the disk: a share of its file system in percent, or bytes of the archive."""
+
+    amount: float
+    is_percent: bool
+
+    def __str__(self) -> str:
+        return f"{self.amount:.4g}%" if self.is_percent else f"{self.amount / 1e9:.4g} GB"
+
+
+def parse_level(text: str) -> Level | None:
+    """Return what a text such as `85%`, `900GB`, `1.5TiB` means, or None."""
+    if not (found := re.fullmatch(r"([0-9]{1,6}(?:\.[0-9]{1,3})?)(%|[MGT]i?B)", text, re.ASCII)):
+        return None
+    number, unit = float(found[1]), found[2]
+    if number <= 0 or (unit == "%" and number >= 100):
+        return None
+    return Level(number, is_percent=True) if unit == "%" else Level(number * BYTES_OF[unit], is_percent=False)
+
+
+@dataclasses.dataclass(frozen=True)
+class Fill:
+    """How full it is, and how many bytes have to go until it is at another level."""
+
+    level: Level
+    size: float  # bytes of which the level is a share; of the archive: 1
+
+    def above(self, level: Level) -> float:
+        """Return how many bytes it is above a level of its kind; negative below it."""
+        share = self.size / 100 if self.level.is_percent else 1
+        return (self.level.amount - level.amount) * share
+
+
+class Disk:
+    """Measures the disk.
+
+    Parameters
+    ----------
+    folder : Orthanc's storage; its file system counts, whoever else writes there.
+    """
+
+    def __init__(self, loopback: Loopback, folder: Path) -> None:
+        self._loopback, self._folder = loopback, folder
+
+    def fill(self, *, in_percent: bool) -> Fill:
+        """Return how full it is: the file system as `df` counts, or the archive as Orthanc does (`TotalDiskSize`).
+
+        Raises
+        ------
+        OSError : the file system can't be measured.
+        LoopbackError : Orthanc does not answer.
+        """
+        if not in_percent:
+            size = int(self._loopback.get("/statistics")["TotalDiskSize"])
+            return Fill(Level(size, is_percent=False), 1)
+        found = os.statvfs(self._folder)
+        used = (found.f_blocks - found.f_bfree) * found.f_frsize
+        size = used + found.f_bavail * found.f_frsize  # without what only root may use
+        return Fill(Level(100 * used / max(size, 1), is_percent=True), size)
+
+
 # ---- src/purge_old_studies/settings.py: The section PurgeOldStudies of the configuration.
 
 
@@ -3154,6 +3318,16 @@ def _days(texts: Sequence[str]) -> str | None:
     return None if texts and set(texts) <= set(DAYS) else ", ".join(DAYS)
 
 
+def _level(text: str) -> str | None:
+    return None if parse_level(text) else ALLOWED
+
+
+def _oldest_by(text: str) -> str | None:
+    if text == "LastAccess":
+        return "received, StudyDate: Orthanc does not know when somebody last looked at a study"
+    return None if text in ("received", "StudyDate") else "received, StudyDate"
+
+
 def _undated(value: object) -> str | None:
     return None if isinstance(value, bool) or value == "received" else 'true, false or "received"'
 
@@ -3167,7 +3341,11 @@ class Rule:
         default="", metadata={"check": _age, "help": "Age from which studies are deleted: `90d`, `18m`, `7y`; needed."}
     )
     at: str = dataclasses.field(
-        default="", metadata={"check": _time_of_day, "help": "When, in the server's local time: `02:30`; needed."}
+        default="",
+        metadata={
+            "check": _time_of_day,
+            "help": "When, in the server's local time: `02:30`; needed, unless `WhenDiskAbove` says when.",
+        },
     )
     days: tuple[str, ...] = dataclasses.field(
         default=DAYS, metadata={"check": _days, "help": "The days of the week on which it runs."}
@@ -3203,6 +3381,35 @@ class Rule:
                 '`"received"`: their `LastUpdate` counts.'
             ),
         },
+    )
+
+    when_disk_above: str | None = dataclasses.field(
+        default=None,
+        metadata={
+            "check": _level,
+            "help": (
+                "Instead of `At`: it deletes while the disk is fuller than this (see [by space](#by-space)): `85%` of the "
+                "storage's file system, or the archive holds more than `900GB`, `1.5TiB`."
+            ),
+        },
+    )
+    down_to: str | None = dataclasses.field(
+        default=None,
+        metadata={"check": _level, "help": "With `WhenDiskAbove`: until it is down to this; needed, in the same unit."},
+    )
+    oldest_by: str = dataclasses.field(
+        default="received",
+        metadata={
+            "check": _oldest_by,
+            "allowed": '`"received"`, `"StudyDate"`',
+            "help": (
+                "With `WhenDiskAbove`: which studies are the oldest, and for `OlderThan`. Orthanc does not know when "
+                "somebody last looked at a study."
+            ),
+        },
+    )
+    at_most: int = dataclasses.field(
+        default=500, metadata={"minimum": 1, "help": "With `WhenDiskAbove`: the most studies of one look at the disk."}
     )
 
 
@@ -3248,6 +3455,14 @@ class Settings:
             )
         },
     )
+    disk_look_seconds: float = dataclasses.field(
+        default=600,
+        metadata={
+            "minimum": 1,
+            "maximum": 86400,
+            "help": "Seconds between two looks at the disk, for rules with `WhenDiskAbove`.",
+        },
+    )
     rules: tuple[Rule, ...] = dataclasses.field(
         default=(), metadata={"help": "What is deleted by itself, and when (below)."}
     )
@@ -3257,12 +3472,46 @@ class Settings:
 
 def rule_conditions(rule: Rule, today: datetime.date, *, has_labels: bool = True) -> Conditions:
     """Return what a rule means on a day. Raises `Refused` as a request would."""
-    found: dict[str, Any] = {"older-than": rule.older_than, "by": rule.by, "Query": rule.query, "undated": rule.undated}
+    by = rule.oldest_by if rule.when_disk_above else rule.by
+    found: dict[str, Any] = {"older-than": rule.older_than, "by": by, "Query": rule.query, "undated": rule.undated}
     if rule.limit is not None:
         found["limit"] = rule.limit
     if rule.labels:
         found |= {"Labels": list(rule.labels), "LabelsConstraint": rule.labels_constraint}
     return conditions(found, today, has_labels=has_labels)
+
+
+def disk_levels(rule: Rule) -> tuple[Level, Level]:
+    """Return above which level a rule by space begins, and down to which it goes."""
+    above, down_to = parse_level(rule.when_disk_above or ""), parse_level(rule.down_to or "")
+    assert above is not None  # `check_settings` has seen to it
+    assert down_to is not None
+    return above, down_to
+
+
+def _check_space(rule: Rule, path: str) -> None:
+    """Check that a rule is either for a time of the day or for a level of the disk. Raises `SettingsError`."""
+    if rule.when_disk_above is None:
+        others = {"DownTo": "down_to", "OldestBy": "oldest_by", "AtMost": "at_most"}
+        why = dict.fromkeys(others, "only a rule with WhenDiskAbove has it")
+    else:
+        others = {"At": "at", "Days": "days", "By": "by", "Limit": "limit"}
+        none = "a rule with WhenDiskAbove has none,"
+        why = dict.fromkeys(("At", "Days"), f"{none} the disk says when")
+        why |= {"By": f"{none} its key is OldestBy", "Limit": f"{none} its key is AtMost"}
+    for key, field in others.items():
+        if getattr(rule, field) != getattr(Rule(), field):
+            raise SettingsError(f"{path}.{key}: {why[key]}")
+    if rule.when_disk_above is None:
+        return
+    if rule.down_to is None:
+        raise SettingsError(f"{path}.DownTo is missing: a rule with WhenDiskAbove needs it")
+    above, down_to = disk_levels(rule)
+    if above.is_percent != down_to.is_percent or down_to.amount >= above.amount:
+        raise SettingsError(
+            f'{path}.DownTo: found "{rule.down_to}", allowed: less than WhenDiskAbove ("{rule.when_disk_above}"), in the '
+            "same unit: both in %, or both in bytes"
+        )
 
 
 def check_settings(settings: Settings, configuration: Mapping[str, Any]) -> None:
@@ -3278,19 +3527,25 @@ def check_settings(settings: Settings, configuration: Mapping[str, Any]) -> None
     names = [rule.name for rule in settings.rules]
     for number, rule in enumerate(settings.rules):
         path = f"{SECTION}.Rules[{number}]"
-        for key, value in (("Name", rule.name.strip()), ("OlderThan", rule.older_than), ("At", rule.at)):
+        for key, value in (
+            ("Name", rule.name.strip()),
+            ("OlderThan", rule.older_than),
+            ("At", rule.at or rule.when_disk_above),
+        ):
             if not value:
-                raise SettingsError(f"{path}.{key} is missing: a rule needs Name, OlderThan and At")
+                raise SettingsError(f"{path}.{key} is missing: a rule needs Name, OlderThan and At (or WhenDiskAbove)")
         if names.count(rule.name) > 1:
             raise SettingsError(f'{path}.Name: found "{rule.name}" twice, allowed: a name of its own')
         if not all(isinstance(value, str) for value in rule.query.values()):
             raise SettingsError(f"{path}.Query: found {json.dumps(rule.query)}, allowed: {PARAMETERS['Query'].allowed}")
+        _check_space(rule, path)
         today = datetime.date.today()  # noqa: DTZ011 - days are the server's local ones
         try:
             last = rule_conditions(rule, today).last
         except Refused as refused:
             raise SettingsError(f"{path}: {refused.message}") from None
-        if rule.by == "received" and (today - last).days < settings.keep_received_days:
+        by = rule.oldest_by if rule.when_disk_above else rule.by
+        if by == "received" and (today - last).days < settings.keep_received_days:
             raise SettingsError(
                 f'{path}.OlderThan: found "{rule.older_than}" by received, allowed: at least KeepReceivedDays '
                 f"({settings.keep_received_days:g} days); or set a lower {SECTION}.KeepReceivedDays"
@@ -3414,6 +3669,12 @@ class Choice:
     undelivered: Mapping[str, int]
 
 
+def in_order(studies: Iterable[Study], asked: Conditions) -> list[Study]:
+    """Return studies, the oldest first, undated ones last."""
+    # Of one day those that arrived first go first: they lie side by side in Orthanc's index, and go faster.
+    return sorted(studies, key=lambda study: (study.day(asked.by) or datetime.date.max, study.received, study.id))
+
+
 class Archive:
     """The studies of this Orthanc, by loopback HTTP: through the SDK what takes long would hold stores up."""
 
@@ -3425,6 +3686,29 @@ class Archive:
 
     def chosen(self, asked: Conditions) -> Choice:
         """Return the studies that are to be deleted, the oldest first, undated ones last."""
+        meant = self._meant(asked)
+        # Not while a page is read: who is protected may be a call of the SDK, and would wait for the page.
+        found, reasons = dict[str, Study](), Counter[str]()
+        for start in range(0, len(meant), WINDOW):
+            found |= {study.id: study for study in self._that_may_go(meant[start : start + WINDOW], reasons)}
+        return Choice(in_order(found.values(), asked)[: asked.limit], reasons)
+
+    def oldest(self, asked: Conditions, most: int, size: float) -> Choice:
+        """Return the oldest studies that may go, at most so many, and no more than free so many bytes.
+
+        Guards are asked about the oldest only, window by window: of an archive, nearly all may be meant.
+        """
+        meant, found, reasons = in_order(self._meant(asked), asked), list[Study](), Counter[str]()
+        for start in range(0, len(meant), WINDOW):
+            for study in self._that_may_go(meant[start : start + WINDOW], reasons):
+                if len(found) == most or size <= 0:
+                    return Choice(found, reasons)
+                found.append(study)
+                size -= self.index.bytes_of({study.id: study})
+        return Choice(found, reasons)
+
+    def _meant(self, asked: Conditions) -> list[Study]:
+        """Return the studies that the conditions name, whatever keeps them."""
         # Orthanc's index leaves out what is not ASCII, so that `?` misses letters with accents there; `is_meant` has all.
         query = {tag: value for tag, value in asked.query.items() if "?" not in value}
         if asked.by == "StudyDate" and not asked.undated:
@@ -3435,18 +3719,15 @@ class Archive:
             orthanc.LogWarning(
                 f"purge_old_studies: {unknown} studies stay, since Orthanc does not know when they came in"
             )
-        # Not while a page is read: who is protected may be a call of the SDK, and would wait for the page.
-        found, reasons = dict[str, Study](), Counter[str]()
-        for start in range(0, len(meant), WINDOW):
-            some = meant[start : start + WINDOW]
-            protection = self.protection(some)
-            some = [study for study in some if not self.why_kept(study, protection)]
-            undelivered = self.undelivered.why_kept(some)
-            reasons.update(undelivered.values())
-            found |= {study.id: study for study in some if study.id not in undelivered}
-        # Of one day those that arrived first go first: they lie side by side in Orthanc's index, and go faster.
-        aged = sorted((study.day(asked.by) or datetime.date.max, study.received, name) for name, study in found.items())
-        return Choice([found[name] for *_, name in aged[: asked.limit]], reasons)
+        return meant
+
+    def _that_may_go(self, studies: Sequence[Study], reasons: Counter[str]) -> list[Study]:
+        """Return the studies that no guard keeps; count in `reasons` those that are not delivered."""
+        protection = self.protection(studies)
+        some = [study for study in studies if not self.why_kept(study, protection)]
+        undelivered = self.undelivered.why_kept(some)
+        reasons.update(undelivered.values())
+        return [study for study in some if study.id not in undelivered]
 
     def again(self, studies: Sequence[tuple[str, str]]) -> dict[str, Study]:
         """Return what some studies, given by identifier and StudyInstanceUID, are now; those that are not there are left out.
@@ -3548,7 +3829,52 @@ class Archive:
         return True
 
 
+# ---- src/purge_old_studies/guards.py: Guards and rules that can never apply on this Orthanc: a person who counts on them must know.
+
+
+def never_apply(settings: Settings, *, has_labels: bool, is_elsewhere: bool, version: str) -> list[str]:
+    """Return what is configured and can never apply here, a line each.
+
+    Parameters
+    ----------
+    is_elsewhere : a plugin keeps the files.
+    """
+    found = []
+    no_labels = f"this Orthanc ({version}) has no labels, they came with 1.12.0"
+    if settings.keep_labels and not has_labels:
+        found.append(f"{SECTION}.KeepLabels keeps nothing here: {no_labels}")
+    for number, rule in enumerate(settings.rules):
+        path = f"{SECTION}.Rules[{number}]"
+        if rule.labels and not has_labels:
+            found.append(f"{path}.Labels: rule {rule.name} never runs here: {no_labels}")
+        if is_elsewhere and rule.when_disk_above and disk_levels(rule)[0].is_percent:
+            why = "a plugin keeps Orthanc's files elsewhere, of which no percentage is known. Allowed: a size such as 900GB"
+            found.append(
+                f'{path}.WhenDiskAbove: found "{rule.when_disk_above}": rule {rule.name} never runs here: {why}'
+            )
+    return found
+
+
+def warn_of_guards(settings: Settings, index: Index) -> None:
+    """Log an ERROR for each guard or rule that can never apply here."""
+    if not (settings.keep_labels or settings.rules):
+        return
+    try:
+        lines = never_apply(
+            settings, has_labels=index.has_labels, is_elsewhere=index.is_elsewhere, version=index.version
+        )
+    except LoopbackError as error:
+        orthanc.LogError(f"purge_old_studies can't tell whether its guards apply here: {one_line(error)}")
+        return
+    for line in lines:
+        orthanc.LogError(f"purge_old_studies: {line}")
+
+
 # ---- src/purge_old_studies/history.py: The record of what was purged, and of who asked for it.
+
+
+# A whole line, and its purge. What a disk has spoilt is none.
+LINE = re.compile(rb'\{.*?"Purge": (\d+|null)[,}].*\n\Z')
 
 
 class History:
@@ -3558,6 +3884,7 @@ class History:
         self._path, self._lock = path, threading.Lock()
         # What was being written when the power failed is cut off: the ledger knows it, and it is written again.
         self._file = AppendOnly(path, synced=durable)
+        self._index = LineIndex(path, LINE)
 
     def add(self, lines: Iterable[Mapping[str, Any]]) -> None:
         """Append lines, all or none. Raises OSError: the disk is full, or the like."""
@@ -3565,30 +3892,35 @@ class History:
         with self._lock:
             self._file.append(text)
 
-    def lines(self) -> Iterator[tuple[int, dict[str, Any]]]:
-        """Yield each line with its number; not one that a disk has spoilt: what can be read is shown, and a purge can end."""
-        with self._path.open("rb") as lines:
-            for number, line in enumerate(lines, 1):
-                with contextlib.suppress(ValueError):
-                    if line.endswith(b"\n") and isinstance(
-                        found := json.loads(line), dict
-                    ):  # the last one may be growing
-                        yield number, found
+    def read_ahead(self) -> None:
+        """Read what is there, so that nobody waits for it who asks for a page."""
+        self._index.update()
+
+    def lines_of(self, purge: int) -> Iterator[dict[str, Any]]:
+        """Yield the lines of a purge; not one that a disk has spoilt: what can be read is shown, and a purge can end."""
+        self._index.update()
+        return (line for _, line in self._lines(0, purge))
 
     def page(self, since: int, limit: int, purge: int | None) -> dict[str, Any]:
         """Return the lines after number `since`, of all purges or of one."""
-        found: list[dict[str, Any]] = []
-        total, more = 0, False
-        for number, line in self.lines():
-            if purge is not None and line.get("Purge") != purge:
-                continue
-            total += 1
-            if number > since and not (more := more or len(found) == limit):
-                found.append({"Number": number, **line})
-        return {"Total": total, "Items": found, "Next": found[-1]["Number"] if more else None}
+        self._index.update()
+        found = [{"Number": number, **line} for number, line in itertools.islice(self._lines(since, purge), limit + 1)]
+        items = found[:limit]
+        total = self._index.total(_key(purge))
+        return {"Total": total, "Items": items, "Next": items[-1]["Number"] if len(found) > limit else None}
+
+    def _lines(self, since: int, purge: int | None) -> Iterator[tuple[int, dict[str, Any]]]:
+        for number, line in self._index.lines(since, _key(purge)):
+            with contextlib.suppress(ValueError):
+                if isinstance(found := json.loads(line), dict):
+                    yield number, found
 
     def close(self) -> None:
         self._file.close()
+
+
+def _key(purge: int | None) -> bytes | None:
+    return None if purge is None else str(purge).encode()
 
 
 def now_utc() -> str:
@@ -3604,6 +3936,46 @@ def who_asks(headers: Mapping[str, str]) -> dict[str, Any]:
     if forwarded := headers.get("x-forwarded-for") or headers.get("x-real-ip"):
         found["ForwardedFor"] = one_line(forwarded)[:200]
     return found
+
+
+# ---- src/purge_old_studies/last_runs.py: When each rule ran last, and how it went: purges are forgotten after a while, this is not.
+
+
+LAST_RUNS_TABLE = """
+CREATE TABLE IF NOT EXISTS last_runs(rule TEXT PRIMARY KEY, time REAL NOT NULL, purge INTEGER, outcome TEXT NOT NULL)
+    WITHOUT ROWID;
+"""
+
+
+class LastRuns:
+    """The last run of each rule."""
+
+    def __init__(self, ledger: Ledger) -> None:
+        self._ledger = ledger
+
+    def began(self, rule: str, purge: int) -> None:
+        """Write down that a purge of a rule has begun: inside the transaction that adds it."""
+        self._put(rule, purge, {"State": "running"})
+
+    def ended(self, rule: str, purge: int, **outcome: Any) -> None:
+        """Write down how a purge of a rule ended, if that is still its last one."""
+        sql = "UPDATE last_runs SET outcome=? WHERE rule=? AND purge=?"
+        self._ledger.run(sql, json.dumps(outcome), rule, purge)
+
+    def not_run(self, rule: str, reason: str) -> None:
+        """Write down why a rule did not run at its time; what can't be written down is in the log."""
+        with contextlib.suppress(OSError, sqlite3.Error):
+            self._put(rule, None, {"State": "not run", "Reason": reason})
+
+    def of(self, rule: str) -> dict[str, Any] | None:
+        """Return the last run of a rule as the status shows it, or None."""
+        for row in self._ledger.rows("SELECT * FROM last_runs WHERE rule=?", rule):
+            return {"Time": utc_time(row["time"]), "Purge": row["purge"], **json.loads(row["outcome"])}
+        return None
+
+    def _put(self, rule: str, purge: int | None, outcome: Any) -> None:
+        sql = "INSERT OR REPLACE INTO last_runs VALUES(?,?,?,?)"
+        self._ledger.run(sql, rule, time.time(), purge, json.dumps(outcome))
 
 
 # ---- src/purge_old_studies/purge.py: One purge that is going on.
@@ -3773,8 +4145,7 @@ class Purge:
         """Record what was being deleted when Orthanc was killed: gone, and perhaps not in the history yet; or still there."""
         if not (rows := self._rows("deleting", "pieces")):
             return
-        lines = (line for _, line in self._history.lines() if line.get("Purge") == self.number and "ID" in line)
-        written = frozenset(line["ID"] for line in lines)
+        written = frozenset(line["ID"] for line in self._history.lines_of(self.number) if "ID" in line)
         there = {row["study"] for row in rows if if_there(f"/studies/{row['study']}") is not None}
         self._settle([(row, "") for row in rows if row["study"] not in there], "deleted", written=written)
         for row in rows:
@@ -3815,7 +4186,7 @@ def _known(row: Mapping[str, Any]) -> dict[str, Any]:
 
 
 LISTED = 1000  # studies that an answer names at most
-TABLES = f"""{CLOCK_TABLES}
+TABLES = f"""{CLOCK_TABLES}{LAST_RUNS_TABLE}
 CREATE TABLE IF NOT EXISTS purges(id INTEGER PRIMARY KEY AUTOINCREMENT, state TEXT NOT NULL, continues INTEGER NOT NULL,
     asked TEXT NOT NULL, conditions TEXT NOT NULL, created REAL NOT NULL, ended REAL);
 CREATE TABLE IF NOT EXISTS studies(purge INTEGER NOT NULL, number INTEGER NOT NULL, study TEXT NOT NULL,
@@ -3926,7 +4297,7 @@ class Runner:
 
     def __init__(self, settings: Settings, ledger: Ledger, history: History, archive: Archive) -> None:
         self._settings, self._ledger, self._history, self._archive = settings, ledger, history, archive
-        self._jobs = Jobs(ledger)
+        self._jobs, self.last_runs = Jobs(ledger), LastRuns(ledger)
         self.busy, self.stopping = threading.Lock(), threading.Event()
         self.current: Purge | None = None
         self._threads: list[threading.Thread] = []
@@ -3961,12 +4332,23 @@ class Runner:
 
     # A purge, from choice to end
 
-    def begin(self, asked: Conditions, who: Mapping[str, Any], *, force: bool, continues: bool) -> Purge:
-        """Choose, write down, and start; called with `_busy`, which is released when all is done or something raises."""
+    def begin(
+        self,
+        asked: Conditions,
+        who: Mapping[str, Any],
+        *,
+        force: bool,
+        continues: bool,
+        choice: Choice | None = None,
+    ) -> Purge:
+        """Choose, unless that is done, write down, and start; called with `busy`.
+
+        `busy` is released when all is done or something raises.
+        """
         try:
             if self.stopping.is_set():
                 raise Refused(503, "Orthanc is stopping")
-            choice = self._archive.chosen(asked)
+            choice = choice or self._archive.chosen(asked)
             for reason, count in choice.undelivered.items():
                 orthanc.LogWarning(f"purge_old_studies: {in_words(count, reason)}")
             if not force and (refusal := self.too_many(len(choice.studies))):
@@ -4006,6 +4388,8 @@ class Runner:
             db.executemany("INSERT INTO studies VALUES(?,?,?,?,'waiting','')", rows)
             stay = [(number, reason, count) for reason, count in choice.undelivered.items()]
             db.executemany("INSERT INTO undelivered VALUES(?,?,?)", stay)
+            if who["Rule"] is not None:
+                self.last_runs.began(who["Rule"], number)
             more = {"Undelivered": dict(choice.undelivered)} if stay else {}
             # Before that is committed: a purge that is refused, for a full disk, must not go on at the next start.
             self.tell("started", number, who, Studies=len(choice.studies), **more, Conditions=asked.as_json())
@@ -4054,6 +4438,8 @@ class Runner:
         for name, count in totals.items():
             orthanc.SetMetricsValue(f"purge_old_studies_{name.lower()}", float(count), orthanc.MetricsType.DEFAULT)
         self.tell("ended", number, who, State=state, **totals)
+        if who["Rule"] is not None:
+            self.last_runs.ended(who["Rule"], number, State=state, **totals)
         self._ledger.run("UPDATE purges SET state=?,ended=? WHERE id=?", state, time.time(), number)
         orthanc.LogWarning(
             f"purge_old_studies: purge {number} is {state}: " + ", ".join(f"{k} {v}" for k, v in totals.items())
@@ -4063,7 +4449,10 @@ class Runner:
         """Return whether the rule that began a purge still says so: who took it out, or narrowed it, has stopped the purge."""
         if (name := json.loads(row["asked"]).get("Rule")) is None:
             return True
-        if (rule := next((rule for rule in self._settings.rules if rule.name == name), None)) is not None:
+        rule = next((rule for rule in self._settings.rules if rule.name == name), None)
+        if rule is not None and rule.when_disk_above:
+            return False  # there may be room again: the next look at the disk chooses anew
+        if rule is not None:
             now = rule_conditions(rule, datetime.date.today())  # noqa: DTZ011 - days are the server's local ones
             same = dataclasses.replace(now, last=asked.last, received_until=asked.received_until)
             if same == asked and asked.last <= now.last:
@@ -4124,7 +4513,7 @@ class Schedule:
     """Runs each rule when its time passes while this runs: what was missed while down waits for its next time."""
 
     def __init__(self, settings: Settings, ledger: Ledger, clock: Clock, archive: Archive, runner: Runner) -> None:
-        self._settings, self._rules = settings, settings.rules
+        self._settings, self._rules = settings, [rule for rule in settings.rules if rule.at]
         self._ledger, self._clock, self._archive, self._runner = ledger, clock, archive, runner
 
     def run(self) -> None:
@@ -4139,6 +4528,8 @@ class Schedule:
                 # Every age is counted from this clock; a machine that has slept is the same: the run was missed.
                 names = ", ".join(rule.name for rule in due)
                 orthanc.LogError(f"purge_old_studies: the clock went {ahead:.0f} s ahead; not run this time: {names}")
+                for rule in due:
+                    self._runner.last_runs.not_run(rule.name, f"the clock went {ahead:.0f} s ahead")
                 due = []
             before, ticks = now, time.monotonic()
             for rule in due:
@@ -4146,6 +4537,12 @@ class Schedule:
                     self._run_rule(rule, now.date())
                 except Exception:  # noqa: BLE001 - no fault of one run ends the thread that serves all rules
                     orthanc.LogError(f"purge_old_studies: rule {rule.name} was not run:\n{traceback.format_exc()}")
+                    self._runner.last_runs.not_run(rule.name, "an error, please report it: see the log")
+
+    def next_run(self, rule: Rule) -> float | None:
+        """Return when a rule runs next, in seconds since 1970; None: not while the clock is doubted."""
+        reading = self._clock.read()
+        return None if reading.doubt else reading.now + seconds_until([rule], _local(reading))
 
     def _run_rule(self, rule: Rule, today: datetime.date) -> None:
         while not self._runner.busy.acquire(timeout=1):
@@ -4163,6 +4560,7 @@ class Schedule:
         except (Refused, LoopbackError, OSError, sqlite3.Error) as error:
             self._runner.busy.release()
             orthanc.LogError(f"purge_old_studies: rule {rule.name} does not run: {one_line(error)}")
+            self._runner.last_runs.not_run(rule.name, one_line(error))
             return
         except BaseException:
             self._runner.busy.release()
@@ -4171,6 +4569,7 @@ class Schedule:
             purge = self._runner.begin(asked, {"User": None, "Rule": rule.name}, force=False, continues=True)
         except (Refused, LoopbackError, OSError, sqlite3.Error, orthanc.OrthancException) as error:
             orthanc.LogError(f"purge_old_studies: rule {rule.name} does not run this time: {one_line(error)}")
+            self._runner.last_runs.not_run(rule.name, one_line(error))
             return
         while not purge.done.wait(LOOK_SECONDS):
             self._clock.record()
@@ -4217,6 +4616,223 @@ def summary(index: Index, studies: Sequence[Study], asked: Conditions, now: floa
         "First": ends[0] if ends else None,
         "Last": ends[-1] if ends else None,
     }
+
+
+# ---- src/purge_old_studies/space.py: The rules by space: while the disk is too full, the oldest studies go.
+
+
+HOUR_SECONDS = 3600.0
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """What a rule would do now: how full it is, what is to go, and why, or why nothing is."""
+
+    fill: Fill
+    need: float  # bytes to go until DownTo; 0: nothing has to
+    asked: Conditions
+    choice: Choice
+    why: str
+
+
+class SpaceRules:
+    """Looks at the disk now and then, and frees room by the rules with `WhenDiskAbove`, one after the other.
+
+    What has gone is measured before more is taken, at the next look.
+    """
+
+    def __init__(
+        self, settings: Settings, ledger: Ledger, clock: Clock, archive: Archive, runner: Runner, disk: Disk
+    ) -> None:
+        self._settings, self._ledger, self._clock = settings, ledger, clock
+        self._archive, self._runner, self._disk = archive, runner, disk
+        self._rules = [rule for rule in settings.rules if rule.when_disk_above]
+        self._next_look: float | None = None
+        self._freeing = set[str]()  # rules that go on until DownTo
+        self._stuck: dict[str, str] = {}  # rules that can't free what they should, and why
+        self._seen: dict[str, dict[str, Any]] = {}
+
+    def run(self) -> None:
+        """Look again and again, until Orthanc stops."""
+        if self._rules:
+            self._archive.undelivered.wait_for_answers(self._runner.stopping)
+        while self._rules and not self._runner.stopping.is_set():
+            for rule in self._rules:
+                if not self._runner.stopping.is_set():
+                    self._look_unless_it_fails(rule)
+            self._next_look = time.time() + self._settings.disk_look_seconds
+            self._runner.stopping.wait(self._settings.disk_look_seconds)
+
+    def status(self, rule: Rule) -> dict[str, Any]:
+        """Return when the disk is looked at next, and what the last look found."""
+        return {"Next": utc_time(self._next_look), "Disk": self._seen.get(rule.name)}
+
+    def dry_run(self, rule: Rule) -> dict[str, Any]:
+        """Return what the rule would delete if it looked at the disk now, and why.
+
+        Raises
+        ------
+        OSError, LoopbackError : that can't be known now.
+        """
+        reading = self._clock.read()
+        plan = self._plan(rule, reading)
+        content = summary(self._archive.index, plan.choice.studies, plan.asked, reading.earliest)
+        if plan.choice.undelivered:
+            content["Undelivered"] = dict(plan.choice.undelivered)
+        return {**content, "Rule": rule.name, "Disk": self._shown(rule, plan), "Why": reading.doubt or plan.why}
+
+    def _look_unless_it_fails(self, rule: Rule) -> None:
+        try:
+            self._look(rule)
+        except (Refused, LoopbackError, OSError, sqlite3.Error, orthanc.OrthancException) as error:
+            self._is_stuck(rule, one_line(error))
+        except Exception:  # noqa: BLE001 - no fault of one look ends the thread that frees room
+            orthanc.LogError(f"purge_old_studies: rule {rule.name} was not run:\n{traceback.format_exc()}")
+            self._runner.last_runs.not_run(rule.name, "an error, please report it: see the log")
+
+    def _look(self, rule: Rule) -> None:
+        while not self._runner.busy.acquire(timeout=1):
+            if self._runner.stopping.is_set():
+                return
+        try:
+            reading = self._clock.read()
+            plan = self._plan(rule, reading)
+            self._seen[rule.name] = self._shown(rule, plan)
+            if not plan.need:
+                self._freeing.discard(rule.name)
+                self._is_stuck(rule, "")
+                self._runner.busy.release()
+                return
+            self._freeing.add(rule.name)
+            if reading.doubt or not plan.choice.studies:
+                raise Refused(409, reading.doubt or plan.why)
+        except BaseException:
+            self._runner.busy.release()
+            raise
+        who = {"User": None, "Rule": rule.name, "Because": plan.why}
+        purge = self._runner.begin(plan.asked, who, force=False, continues=True, choice=plan.choice)
+        purge.done.wait()
+        left = self._disk.fill(in_percent=plan.fill.level.is_percent)
+        self._seen[rule.name] = self._shown(rule, dataclasses.replace(plan, fill=left))
+        if left.above(disk_levels(rule)[1]) <= 0:
+            self._freeing.discard(rule.name)
+        self._is_stuck(rule, "")
+
+    def _plan(self, rule: Rule, reading: Reading) -> Plan:
+        above, down_to = disk_levels(rule)
+        if above.is_percent and self._archive.index.is_elsewhere:
+            raise Refused(409, "a plugin keeps Orthanc's files elsewhere, of which no percentage is known")
+        fill = self._disk.fill(in_percent=above.is_percent)
+        asked = dataclasses.replace(
+            rule_conditions(
+                rule,
+                local_day(reading.earliest),
+                has_labels=not rule.labels or self._archive.index.has_labels,
+            ),
+            received_until=received_until(self._settings.keep_received_days, reading.earliest),
+        )
+        what = "the file system is full to" if above.is_percent else "the archive holds"
+        if fill.above(above) <= 0 and not (rule.name in self._freeing and fill.above(down_to) > 0):
+            return Plan(fill, 0, asked, Choice([], {}), f"{what} {fill.level}, not above {above}")
+        need, why = fill.above(down_to), f"{what} {fill.level}, above {above}: down to {down_to}"
+        most, limited = self._most(rule)
+        choice = self._archive.oldest(asked, most, need) if most and not reading.doubt else Choice([], {})
+        if not choice.studies:
+            stay = "".join(f"; {count} stay: {reason}" for reason, count in choice.undelivered.items())
+            why = f"{why}, but {limited or f'nothing older than {rule.older_than} may go'}{stay}"
+        return Plan(fill, need, asked, choice, why)
+
+    def _most(self, rule: Rule) -> tuple[int, str]:
+        """Return how many studies may go now, and why none may, if so: MaxStudies and MaxPercent hold for an hour."""
+        most, settings = rule.at_most, self._settings
+        if not (settings.max_studies or settings.max_percent):
+            return most, ""
+        gone = self._gone_within_an_hour()
+        if settings.max_studies:
+            most = min(most, settings.max_studies - gone)
+        if settings.max_percent:
+            there = self._archive.index.count()
+            by_percent = int((there + gone) * settings.max_percent / 100) - gone
+            most = min(most, by_percent, int(there * settings.max_percent / 100))
+        return max(most, 0), "" if most > 0 else "MaxStudies or MaxPercent lets no more go within an hour"
+
+    def _gone_within_an_hour(self) -> int:
+        names, gone = {rule.name for rule in self._rules}, 0
+        for row in self._ledger.rows("SELECT id, asked FROM purges WHERE ended>?", time.time() - HOUR_SECONDS):
+            if json.loads(row["asked"]).get("Rule") in names:
+                sql = "SELECT COUNT(*) n FROM studies WHERE purge=? AND state='deleted'"
+                gone += int(self._ledger.rows(sql, row["id"])[0]["n"])
+        return gone
+
+    def _is_stuck(self, rule: Rule, why: str) -> None:
+        """Say once when a rule can't free what it should, and once when that is over."""
+        if why:
+            self._runner.last_runs.not_run(rule.name, why)
+            if rule.name not in self._stuck:
+                orthanc.LogWarning(f"purge_old_studies: rule {rule.name} frees nothing: {why}")
+            self._stuck[rule.name] = why
+        elif self._stuck.pop(rule.name, None):
+            orthanc.LogWarning(f"purge_old_studies: rule {rule.name} frees room again, or need not any more")
+
+    def _shown(self, rule: Rule, plan: Plan) -> dict[str, Any]:
+        above, down_to = disk_levels(rule)
+        return {
+            "Used": str(plan.fill.level),
+            "Above": str(above),
+            "DownTo": str(down_to),
+            "BytesToGo": max(0, int(plan.fill.above(down_to))) if plan.need else 0,
+            "Why": plan.why,
+        }
+
+
+# ---- src/purge_old_studies/rules.py: What there is to see of the rules: the last run, the next one, and what that would delete.
+
+
+class RuleViews:
+    """The rules, as the routes show them."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        clock: Clock,
+        archive: Archive,
+        last_runs: LastRuns,
+        schedule: Schedule,
+        space: SpaceRules,
+    ) -> None:
+        self._settings, self._clock, self._archive = settings, clock, archive
+        self._last_runs, self._schedule, self._space = last_runs, schedule, space
+
+    def status(self) -> list[dict[str, Any]]:
+        """Return of each rule when it runs next, when it ran last, and how that went."""
+        return [self._status(rule) for rule in self._settings.rules]
+
+    def _status(self, rule: Rule) -> dict[str, Any]:
+        last = self._last_runs.of(rule.name)
+        if rule.when_disk_above:
+            return {"Name": rule.name, **self._space.status(rule), "Last": last}
+        return {"Name": rule.name, "Next": utc_time(self._schedule.next_run(rule)), "Last": last}
+
+    def dry_run(
+        self, request: Request, turns: HttpTurns, dry_run: Callable[[Conditions, Reading], dict[str, Any]]
+    ) -> dict[str, Any]:
+        """Return what a rule would delete if it ran now. Raises `Refused` (404): there is no such rule."""
+        name = urllib.parse.unquote(request.groups[0])
+        rule = next((rule for rule in self._settings.rules if rule.name in (name, request.groups[0])), None)
+        if rule is None:
+            raise Refused(404, "There is no such rule; /purge-old-studies/status lists them")
+        try:
+            if rule.when_disk_above:
+                with turns.turn():
+                    return self._space.dry_run(rule)
+            reading = self._clock.read()
+            has_labels = not rule.labels or self._archive.index.has_labels
+            asked = rule_conditions(rule, local_day(reading.earliest), has_labels=has_labels)
+        except (LoopbackError, OSError) as error:
+            raise Refused(503, f"Which studies these are can't be known now: {one_line(error)}") from None
+        until = received_until(self._settings.keep_received_days, reading.earliest)
+        content = dry_run(dataclasses.replace(asked, received_until=until), reading)
+        return {**content, "Rule": rule.name, "Why": reading.doubt or f"they are older than {rule.older_than}"}
 
 
 # ---- src/purge_old_studies/api.py: The routes of the script.
@@ -4273,12 +4889,20 @@ class Purges:
             self._archive = Archive(self._loopback, self._settings, self._clock)
             runner = Runner(self._settings, ledger, self._history, self._archive)
             schedule = Schedule(self._settings, ledger, self._clock, self._archive, runner)
+            # Its default is Orthanc's own.
+            storage = configuration_folder() / (self._configuration.get("StorageDirectory") or "OrthancStorage")
+            disk = Disk(self._loopback, storage)
+            space = SpaceRules(self._settings, ledger, self._clock, self._archive, runner, disk)
+            self._rules = RuleViews(self._settings, self._clock, self._archive, runner.last_runs, schedule, space)
             runner.start()
         except BaseException:
             ledger.close()  # the next try opens it
             raise
         self._runner = runner
         runner.thread(schedule.run, "purge-schedule")
+        runner.thread(self._history.read_ahead, "purge-history")
+        runner.thread(space.run, "purge-space")
+        runner.thread(lambda: warn_of_guards(self._settings, self._archive.index), "purge-guards")
         return ledger
 
     def _forget_old(self) -> float:
@@ -4395,15 +5019,19 @@ class Purges:
         return self._history.page(found.get("since", 0), found.get("limit", 100), found.get("purge"))
 
     def status(self, _request: Request) -> Any:
-        """Whether it runs, what is going on, and its totals."""
+        """Whether it runs, what is going on, its totals, and of each rule the next run, the last one, and how that went."""
         current, totals = self._running().current, self._jobs.totals()
         return {
             "Totals": totals["Purges"],
             "Purge": current.number if current else None,
             "Deleted": totals["Deleted"],
-            "Rules": [rule.name for rule in self._settings.rules],
+            "Rules": self._rules.status(),
             "Clock": self._clock.read().as_json(),
         }
+
+    def dry_run_of_rule(self, request: Request) -> Any:
+        """What a rule would delete if it ran now, and why: a dry run."""
+        return self._rules.dry_run(request, self._turns, functools.partial(self._dry_run, force=False))
 
     def confirm_clock(self, request: Request) -> Any:
         """Believe the clock as it is now, although it is not what was to be expected: rules run again."""
@@ -4443,6 +5071,7 @@ def register() -> None:
     register_route(f"{route}/jobs", {"GET": purges.jobs}, purges.unavailable)
     register_route(f"{route}/jobs/([^/]+)", {"GET": purges.job}, purges.unavailable)
     register_route(f"{route}/jobs/([^/]+)/cancel", {"POST": purges.cancel}, purges.unavailable)
+    register_route(f"{route}/rules/([^/]+)/dry-run", {"GET": purges.dry_run_of_rule}, purges.unavailable)
     register_route(f"{route}/confirm-clock", {"POST": purges.confirm_clock}, purges.unavailable)
     register_route(f"{route}/history", {"GET": purges.history}, purges.unavailable)
     if refusal is None:
