@@ -12,7 +12,7 @@ from common.parameters import Text, WholeNumber, takes
 from common.routes import Request
 from common.times import parse_time, utc
 
-from .lines import entries_since
+from .lines import entries_between
 from .recorder import Recorder
 
 
@@ -95,7 +95,7 @@ class Routes:
         limit = request.parameters.get("limit", 100)
         total = 0
         items: list[dict[str, Any]] = []
-        for entry in entries_since(self._recorder.folder, asked.since, asked.needles()):
+        for entry in entries_between(self._recorder.folder, asked.since, asked.until, asked.needles()):
             if asked.includes(entry):
                 total += 1
                 if entry["Number"] > after and len(items) <= limit:
