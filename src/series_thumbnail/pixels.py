@@ -112,7 +112,8 @@ def resized(image: Any, width: int, height: int, options: RenderOptions) -> Draw
     from PIL import Image, ImageStat
 
     shrinks = width <= image.width and height <= image.height
-    image = image.resize((width, height), Image.Resampling.BOX if shrinks else Image.Resampling.LANCZOS)
+    how = Image.Resampling.BOX if shrinks else Image.Resampling.LANCZOS
+    image = image.resize((width, height), how, reducing_gap=1.0)  # by a whole number first: a quarter of the time
     return Drawing(encoded(image, options), max(ImageStat.Stat(image).stddev))
 
 
