@@ -60,7 +60,7 @@ def filling(purging: Purging) -> Filling:  # noqa: F811
 
 
 def test_nothing_goes_until_the_level_is_passed_and_then_the_oldest_until_there_is_room(filling: Filling) -> None:
-    filling.add(*range(101, 111))
+    filling.add(*range(110, 100, -1))  # the youngest first
     filling.start()
     filling.looked()
     assert filling.purging.deleted() == []
@@ -142,7 +142,7 @@ def test_a_doubted_clock_frees_nothing(filling: Filling) -> None:
 
 
 def test_a_dry_run_of_a_rule_shows_what_would_go_and_why(filling: Filling) -> None:
-    filling.add(*range(101, 111))
+    filling.add(*range(110, 100, -1))  # the youngest first
     filling.start(Rules=[{**RULE, "Name": "keep/room now"}])
     path = f"{NAME}/rules/keep%2Froom%20now/dry-run"
     found = filling.purging.script.get(path)
