@@ -4312,9 +4312,9 @@ class Runner:
 
     def thread(self, target: Callable[[], object], name: str) -> None:
         """Start a thread that `stop` waits for."""
-        self._threads = [thread for thread in self._threads if thread.is_alive()]
-        self._threads.append(threading.Thread(target=target, name=name, daemon=True))
-        self._threads[-1].start()
+        thread = threading.Thread(target=target, name=name, daemon=True)
+        thread.start()  # before `stop` can see it: one that has not begun can't be waited for
+        self._threads = [*(each for each in self._threads if each.is_alive()), thread]
 
     def stop(self) -> None:
         """End all threads, within two seconds."""

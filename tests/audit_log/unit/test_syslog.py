@@ -177,7 +177,7 @@ def test_over_several_files_none_is_left_out(start: Callable[..., Script], tmp_p
     assert len(part("lines").log_files(sending.log.folder)) > 3
     assert sender._sends_all()
     events = [
-        entry for entry in part("lines").entries_since(sending.log.folder, "", []) if entry["Event"] == "received"
+        entry for entry in part("lines").entries_between(sending.log.folder, "", "", []) if entry["Event"] == "received"
     ]
     assert sending.numbers() == [entry["Number"] for entry in events]
     assert sender.owed() == 0
