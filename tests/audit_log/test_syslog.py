@@ -114,6 +114,7 @@ def test_a_repository_that_is_away_is_one_line_and_gets_all_when_it_is_back(
     assert "can't send to" in status["Reason"]
     server.kill()  # nothing is lost by that, either
     server.start()
+    server.wait_until(lambda: server.log.count("can't send to") == 2, what="miss the repository after the start too")
     back = Repository("tls", files, port)
     try:
         wait(lambda: {objects(each).get("2") for each in back.messages("110107")} >= {f"P{n}" for n in range(60)}, 40)
