@@ -52,6 +52,7 @@ import math
 import os
 import random
 import re
+import shutil
 import sqlite3
 import ssl
 import stat
@@ -2575,6 +2576,11 @@ class LineIndex:
         self._number = self._end = 0  # lines, and bytes, that are in the index
         self._totals: Counter[bytes] = Counter()
 
+    def forget(self) -> None:
+        """Read the file from its beginning at the next look: lines at its end were cut off."""
+        with self._lock:
+            self._file = None
+
     def update(self) -> None:
         """Take in what was appended. Raises OSError: the file can't be read."""
         with self._lock, self._path.open("rb") as file:
@@ -3192,12 +3198,23 @@ class Index:
         find = {"Level": level, "Query": {"StudyInstanceUID": uids}, "Expand": True, "ResponseContent": content}
         return self.search({**find, **more})
 
-    def bytes_of(self, studies: Mapping[str, Study]) -> int:
-        """Return bytes on the disk. From 1.12.5 the statistics of a single study cost in proportion to the archive."""
+    def sizes_of(self, studies: Collection[Study]) -> dict[str, int]:
+        """Return the bytes on the disk of studies, 0 for one that is not there.
+
+        From 1.12.5 the statistics of a single study cost in proportion to the archive, and so does each question for some.
+        """
         if not self.is_extended:
-            return sum(int((if_there(f"/studies/{study}/statistics") or {}).get("DiskSize", 0)) for study in studies)
-        instances = self._instances(studies.values(), ["Attachments"])
-        return sum(int(file["CompressedSize"]) for instance in instances for file in instance["Attachments"])
+            found = {study.id: if_there(f"/studies/{study.id}/statistics") or {} for study in studies}
+            return {study: int(statistics.get("DiskSize", 0)) for study, statistics in found.items()}
+        sizes = dict.fromkeys((study.id for study in studies), 0)
+        if not sizes:
+            return sizes
+        study_of = {series["ID"]: series["ParentStudy"] for series in self.children("Series", studies, ["Parent"])}
+        for instance in self._instances(studies, ["Attachments", "Parent"]):
+            # Others may have the same StudyInstanceUID; a series may have come in between the two questions.
+            if (study := study_of.get(instance["ParentSeries"])) in sizes:
+                sizes[study] += sum(int(file["CompressedSize"]) for file in instance["Attachments"])
+        return sizes
 
     def _instances(self, studies: Collection[Study], content: Sequence[str]) -> Iterator[dict[str, Any]]:
         """Yield the instances of some studies, from 1.12.5: a page at a time, for they may be hundreds of thousands."""
@@ -3232,6 +3249,9 @@ BYTES_OF = {
     **{f"{prefix}B": 1000**power for power, prefix in enumerate("KMGT", 1) if power > 1},
     **{f"{prefix}iB": 1024**power for power, prefix in enumerate("KMGT", 1) if power > 1},
 }
+# A file system that compresses shows less than Orthanc counts, but not less than this share of it.
+LEAST_SHARE = 0.25
+LITTLE = 64e6  # bytes that say nothing: logs and the index grow too
 ALLOWED = 'a share of the file system such as "85%", or what the archive may hold: "900GB", "900GiB", "1.5TB"'
 
 
@@ -3262,11 +3282,43 @@ class Fill:
 
     level: Level
     size: float  # bytes of which the level is a share; of the archive: 1
+    archive: float = 0  # bytes of Orthanc's files, as it counts them
 
     def above(self, level: Level) -> float:
         """Return how many bytes it is above a level of its kind; negative below it."""
         share = self.size / 100 if self.level.is_percent else 1
         return (self.level.amount - level.amount) * share
+
+    @property
+    def used(self) -> float:
+        """The bytes that the file system holds, whoever wrote them; of the archive: those that it holds."""
+        return self.level.amount * self.size / 100 if self.level.is_percent else self.level.amount
+
+    def contradiction(self, before: Fill | None, gone: float) -> str:
+        """Return why the file system does not show what Orthanc has and deletes, or "".
+
+        Whoever deletes by such a percentage deletes all that is old, and never gets down to the level.
+
+        Parameters
+        ----------
+        before, gone : how full it was before so many bytes of studies were deleted.
+        """
+        if not self.level.is_percent:
+            return ""
+        if self.used + LITTLE < self.archive * LEAST_SHARE:
+            return f"the file system holds {_gb(self.used)}, and Orthanc's files have {_gb(self.archive)}: is it the right one?"
+        if before and gone > LITTLE:
+            by_others = (self.used - before.used) - (self.archive - before.archive)  # what came in since is in both
+            if gone - by_others < gone * LEAST_SHARE:
+                return (
+                    f"{_gb(gone)} of studies went, and the file system has no more room by it: snapshots or a trash keep "
+                    "them, or others fill it"
+                )
+        return ""
+
+
+def _gb(size: float) -> str:
+    return f"{size / 1e9:.3g} GB"
 
 
 class Disk:
@@ -3279,22 +3331,35 @@ class Disk:
 
     def __init__(self, loopback: Loopback, folder: Path) -> None:
         self._loopback, self._folder = loopback, folder
+        self._identity: int | None = None  # of its file system
 
     def fill(self, *, in_percent: bool) -> Fill:
         """Return how full it is: the file system as `df` counts, or the archive as Orthanc does (`TotalDiskSize`).
 
         Raises
         ------
-        OSError : the file system can't be measured.
+        OSError : the file system can't be measured, or is not the one that was there first.
         LoopbackError : Orthanc does not answer.
         """
+        archive = int(self._loopback.get("/statistics")["TotalDiskSize"])
         if not in_percent:
-            size = int(self._loopback.get("/statistics")["TotalDiskSize"])
-            return Fill(Level(size, is_percent=False), 1)
-        found = os.statvfs(self._folder)
-        used = (found.f_blocks - found.f_bfree) * found.f_frsize
-        size = used + found.f_bavail * found.f_frsize  # without what only root may use
-        return Fill(Level(100 * used / max(size, 1), is_percent=True), size)
+            return Fill(Level(archive, is_percent=False), 1, archive)
+        used, size, identity = _measured(self._folder)
+        if self._identity is None:
+            self._identity = identity
+        if identity != self._identity:
+            raise OSError(f"{self._folder} is on another file system than before: it was unmounted, or mounted late")
+        return Fill(Level(100 * used / max(size, 1), is_percent=True), size, archive)
+
+
+def _measured(folder: Path) -> tuple[int, int, int]:
+    """Return the bytes of a file system that are used, those that there are, and what tells it from others."""
+    if not hasattr(os, "statvfs"):  # Windows
+        usage = shutil.disk_usage(folder)
+        return usage.total - usage.free, usage.total, folder.stat().st_dev
+    found = os.statvfs(folder)
+    used = (found.f_blocks - found.f_bfree) * found.f_frsize
+    return used, used + found.f_bavail * found.f_frsize, found.f_fsid  # without what only root may use
 
 
 # ---- src/purge_old_studies/settings.py: The section PurgeOldStudies of the configuration.
@@ -3506,6 +3571,11 @@ def _check_space(rule: Rule, path: str) -> None:
         return
     if rule.down_to is None:
         raise SettingsError(f"{path}.DownTo is missing: a rule with WhenDiskAbove needs it")
+    if rule.undated is True:
+        raise SettingsError(
+            f'{path}.Undated: found true, allowed: false, "received": a rule with WhenDiskAbove never takes what may be '
+            "younger than OlderThan"
+        )
     above, down_to = disk_levels(rule)
     if above.is_percent != down_to.is_percent or down_to.amount >= above.amount:
         raise SettingsError(
@@ -3658,6 +3728,7 @@ def in_words(number: int, reason: str) -> str:
 
 
 WINDOW = 120  # studies looked at once more before they go; as one search it costs in proportion to the archive
+SIZED = 30  # studies whose sizes are asked for at once: few, for they may have thousands of instances
 PIECE = 500  # instances a request of a study that is larger than twice this, which alone would hold stores up
 
 
@@ -3667,6 +3738,7 @@ class Choice:
 
     studies: Sequence[Study]
     undelivered: Mapping[str, int]
+    size: float = 0  # bytes of the studies, where it was asked for
 
 
 def in_order(studies: Iterable[Study], asked: Conditions) -> list[Study]:
@@ -3696,16 +3768,20 @@ class Archive:
     def oldest(self, asked: Conditions, most: int, size: float) -> Choice:
         """Return the oldest studies that may go, at most so many, and no more than free so many bytes.
 
-        Guards are asked about the oldest only, window by window: of an archive, nearly all may be meant.
+        Guards are asked about the oldest only, some at a time: of an archive, nearly all may be meant. What has no size frees
+        nothing, and stays.
         """
-        meant, found, reasons = in_order(self._meant(asked), asked), list[Study](), Counter[str]()
-        for start in range(0, len(meant), WINDOW):
-            for study in self._that_may_go(meant[start : start + WINDOW], reasons):
-                if len(found) == most or size <= 0:
-                    return Choice(found, reasons)
-                found.append(study)
-                size -= self.index.bytes_of({study.id: study})
-        return Choice(found, reasons)
+        meant, found, reasons, total = in_order(self._meant(asked), asked), list[Study](), Counter[str](), 0
+        for start in range(0, len(meant), SIZED):
+            if len(found) == most or total >= size:
+                break
+            some = self._that_may_go(meant[start : start + SIZED], reasons)
+            sizes = self.index.sizes_of(some)
+            for study in some:
+                if len(found) < most and total < size and sizes.get(study.id):
+                    found.append(study)
+                    total += sizes[study.id]
+        return Choice(found, reasons, total)
 
     def _meant(self, asked: Conditions) -> list[Study]:
         """Return the studies that the conditions name, whatever keeps them."""
@@ -3890,7 +3966,11 @@ class History:
         """Append lines, all or none. Raises OSError: the disk is full, or the like."""
         text = "".join(json.dumps(line) + "\n" for line in lines).encode()
         with self._lock:
-            self._file.append(text)
+            try:
+                self._file.append(text)
+            except OSError:
+                self._index.forget()  # it may have seen lines that were cut off again
+                raise
 
     def read_ahead(self) -> None:
         """Read what is there, so that nobody waits for it who asks for a page."""
@@ -4603,7 +4683,7 @@ def summary(index: Index, studies: Sequence[Study], asked: Conditions, now: floa
         for series in index.children("Series", window.values(), ["MainDicomTags", "Parent"]):
             of_each.setdefault(series["ParentStudy"], set()).add(series["MainDicomTags"].get("Modality", "") or "none")
         modalities.update(modality for study, found in of_each.items() if study in window for modality in found)
-        size += index.bytes_of(window)
+        size += sum(index.sizes_of(window.values()).values())
     ends = [identifiers(study) for study in studies[:: max(1, len(studies) - 1)][:2]]
     return {
         "DryRun": True,
@@ -4649,6 +4729,7 @@ class SpaceRules:
         self._rules = [rule for rule in settings.rules if rule.when_disk_above]
         self._next_look: float | None = None
         self._freeing = set[str]()  # rules that go on until DownTo
+        self._before: dict[str, tuple[Fill, float]] = {}  # how full it was when they began, and bytes that went since
         self._stuck: dict[str, str] = {}  # rules that can't free what they should, and why
         self._seen: dict[str, dict[str, Any]] = {}
 
@@ -4700,11 +4781,12 @@ class SpaceRules:
             self._seen[rule.name] = self._shown(rule, plan)
             if not plan.need:
                 self._freeing.discard(rule.name)
+                self._before.pop(rule.name, None)
                 self._is_stuck(rule, "")
                 self._runner.busy.release()
                 return
             self._freeing.add(rule.name)
-            if reading.doubt or not plan.choice.studies:
+            if not plan.choice.studies:  # so it is while the clock is doubted
                 raise Refused(409, reading.doubt or plan.why)
         except BaseException:
             self._runner.busy.release()
@@ -4712,17 +4794,25 @@ class SpaceRules:
         who = {"User": None, "Rule": rule.name, "Because": plan.why}
         purge = self._runner.begin(plan.asked, who, force=False, continues=True, choice=plan.choice)
         purge.done.wait()
+        self._note_what_went(rule, plan)
         left = self._disk.fill(in_percent=plan.fill.level.is_percent)
         self._seen[rule.name] = self._shown(rule, dataclasses.replace(plan, fill=left))
         if left.above(disk_levels(rule)[1]) <= 0:
             self._freeing.discard(rule.name)
         self._is_stuck(rule, "")
 
+    def _note_what_went(self, rule: Rule, plan: Plan) -> None:
+        before, gone = self._before.get(rule.name, (plan.fill, 0.0))
+        deleted = (self._runner.last_runs.of(rule.name) or {}).get("Deleted", 0)
+        self._before[rule.name] = before, gone + plan.choice.size * deleted / len(plan.choice.studies)
+
     def _plan(self, rule: Rule, reading: Reading) -> Plan:
         above, down_to = disk_levels(rule)
         if above.is_percent and self._archive.index.is_elsewhere:
             raise Refused(409, "a plugin keeps Orthanc's files elsewhere, of which no percentage is known")
         fill = self._disk.fill(in_percent=above.is_percent)
+        if why := fill.contradiction(*self._before.get(rule.name, (None, 0.0))):
+            raise Refused(409, why)
         asked = dataclasses.replace(
             rule_conditions(
                 rule,

@@ -38,6 +38,11 @@ class LineIndex:
         self._number = self._end = 0  # lines, and bytes, that are in the index
         self._totals: Counter[bytes] = Counter()
 
+    def forget(self) -> None:
+        """Read the file from its beginning at the next look: lines at its end were cut off."""
+        with self._lock:
+            self._file = None
+
     def update(self) -> None:
         """Take in what was appended. Raises OSError: the file can't be read."""
         with self._lock, self._path.open("rb") as file:

@@ -25,6 +25,7 @@ from .studies import Study, came_lately, fits
 from .undelivered import Undelivered
 
 WINDOW = 120  # studies looked at once more before they go; as one search it costs in proportion to the archive
+SIZED = 30  # studies whose sizes are asked for at once: few, for they may have thousands of instances
 PIECE = 500  # instances a request of a study that is larger than twice this, which alone would hold stores up
 
 
@@ -34,6 +35,7 @@ class Choice:
 
     studies: Sequence[Study]
     undelivered: Mapping[str, int]
+    size: float = 0  # bytes of the studies, where it was asked for
 
 
 def in_order(studies: Iterable[Study], asked: Conditions) -> list[Study]:
@@ -63,16 +65,20 @@ class Archive:
     def oldest(self, asked: Conditions, most: int, size: float) -> Choice:
         """Return the oldest studies that may go, at most so many, and no more than free so many bytes.
 
-        Guards are asked about the oldest only, window by window: of an archive, nearly all may be meant.
+        Guards are asked about the oldest only, some at a time: of an archive, nearly all may be meant. What has no size frees
+        nothing, and stays.
         """
-        meant, found, reasons = in_order(self._meant(asked), asked), list[Study](), Counter[str]()
-        for start in range(0, len(meant), WINDOW):
-            for study in self._that_may_go(meant[start : start + WINDOW], reasons):
-                if len(found) == most or size <= 0:
-                    return Choice(found, reasons)
-                found.append(study)
-                size -= self.index.bytes_of({study.id: study})
-        return Choice(found, reasons)
+        meant, found, reasons, total = in_order(self._meant(asked), asked), list[Study](), Counter[str](), 0
+        for start in range(0, len(meant), SIZED):
+            if len(found) == most or total >= size:
+                break
+            some = self._that_may_go(meant[start : start + SIZED], reasons)
+            sizes = self.index.sizes_of(some)
+            for study in some:
+                if len(found) < most and total < size and sizes.get(study.id):
+                    found.append(study)
+                    total += sizes[study.id]
+        return Choice(found, reasons, total)
 
     def _meant(self, asked: Conditions) -> list[Study]:
         """Return the studies that the conditions name, whatever keeps them."""

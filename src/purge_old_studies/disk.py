@@ -6,6 +6,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import re
+import shutil
 from pathlib import Path
 
 from common.loopback import Loopback
@@ -14,6 +15,9 @@ BYTES_OF = {
     **{f"{prefix}B": 1000**power for power, prefix in enumerate("KMGT", 1) if power > 1},
     **{f"{prefix}iB": 1024**power for power, prefix in enumerate("KMGT", 1) if power > 1},
 }
+# A file system that compresses shows less than Orthanc counts, but not less than this share of it.
+LEAST_SHARE = 0.25
+LITTLE = 64e6  # bytes that say nothing: logs and the index grow too
 ALLOWED = 'a share of the file system such as "85%", or what the archive may hold: "900GB", "900GiB", "1.5TB"'
 
 
@@ -44,11 +48,43 @@ class Fill:
 
     level: Level
     size: float  # bytes of which the level is a share; of the archive: 1
+    archive: float = 0  # bytes of Orthanc's files, as it counts them
 
     def above(self, level: Level) -> float:
         """Return how many bytes it is above a level of its kind; negative below it."""
         share = self.size / 100 if self.level.is_percent else 1
         return (self.level.amount - level.amount) * share
+
+    @property
+    def used(self) -> float:
+        """The bytes that the file system holds, whoever wrote them; of the archive: those that it holds."""
+        return self.level.amount * self.size / 100 if self.level.is_percent else self.level.amount
+
+    def contradiction(self, before: Fill | None, gone: float) -> str:
+        """Return why the file system does not show what Orthanc has and deletes, or "".
+
+        Whoever deletes by such a percentage deletes all that is old, and never gets down to the level.
+
+        Parameters
+        ----------
+        before, gone : how full it was before so many bytes of studies were deleted.
+        """
+        if not self.level.is_percent:
+            return ""
+        if self.used + LITTLE < self.archive * LEAST_SHARE:
+            return f"the file system holds {_gb(self.used)}, and Orthanc's files have {_gb(self.archive)}: is it the right one?"
+        if before and gone > LITTLE:
+            by_others = (self.used - before.used) - (self.archive - before.archive)  # what came in since is in both
+            if gone - by_others < gone * LEAST_SHARE:
+                return (
+                    f"{_gb(gone)} of studies went, and the file system has no more room by it: snapshots or a trash keep "
+                    "them, or others fill it"
+                )
+        return ""
+
+
+def _gb(size: float) -> str:
+    return f"{size / 1e9:.3g} GB"
 
 
 class Disk:
@@ -61,19 +97,32 @@ class Disk:
 
     def __init__(self, loopback: Loopback, folder: Path) -> None:
         self._loopback, self._folder = loopback, folder
+        self._identity: int | None = None  # of its file system
 
     def fill(self, *, in_percent: bool) -> Fill:
         """Return how full it is: the file system as `df` counts, or the archive as Orthanc does (`TotalDiskSize`).
 
         Raises
         ------
-        OSError : the file system can't be measured.
+        OSError : the file system can't be measured, or is not the one that was there first.
         LoopbackError : Orthanc does not answer.
         """
+        archive = int(self._loopback.get("/statistics")["TotalDiskSize"])
         if not in_percent:
-            size = int(self._loopback.get("/statistics")["TotalDiskSize"])
-            return Fill(Level(size, is_percent=False), 1)
-        found = os.statvfs(self._folder)
-        used = (found.f_blocks - found.f_bfree) * found.f_frsize
-        size = used + found.f_bavail * found.f_frsize  # without what only root may use
-        return Fill(Level(100 * used / max(size, 1), is_percent=True), size)
+            return Fill(Level(archive, is_percent=False), 1, archive)
+        used, size, identity = _measured(self._folder)
+        if self._identity is None:
+            self._identity = identity
+        if identity != self._identity:
+            raise OSError(f"{self._folder} is on another file system than before: it was unmounted, or mounted late")
+        return Fill(Level(100 * used / max(size, 1), is_percent=True), size, archive)
+
+
+def _measured(folder: Path) -> tuple[int, int, int]:
+    """Return the bytes of a file system that are used, those that there are, and what tells it from others."""
+    if not hasattr(os, "statvfs"):  # Windows
+        usage = shutil.disk_usage(folder)
+        return usage.total - usage.free, usage.total, folder.stat().st_dev
+    found = os.statvfs(folder)
+    used = (found.f_blocks - found.f_bfree) * found.f_frsize
+    return used, used + found.f_bavail * found.f_frsize, found.f_fsid  # without what only root may use

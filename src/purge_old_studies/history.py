@@ -35,7 +35,11 @@ class History:
         """Append lines, all or none. Raises OSError: the disk is full, or the like."""
         text = "".join(json.dumps(line) + "\n" for line in lines).encode()
         with self._lock:
-            self._file.append(text)
+            try:
+                self._file.append(text)
+            except OSError:
+                self._index.forget()  # it may have seen lines that were cut off again
+                raise
 
     def read_ahead(self) -> None:
         """Read what is there, so that nobody waits for it who asks for a page."""

@@ -121,12 +121,23 @@ class Index:
         find = {"Level": level, "Query": {"StudyInstanceUID": uids}, "Expand": True, "ResponseContent": content}
         return self.search({**find, **more})
 
-    def bytes_of(self, studies: Mapping[str, Study]) -> int:
-        """Return bytes on the disk. From 1.12.5 the statistics of a single study cost in proportion to the archive."""
+    def sizes_of(self, studies: Collection[Study]) -> dict[str, int]:
+        """Return the bytes on the disk of studies, 0 for one that is not there.
+
+        From 1.12.5 the statistics of a single study cost in proportion to the archive, and so does each question for some.
+        """
         if not self.is_extended:
-            return sum(int((if_there(f"/studies/{study}/statistics") or {}).get("DiskSize", 0)) for study in studies)
-        instances = self._instances(studies.values(), ["Attachments"])
-        return sum(int(file["CompressedSize"]) for instance in instances for file in instance["Attachments"])
+            found = {study.id: if_there(f"/studies/{study.id}/statistics") or {} for study in studies}
+            return {study: int(statistics.get("DiskSize", 0)) for study, statistics in found.items()}
+        sizes = dict.fromkeys((study.id for study in studies), 0)
+        if not sizes:
+            return sizes
+        study_of = {series["ID"]: series["ParentStudy"] for series in self.children("Series", studies, ["Parent"])}
+        for instance in self._instances(studies, ["Attachments", "Parent"]):
+            # Others may have the same StudyInstanceUID; a series may have come in between the two questions.
+            if (study := study_of.get(instance["ParentSeries"])) in sizes:
+                sizes[study] += sum(int(file["CompressedSize"]) for file in instance["Attachments"])
+        return sizes
 
     def _instances(self, studies: Collection[Study], content: Sequence[str]) -> Iterator[dict[str, Any]]:
         """Yield the instances of some studies, from 1.12.5: a page at a time, for they may be hundreds of thousands."""

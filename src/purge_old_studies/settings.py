@@ -223,6 +223,11 @@ def _check_space(rule: Rule, path: str) -> None:
         return
     if rule.down_to is None:
         raise SettingsError(f"{path}.DownTo is missing: a rule with WhenDiskAbove needs it")
+    if rule.undated is True:
+        raise SettingsError(
+            f'{path}.Undated: found true, allowed: false, "received": a rule with WhenDiskAbove never takes what may be '
+            "younger than OlderThan"
+        )
     above, down_to = disk_levels(rule)
     if above.is_percent != down_to.is_percent or down_to.amount >= above.amount:
         raise SettingsError(

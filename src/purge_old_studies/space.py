@@ -52,6 +52,7 @@ class SpaceRules:
         self._rules = [rule for rule in settings.rules if rule.when_disk_above]
         self._next_look: float | None = None
         self._freeing = set[str]()  # rules that go on until DownTo
+        self._before: dict[str, tuple[Fill, float]] = {}  # how full it was when they began, and bytes that went since
         self._stuck: dict[str, str] = {}  # rules that can't free what they should, and why
         self._seen: dict[str, dict[str, Any]] = {}
 
@@ -103,11 +104,12 @@ class SpaceRules:
             self._seen[rule.name] = self._shown(rule, plan)
             if not plan.need:
                 self._freeing.discard(rule.name)
+                self._before.pop(rule.name, None)
                 self._is_stuck(rule, "")
                 self._runner.busy.release()
                 return
             self._freeing.add(rule.name)
-            if reading.doubt or not plan.choice.studies:
+            if not plan.choice.studies:  # so it is while the clock is doubted
                 raise Refused(409, reading.doubt or plan.why)
         except BaseException:
             self._runner.busy.release()
@@ -115,17 +117,25 @@ class SpaceRules:
         who = {"User": None, "Rule": rule.name, "Because": plan.why}
         purge = self._runner.begin(plan.asked, who, force=False, continues=True, choice=plan.choice)
         purge.done.wait()
+        self._note_what_went(rule, plan)
         left = self._disk.fill(in_percent=plan.fill.level.is_percent)
         self._seen[rule.name] = self._shown(rule, dataclasses.replace(plan, fill=left))
         if left.above(disk_levels(rule)[1]) <= 0:
             self._freeing.discard(rule.name)
         self._is_stuck(rule, "")
 
+    def _note_what_went(self, rule: Rule, plan: Plan) -> None:
+        before, gone = self._before.get(rule.name, (plan.fill, 0.0))
+        deleted = (self._runner.last_runs.of(rule.name) or {}).get("Deleted", 0)
+        self._before[rule.name] = before, gone + plan.choice.size * deleted / len(plan.choice.studies)
+
     def _plan(self, rule: Rule, reading: Reading) -> Plan:
         above, down_to = disk_levels(rule)
         if above.is_percent and self._archive.index.is_elsewhere:
             raise Refused(409, "a plugin keeps Orthanc's files elsewhere, of which no percentage is known")
         fill = self._disk.fill(in_percent=above.is_percent)
+        if why := fill.contradiction(*self._before.get(rule.name, (None, 0.0))):
+            raise Refused(409, why)
         asked = dataclasses.replace(
             rule_conditions(
                 rule,

@@ -27,7 +27,7 @@ def summary(index: Index, studies: Sequence[Study], asked: Conditions, now: floa
         for series in index.children("Series", window.values(), ["MainDicomTags", "Parent"]):
             of_each.setdefault(series["ParentStudy"], set()).add(series["MainDicomTags"].get("Modality", "") or "none")
         modalities.update(modality for study, found in of_each.items() if study in window for modality in found)
-        size += index.bytes_of(window)
+        size += sum(index.sizes_of(window.values()).values())
     ends = [identifiers(study) for study in studies[:: max(1, len(studies) - 1)][:2]]
     return {
         "DryRun": True,

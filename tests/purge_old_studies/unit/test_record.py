@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import threading
 import time
@@ -76,6 +77,28 @@ def test_what_a_disk_has_spoilt_is_not_shown_and_a_file_that_was_moved_away_is_r
     file.write_text(json.dumps(line(9, 5)) + "\n")
     assert [each["ID"] for each in history.page(0, 10, None)["Items"]] == ["9"]
     assert history.page(0, 10, None)["Total"] == 1
+
+
+def test_lines_that_a_full_disk_cut_off_again_are_not_in_the_index(
+    history: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file, append_only = tmp_path / "history.jsonl", importlib.import_module("common.append_only")
+    history.add([line(1, 1)])
+
+    def full(_file: int, data: bytes, _place: int) -> int:
+        with file.open("ab") as spoilt:
+            spoilt.write(data[:-5])
+        assert history.page(0, 10, None)["Total"] == 2  # somebody looks in this moment
+        return len(data) - 5
+
+    with monkeypatch.context() as patch:
+        patch.setattr(append_only, "_write_at", full)
+        with pytest.raises(OSError, match="No space"):
+            history.add([line(2, 1), line(3, 1)])
+    history.add([line(4000, 2), line(5, 1)])
+    assert [each["ID"] for each in history.page(0, 10, None)["Items"]] == ["1", "4000", "5"]
+    assert [each["ID"] for each in history.lines_of(2)] == ["4000"]
+    assert history.page(0, 10, 1)["Total"] == 2
 
 
 def test_a_page_is_read_without_what_is_before_it(

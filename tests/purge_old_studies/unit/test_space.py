@@ -168,6 +168,7 @@ def test_a_dry_run_of_a_rule_shows_what_would_go_and_why(filling: Filling) -> No
         ({"By": "received"}, "OldestBy"),
         ({"Limit": 5}, "AtMost"),
         ({"OlderThan": ""}, "OlderThan"),
+        ({"Undated": True}, "never takes what may be younger than OlderThan"),
         ({"OlderThan": "3d", "OldestBy": "received"}, "KeepReceivedDays (7 days)"),
         ({"WhenDiskAbove": None, "At": "02:30"}, "DownTo"),
     ],
@@ -187,7 +188,7 @@ def test_a_percentage_is_of_the_file_system_as_df_counts(filling: Filling, monke
     monkeypatch.setattr(
         os, "statvfs", lambda _folder: types.SimpleNamespace(
             f_frsize=1000, f_blocks=25 * 10**6, f_bfree=(25 - len(filling.purging.found)) * 10**6,
-            f_bavail=(24 - len(filling.purging.found)) * 10**6,
+            f_bavail=(24 - len(filling.purging.found)) * 10**6, f_fsid=1,
         ),
     )  # fmt: skip
     filling.start(Rules=[{**RULE, "WhenDiskAbove": "83.3%", "DownTo": "76%"}])
