@@ -97,7 +97,8 @@ class Anonymizing:
                     raise LoopbackError(404, f"the file of instance {instance} is missing")
             except LoopbackError as error:
                 # With its disk away, Orthanc can read none: that may pass.
-                if error.status not in (404, 500) or row["attempts"] < MOST_ATTEMPTS or not self._reads_any(instances):
+                is_lasting = error.code in OF_THE_FILE or row["attempts"] >= MOST_ATTEMPTS
+                if error.status not in (404, 500) or not is_lasting or not self._reads_any(instances):
                     raise
                 yield instance, None, f"Orthanc can't read it: {one_line(error)}"
                 continue

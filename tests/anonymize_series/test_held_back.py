@@ -59,7 +59,9 @@ def test_what_can_not_be_copied_is_held_back_at_once_and_the_rest_goes(server: O
     job = anonymize(server, series, "open")
     assert (job["State"], job["HeldBack"], len(job["Copies"]), job["Attempts"]) == ("partly", 1, 2, 1), job
     [reason] = held(server, instances[1])
-    assert reason.startswith(("Orthanc can't anonymize it: ", "pydicom can't read or write it: "))
+    # 1.13.0 compares the MD5 of each file that it reads.
+    begins = ("Orthanc can't anonymize it: ", "pydicom can't read or write it: ", "Orthanc can't read it: ")
+    assert reason.startswith(begins)
 
 
 def test_a_recipe_that_orthanc_refuses_holds_no_image_back(server: OrthancServer) -> None:

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 from tests.anonymize_series.unit.test_guards import NAME, Anonymizing
 from tests.fakes import Clock, FakeOrthanc, Script, eventually
@@ -37,3 +38,31 @@ def test_an_image_that_was_deleted_is_left_out(start: Callable[..., Script], res
     number = made.anonymize("here")
     eventually(lambda: made.work(number)["State"] == "done")
     assert (made.work(number)["HeldBack"], len(made.work(number)["Copies"])) == (0, 1)
+
+
+def test_a_file_that_orthanc_finds_corrupted_is_held_back_at_once(
+    start: Callable[..., Script], rest: FakeOrthanc, clock: Clock
+) -> None:
+    made = with_a_second(start, rest)
+    error: Any = rest.error(500, "Corrupted file")
+    error.code = 20
+    rest.answers["GET", "/instances/2/file"] = error
+    number = made.anonymize("here")
+    eventually(lambda: made.work(number)["State"] == "partly")
+    assert (made.work(number)["HeldBack"], made.work(number)["Attempts"]) == (1, 1)
+    [held] = made.script.get(f"{NAME}/held")["Items"]
+    assert (held["Instance"], held["Reason"]) == ("2", "Orthanc can't read it: Corrupted file")
+
+
+def test_while_orthanc_finds_all_files_corrupted_that_may_pass(
+    start: Callable[..., Script], rest: FakeOrthanc, clock: Clock
+) -> None:
+    made = with_a_second(start, rest)
+    for instance in "12":
+        error: Any = rest.error(500, "Corrupted file")
+        error.code = 20
+        rest.answers["GET", f"/instances/{instance}/file"] = error
+    number = made.anonymize("here")
+    eventually(lambda: made.work(number)["Error"])
+    assert made.work(number)["State"] == "waiting"
+    assert made.script.get(f"{NAME}/held")["Items"] == []
