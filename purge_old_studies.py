@@ -4358,6 +4358,16 @@ class Jobs:
         deleted = self._ledger.rows("SELECT COUNT(*) n FROM studies WHERE state='deleted'")[0]["n"]
         return {"Purges": {row["state"]: row["n"] for row in counts}, "Deleted": deleted}
 
+    def deleted_by_rules(self, rules: Sequence[str], since: float) -> int:
+        """Return how many studies the purges of these rules have deleted that ended after a time."""
+        found: int = self._ledger.rows(
+            "SELECT COUNT(*) n FROM purges p JOIN studies s ON s.purge=p.id AND s.state='deleted' "
+            "WHERE p.ended>? AND json_extract(p.asked, '$.Rule') IN (SELECT value FROM json_each(?))",
+            since,
+            json.dumps(rules),
+        )[0]["n"]
+        return found
+
     def forget_some(self, before: float) -> bool:
         """Forget some of what ended before a time; return whether there may be more of it."""
         some: int = self._ledger.run(FORGET_STUDIES, before, FORGOTTEN_AT_ONCE)
@@ -4722,9 +4732,9 @@ class SpaceRules:
     """
 
     def __init__(
-        self, settings: Settings, ledger: Ledger, clock: Clock, archive: Archive, runner: Runner, disk: Disk
+        self, settings: Settings, jobs: Jobs, clock: Clock, archive: Archive, runner: Runner, disk: Disk
     ) -> None:
-        self._settings, self._ledger, self._clock = settings, ledger, clock
+        self._settings, self._jobs, self._clock = settings, jobs, clock
         self._archive, self._runner, self._disk = archive, runner, disk
         self._rules = [rule for rule in settings.rules if rule.when_disk_above]
         self._next_look: float | None = None
@@ -4837,7 +4847,8 @@ class SpaceRules:
         most, settings = rule.at_most, self._settings
         if not (settings.max_studies or settings.max_percent):
             return most, ""
-        gone = self._gone_within_an_hour()
+        names = [each.name for each in self._rules]
+        gone = self._jobs.deleted_by_rules(names, time.time() - HOUR_SECONDS)
         if settings.max_studies:
             most = min(most, settings.max_studies - gone)
         if settings.max_percent:
@@ -4845,14 +4856,6 @@ class SpaceRules:
             by_percent = int((there + gone) * settings.max_percent / 100) - gone
             most = min(most, by_percent, int(there * settings.max_percent / 100))
         return max(most, 0), "" if most > 0 else "MaxStudies or MaxPercent lets no more go within an hour"
-
-    def _gone_within_an_hour(self) -> int:
-        names, gone = {rule.name for rule in self._rules}, 0
-        for row in self._ledger.rows("SELECT id, asked FROM purges WHERE ended>?", time.time() - HOUR_SECONDS):
-            if json.loads(row["asked"]).get("Rule") in names:
-                sql = "SELECT COUNT(*) n FROM studies WHERE purge=? AND state='deleted'"
-                gone += int(self._ledger.rows(sql, row["id"])[0]["n"])
-        return gone
 
     def _is_stuck(self, rule: Rule, why: str) -> None:
         """Say once when a rule can't free what it should, and once when that is over."""
@@ -4982,7 +4985,7 @@ class Purges:
             # Its default is Orthanc's own.
             storage = configuration_folder() / (self._configuration.get("StorageDirectory") or "OrthancStorage")
             disk = Disk(self._loopback, storage)
-            space = SpaceRules(self._settings, ledger, self._clock, self._archive, runner, disk)
+            space = SpaceRules(self._settings, self._jobs, self._clock, self._archive, runner, disk)
             self._rules = RuleViews(self._settings, self._clock, self._archive, runner.last_runs, schedule, space)
             runner.start()
         except BaseException:

@@ -91,7 +91,7 @@ class Purges:
             # Its default is Orthanc's own.
             storage = configuration_folder() / (self._configuration.get("StorageDirectory") or "OrthancStorage")
             disk = Disk(self._loopback, storage)
-            space = SpaceRules(self._settings, ledger, self._clock, self._archive, runner, disk)
+            space = SpaceRules(self._settings, self._jobs, self._clock, self._archive, runner, disk)
             self._rules = RuleViews(self._settings, self._clock, self._archive, runner.last_runs, schedule, space)
             runner.start()
         except BaseException:

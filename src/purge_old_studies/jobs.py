@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from common.ledger import FORGOTTEN_AT_ONCE, Ledger
@@ -107,6 +107,16 @@ class Jobs:
         counts = self._ledger.rows("SELECT state, COUNT(*) n FROM purges GROUP BY state")
         deleted = self._ledger.rows("SELECT COUNT(*) n FROM studies WHERE state='deleted'")[0]["n"]
         return {"Purges": {row["state"]: row["n"] for row in counts}, "Deleted": deleted}
+
+    def deleted_by_rules(self, rules: Sequence[str], since: float) -> int:
+        """Return how many studies the purges of these rules have deleted that ended after a time."""
+        found: int = self._ledger.rows(
+            "SELECT COUNT(*) n FROM purges p JOIN studies s ON s.purge=p.id AND s.state='deleted' "
+            "WHERE p.ended>? AND json_extract(p.asked, '$.Rule') IN (SELECT value FROM json_each(?))",
+            since,
+            json.dumps(rules),
+        )[0]["n"]
+        return found
 
     def forget_some(self, before: float) -> bool:
         """Forget some of what ended before a time; return whether there may be more of it."""

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import sqlite3
 import time
 import traceback
@@ -12,7 +11,6 @@ from typing import Any
 
 import orthanc
 
-from common.ledger import Ledger
 from common.loopback import LoopbackError
 from common.routes import Refused, one_line
 
@@ -20,6 +18,7 @@ from .archive import Archive, Choice
 from .clock import Clock, Reading, local_day, utc_time
 from .conditions import Conditions, received_until
 from .disk import Disk, Fill
+from .jobs import Jobs
 from .runner import Runner
 from .settings import Rule, Settings, disk_levels, rule_conditions
 from .summary import summary
@@ -45,9 +44,9 @@ class SpaceRules:
     """
 
     def __init__(
-        self, settings: Settings, ledger: Ledger, clock: Clock, archive: Archive, runner: Runner, disk: Disk
+        self, settings: Settings, jobs: Jobs, clock: Clock, archive: Archive, runner: Runner, disk: Disk
     ) -> None:
-        self._settings, self._ledger, self._clock = settings, ledger, clock
+        self._settings, self._jobs, self._clock = settings, jobs, clock
         self._archive, self._runner, self._disk = archive, runner, disk
         self._rules = [rule for rule in settings.rules if rule.when_disk_above]
         self._next_look: float | None = None
@@ -160,7 +159,8 @@ class SpaceRules:
         most, settings = rule.at_most, self._settings
         if not (settings.max_studies or settings.max_percent):
             return most, ""
-        gone = self._gone_within_an_hour()
+        names = [each.name for each in self._rules]
+        gone = self._jobs.deleted_by_rules(names, time.time() - HOUR_SECONDS)
         if settings.max_studies:
             most = min(most, settings.max_studies - gone)
         if settings.max_percent:
@@ -168,14 +168,6 @@ class SpaceRules:
             by_percent = int((there + gone) * settings.max_percent / 100) - gone
             most = min(most, by_percent, int(there * settings.max_percent / 100))
         return max(most, 0), "" if most > 0 else "MaxStudies or MaxPercent lets no more go within an hour"
-
-    def _gone_within_an_hour(self) -> int:
-        names, gone = {rule.name for rule in self._rules}, 0
-        for row in self._ledger.rows("SELECT id, asked FROM purges WHERE ended>?", time.time() - HOUR_SECONDS):
-            if json.loads(row["asked"]).get("Rule") in names:
-                sql = "SELECT COUNT(*) n FROM studies WHERE purge=? AND state='deleted'"
-                gone += int(self._ledger.rows(sql, row["id"])[0]["n"])
-        return gone
 
     def _is_stuck(self, rule: Rule, why: str) -> None:
         """Say once when a rule can't free what it should, and once when that is over."""
