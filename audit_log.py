@@ -3794,6 +3794,60 @@ def read_or_make_key(path: Path) -> str:
     return key
 
 
+# ---- src/audit_log/tls_delivery.py: Bytes over TLS, of which the other end says that it has read them all: by its close_notify, after ours (RFC 5425 4.4).
+
+
+RECEIVED_BYTES = 65536  # at most, at a time
+T = TypeVar("T")
+
+
+def deliver(connection: socket.socket, context: ssl.SSLContext, host: str, content: bytes) -> None:
+    """Send bytes, end TLS, and wait until the other end has ended it too.
+
+    `ssl.SSLSocket.unwrap` won't do: to OpenSSL an alert ends a connection as well as close_notify. With TLS 1.3 a receiver
+    that wants another certificate says so by an alert when we have sent everything, and it would count as delivered.
+
+    Raises
+    ------
+    OSError : the other end is not the one that is meant, refuses us, or has not said that it has read everything.
+    """
+    incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+    secured = context.wrap_bio(incoming, outgoing, server_hostname=host)
+
+    def step(act: Callable[[], T]) -> T:
+        """Do something with as many bytes from the other end as it needs."""
+        while True:
+            try:
+                return act()
+            except ssl.SSLWantReadError:
+                _flush(connection, outgoing)
+                if received := connection.recv(RECEIVED_BYTES):
+                    incoming.write(received)
+                else:
+                    incoming.write_eof()
+
+    step(secured.do_handshake)
+    left = memoryview(content)
+    while left:
+        left = left[secured.write(left) :]
+    with contextlib.suppress(ssl.SSLWantReadError):  # it sends our close_notify, and nothing has come in for it to read
+        secured.unwrap()
+        raise OSError("it ended the connection before it was sent anything")
+    _flush(connection, outgoing)
+    try:
+        while True:
+            step(lambda: secured.read(RECEIVED_BYTES))  # a receiver has nothing to say
+    except ssl.SSLZeroReturnError:
+        return  # close_notify
+    except OSError as error:
+        raise OSError(f"it did not end the connection as RFC 5425 has it (close_notify): {error}") from error
+
+
+def _flush(connection: socket.socket, outgoing: ssl.MemoryBIO) -> None:
+    if outgoing.pending:
+        connection.sendall(outgoing.read())
+
+
 # ---- src/audit_log/syslog.py: Messages of syslog (RFC 5424), and how they get to a receiver: over TLS (RFC 5425) or UDP (RFC 5426).
 
 
@@ -3839,19 +3893,10 @@ class SyslogReceiver:
     def _send_over_tls(self, messages: Sequence[bytes]) -> None:
         self._context = self._context or self._tls()
         address = (self._settings.host, self._settings.port_number())
-        with contextlib.ExitStack() as stack:
-            plain = stack.enter_context(socket.create_connection(address, NETWORK_SECONDS))
-            self._open = plain
-            secured = stack.enter_context(self._context.wrap_socket(plain, server_hostname=self._settings.host))
-            self._open = secured
-            secured.sendall(b"".join(b"%d %s" % (len(each), each) for each in messages))
-            # RFC 5425 4.4: a receiver answers the end with its own when it has read everything. Until then, nothing says so.
-            try:
-                ended = stack.enter_context(secured.unwrap())
-            except OSError as error:
-                raise OSError(f"it did not end the connection as RFC 5425 has it (close_notify): {error}") from error
-            self._open = ended
-            _look_for_error(ended)
+        content = b"".join(b"%d %s" % (len(each), each) for each in messages)
+        with socket.create_connection(address, NETWORK_SECONDS) as connection:
+            self._open = connection
+            deliver(connection, self._context, self._settings.host or "", content)
 
     def _send_datagrams(self, messages: Sequence[bytes]) -> None:
         found = socket.getaddrinfo(self._settings.host, self._settings.port_number(), type=socket.SOCK_DGRAM)
@@ -3873,6 +3918,8 @@ class SyslogReceiver:
         # The same on all versions of Python: an old authority, or a certificate itself, may be trusted.
         context.verify_flags &= ~ssl.VERIFY_X509_STRICT
         context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
+        # Python's own: a connection that breaks off would look like one that was ended.
+        context.options &= ~getattr(ssl, "OP_IGNORE_UNEXPECTED_EOF", 0)  # OpenSSL 3
         if settings.certificate_file:
             key = self._folder / settings.key_file if settings.key_file else None
             with _naming("CertificateFile or KeyFile", settings.certificate_file):

@@ -12,6 +12,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from .settings import SyslogSettings
+from .tls_delivery import deliver
 
 PRIORITY = 85  # facility 10 (security and authorization), severity 5 (notice), as PS3.15 A.6 has it
 NETWORK_SECONDS = 10.0  # until a receiver that does not answer is away
@@ -55,19 +56,10 @@ class SyslogReceiver:
     def _send_over_tls(self, messages: Sequence[bytes]) -> None:
         self._context = self._context or self._tls()
         address = (self._settings.host, self._settings.port_number())
-        with contextlib.ExitStack() as stack:
-            plain = stack.enter_context(socket.create_connection(address, NETWORK_SECONDS))
-            self._open = plain
-            secured = stack.enter_context(self._context.wrap_socket(plain, server_hostname=self._settings.host))
-            self._open = secured
-            secured.sendall(b"".join(b"%d %s" % (len(each), each) for each in messages))
-            # RFC 5425 4.4: a receiver answers the end with its own when it has read everything. Until then, nothing says so.
-            try:
-                ended = stack.enter_context(secured.unwrap())
-            except OSError as error:
-                raise OSError(f"it did not end the connection as RFC 5425 has it (close_notify): {error}") from error
-            self._open = ended
-            _look_for_error(ended)
+        content = b"".join(b"%d %s" % (len(each), each) for each in messages)
+        with socket.create_connection(address, NETWORK_SECONDS) as connection:
+            self._open = connection
+            deliver(connection, self._context, self._settings.host or "", content)
 
     def _send_datagrams(self, messages: Sequence[bytes]) -> None:
         found = socket.getaddrinfo(self._settings.host, self._settings.port_number(), type=socket.SOCK_DGRAM)
@@ -89,6 +81,8 @@ class SyslogReceiver:
         # The same on all versions of Python: an old authority, or a certificate itself, may be trusted.
         context.verify_flags &= ~ssl.VERIFY_X509_STRICT
         context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
+        # Python's own: a connection that breaks off would look like one that was ended.
+        context.options &= ~getattr(ssl, "OP_IGNORE_UNEXPECTED_EOF", 0)  # OpenSSL 3
         if settings.certificate_file:
             key = self._folder / settings.key_file if settings.key_file else None
             with _naming("CertificateFile or KeyFile", settings.certificate_file):

@@ -135,7 +135,7 @@ def test_what_a_repository_had_not_read_when_it_went_is_sent_again(
     server = start_orthanc(SCRIPT, configured(repository.port, files))
     server.store(make_study(patient_id="AGAIN"))
     wait(lambda: repository.connections >= 2)
-    server.wait_for_log("close_notify")
+    server.wait_for_log("can't send to tls://")
     assert repository.raw == []
     repository.breaks_off = False
     of_patient(repository, "110107", "AGAIN")
