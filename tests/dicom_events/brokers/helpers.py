@@ -50,11 +50,16 @@ class RabbitConsumer:
     def __init__(self, server: RabbitServer, exchange: str, key: str = "#", declare_queue: bool = True) -> None:
         self._server, self.queue = server, f"queue-{exchange}"
         self.messages: list[tuple[Any, Any, bytes]] = []
+        self._exchange, self._key, self._declares_queue = exchange, key, declare_queue
+        self.bind()
+
+    def bind(self) -> None:
+        """Bind the queue; again after a kill of RabbitMQ, which writes a new binding down some time later."""
         with self._channel() as channel:
-            channel.exchange_declare(exchange, "topic", durable=True)
-            if declare_queue:
+            channel.exchange_declare(self._exchange, "topic", durable=True)
+            if self._declares_queue:
                 channel.queue_declare(self.queue, durable=True)
-            channel.queue_bind(self.queue, exchange, key)
+            channel.queue_bind(self.queue, self._exchange, self._key)
 
     def _channel(self) -> Any:
         channel = pika.BlockingConnection(pika.URLParameters(self._server.url)).channel()

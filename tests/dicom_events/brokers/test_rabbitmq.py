@@ -135,6 +135,7 @@ def test_a_message_that_rabbitmq_refuses_goes_to_the_dead_letters_and_holds_up_n
     assert server.get(letter)["Data"] == "x" * 5000
     # When the server takes it, a person sends it again.
     own_rabbit.restart_with()
+    consumer.bind()
     server.wait_for_log("is back after", 60)
     server.post(f"{letter}/retry")
     assert len(consumer.read(10)) == 10
