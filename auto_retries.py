@@ -1747,6 +1747,9 @@ BUSY_SECONDS = 0.25  # that a statement waits for another program's lock; a rout
 FORGOTTEN_AT_ONCE = 500  # finished rows that one transaction deletes
 # Of the write-ahead file. A full disk needs this much room for each script until all go on.
 WAL_PAGES, WAL_BYTES = 256, 1 << 20
+# Between the time that has passed and what the clock says, from which on somebody has set it.
+CLOCK_WAS_SET_SECONDS = 60.0
+NO_OLDER = "UPDATE work SET created=MIN(created+MAX(?,0),?) WHERE state IN ('waiting','sending')"
 FORGET_FINISHED = """
 DELETE FROM work WHERE id IN (
     SELECT id FROM work INDEXED BY work_finished WHERE state IN ('done','gone') AND updated<? ORDER BY updated LIMIT ?)
@@ -1787,7 +1790,7 @@ class Ledger:
         self.quarantined_to: Path | None = None
         self.is_new = False
         self._file, self._seen_changes, self._tidied_changes = -1, -1, -1
-        self._first_tasks = first_tasks
+        self._first_tasks, self._clock_ahead = first_tasks, time.time() - time.monotonic()
         self._held = StateLock(path, key)
         try:
             try:
@@ -1864,11 +1867,19 @@ class Ledger:
 
     def tidy(self) -> None:
         """Empty the write-ahead file, if nothing was written since the last call: on a full disk that room helps others."""
+        self._follow_clock()
         changes = self._db.total_changes
         if changes == self._seen_changes != self._tidied_changes:
             self.checkpoint()
             self._tidied_changes = changes
         self._seen_changes = changes
+
+    def _follow_clock(self) -> None:
+        """Let what is unfinished be no older than it was where somebody has set the clock: it would be given up for that."""
+        ahead = time.time() - time.monotonic()
+        if abs(ahead - self._clock_ahead) > CLOCK_WAS_SET_SECONDS:
+            self.run(NO_OLDER, ahead - self._clock_ahead, time.time())
+            self._clock_ahead = ahead
 
     def checkpoint(self) -> None:
         """Bring the write-ahead file into the ledger and empty it."""
@@ -1944,6 +1955,7 @@ class Ledger:
     def fail(self, row: int, error: str, retry: RetryPolicy, *, give_up: bool = False) -> str:
         """Let a row wait for its next attempt, or be `dead` if that took too long, or is of no use; return its state."""
         with self.transaction():
+            self._follow_clock()
             found = self.rows("SELECT attempts, created FROM work WHERE id=?", row)[0]
             now = time.time()
             state = "dead" if give_up or now - found["created"] > retry.give_up_hours * 3600 else "waiting"
@@ -3144,8 +3156,6 @@ def place_in_log(kept: int, newest: int, reader: str) -> int:
 PAGE = 500  # changes a request
 GRACE = 2.0  # seconds beyond StableAge after which Orthanc's own Stable… event is not waited for any more
 LOADED, LOADED_STEADY = time.time(), time.monotonic()  # when the script was loaded: before Orthanc received anything
-# Between the time that has passed and what the clock says, from which on somebody has set it.
-CLOCK_WAS_SET_SECONDS = 60.0
 # A ledger knows from its first moment on since when what arrives is new: a kill a moment later loses nothing.
 FEED_TABLES = f"""
 CREATE TABLE IF NOT EXISTS arrived(

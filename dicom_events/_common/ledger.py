@@ -64,6 +64,9 @@ BUSY_SECONDS = 0.25  # that a statement waits for another program's lock; a rout
 FORGOTTEN_AT_ONCE = 500  # finished rows that one transaction deletes
 # Of the write-ahead file. A full disk needs this much room for each script until all go on.
 WAL_PAGES, WAL_BYTES = 256, 1 << 20
+# Between the time that has passed and what the clock says, from which on somebody has set it.
+CLOCK_WAS_SET_SECONDS = 60.0
+NO_OLDER = "UPDATE work SET created=MIN(created+MAX(?,0),?) WHERE state IN ('waiting','sending')"
 FORGET_FINISHED = """
 DELETE FROM work WHERE id IN (
     SELECT id FROM work INDEXED BY work_finished WHERE state IN ('done','gone') AND updated<? ORDER BY updated LIMIT ?)
@@ -104,7 +107,7 @@ class Ledger:
         self.quarantined_to: Path | None = None
         self.is_new = False
         self._file, self._seen_changes, self._tidied_changes = -1, -1, -1
-        self._first_tasks = first_tasks
+        self._first_tasks, self._clock_ahead = first_tasks, time.time() - time.monotonic()
         self._held = StateLock(path, key)
         try:
             try:
@@ -181,11 +184,19 @@ class Ledger:
 
     def tidy(self) -> None:
         """Empty the write-ahead file, if nothing was written since the last call: on a full disk that room helps others."""
+        self._follow_clock()
         changes = self._db.total_changes
         if changes == self._seen_changes != self._tidied_changes:
             self.checkpoint()
             self._tidied_changes = changes
         self._seen_changes = changes
+
+    def _follow_clock(self) -> None:
+        """Let what is unfinished be no older than it was where somebody has set the clock: it would be given up for that."""
+        ahead = time.time() - time.monotonic()
+        if abs(ahead - self._clock_ahead) > CLOCK_WAS_SET_SECONDS:
+            self.run(NO_OLDER, ahead - self._clock_ahead, time.time())
+            self._clock_ahead = ahead
 
     def checkpoint(self) -> None:
         """Bring the write-ahead file into the ledger and empty it."""
@@ -261,6 +272,7 @@ class Ledger:
     def fail(self, row: int, error: str, retry: RetryPolicy, *, give_up: bool = False) -> str:
         """Let a row wait for its next attempt, or be `dead` if that took too long, or is of no use; return its state."""
         with self.transaction():
+            self._follow_clock()
             found = self.rows("SELECT attempts, created FROM work WHERE id=?", row)[0]
             now = time.time()
             state = "dead" if give_up or now - found["created"] > retry.give_up_hours * 3600 else "waiting"

@@ -5,6 +5,12 @@ By file and the tests that watch it: the text in the file, which is there once, 
 """
 
 TABLE: dict[tuple[str, str], dict[str, str]] = {
+    ("src/common/ledger.py", "tests/common/unit/test_clock_was_set.py"): {
+        "        self._follow_clock()\n        changes": "        changes",
+        "            self._follow_clock()\n            found": "            found",
+        "created=MIN(created+MAX(?,0),?)": "created=created+?+0*?",
+        "            self._clock_ahead = ahead\n": "",
+    },
     ("src/anonymize_series/sending.py", "tests/common/unit/test_forgotten_jobs.py"): {
         "< END_EVENT_SECONDS:": "< 0:",
         "self._on_forgotten(row, data)\n": 'self._attempts.fail(row, "")\n',
