@@ -18,7 +18,7 @@ from .studies import Study, matches
 
 PAGE = 500  # studies read at a time: each question reads through all that match
 INSTANCES_PAGE = 2000  # instances read at a time: to decode an answer holds the interpreter, and with it every store
-FEW = 10  # studies of one question before 1.12.5: hardly anybody else gets at Orthanc's index before it is answered
+FEW = 30  # studies of one question before 1.12.5: hardly anybody else gets at Orthanc's index before it is answered
 UNKNOWN_RESOURCE = (17, 3)  # codes of OrthancException; 3 is what the protection of an unknown patient gives
 
 
