@@ -56,7 +56,8 @@ import types
 import typing
 import urllib.parse
 import weakref
-from collections import OrderedDict
+import zlib
+from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Generic, NamedTuple, Protocol, TypeAlias, TypeVar
@@ -2781,88 +2782,97 @@ def _write_at(descriptor: int, data: bytes, place: int) -> int:
     return os.write(descriptor, data)
 
 
-# ---- src/audit_log/lines.py: The lines of a log, and the files that hold them.
+# ---- src/common/line_index.py: Where the lines of an append-only file are: a page of them is read without what is before it.
 
 
-SEARCH_BLOCK_BYTES = 1 << 22  # that are searched at a time
-TIMES_BLOCK_BYTES = 1 << 18  # that are searched for times at once; others get the interpreter in between
-TIME = re.compile(rb'"At": "([0-9TZ:.+-]+)"')
-MAC = re.compile(rb', "Mac": "([0-9a-f]{64})"\}$')
+BLOCK_LINES = 200  # that are read to find one of them
+READ_BYTES = 1 << 18  # at a time, of what was appended; others get the interpreter in between
 
 
-def mac_of(key: bytes, previous: str, text: bytes) -> str:
-    """Return the HMAC-SHA256 of a line without its end, and of the MAC of the line before ("" for the first of all)."""
-    return hmac.new(key, previous.encode() + b"\n" + text, hashlib.sha256).hexdigest()
+class Summary(Protocol):
+    """What is kept of the lines of a block, so that it need not be read."""
+
+    def add(self, line: bytes) -> None:
+        """Take in a whole line, with its end."""
 
 
-def log_files(folder: Path) -> list[Path]:
-    """Return the files of a log, oldest first: each is called by the number of its first line."""
-    return sorted(folder.glob("audit-*.jsonl"))
+SummaryT = TypeVar("SummaryT", bound=Summary)
 
 
-class Line(NamedTuple):
-    """One line of a file: its text without the MAC, its content, its MAC."""
+class LineBlock(NamedTuple, Generic[SummaryT]):
+    """Some lines that follow each other: the number of the first, how many, where they begin, and what is in them."""
 
-    text: bytes
-    content: dict[str, Any]
-    mac: str
-
-
-def parse_line(raw: bytes) -> Line | None:
-    """Return a line, or None if it is none."""
-    if not (found := MAC.search(raw)):
-        return None
-    try:
-        content = json.loads(raw)
-    except ValueError:
-        return None
-    if not isinstance(content, dict) or not isinstance(content.get("Number"), int):
-        return None
-    return Line(raw[: found.start()], content, found[1].decode())
+    first: int
+    length: int
+    place: int
+    summary: SummaryT
 
 
-def entries_of(path: Path, needles: Sequence[bytes] = ()) -> Iterator[dict[str, Any]]:
-    """Yield the lines of a file that hold all of these texts."""
-    with contextlib.suppress(FileNotFoundError), path.open("rb") as file:
-        rest = b""
-        while block := file.read(SEARCH_BLOCK_BYTES):
-            whole, mark, rest = (rest + block).rpartition(b"\n")
-            if mark and all(needle in whole for needle in needles):
-                for raw in whole.split(b"\n"):
-                    if all(needle in raw for needle in needles) and (line := parse_line(raw)):
-                        yield line.content
+class LineIndex(Generic[SummaryT]):
+    """An index of a file of lines, in memory: what was appended since the last look is read once.
 
-
-@functools.lru_cache(maxsize=4096)
-def _times_in(path: Path, _size: int, _changed_ns: int) -> tuple[str, str]:
-    """Return the earliest and the latest time in a file that is complete; ("", "") if there is none.
-
-    The first line doesn't tell: the clock may have been set back. A time inside a line counts too; more is read then, not less.
+    Parameters
+    ----------
+    summary : makes the summary of a block that begins.
     """
-    earliest = latest = b""
-    with path.open("rb") as file:
-        while lines := file.readlines(TIMES_BLOCK_BYTES):
-            if found := TIME.findall(b"".join(lines)):
-                earliest, latest = min(earliest or found[0], *found), max(latest, *found)
-    return earliest.decode(), latest.decode()
 
+    def __init__(self, path: Path, summary: Callable[[], SummaryT]) -> None:
+        self._path, self._summary, self._lock = path, summary, threading.Lock()
+        self._file: tuple[int, int] | None = None
+        self._begin_anew()
 
-def _may_hold(path: Path, since: str, until: str) -> bool:
-    """Return whether a complete file has lines of a span of time; an empty text is no limit."""
-    try:
-        found = path.stat()
-        earliest, latest = _times_in(path, found.st_size, found.st_mtime_ns)
-    except FileNotFoundError:  # too old, and deleted meanwhile
-        return False
-    return since <= latest and (not until or earliest < until)
+    def _begin_anew(self) -> None:
+        self._blocks: list[tuple[int, SummaryT]] = []  # where each begins, and what is in it
+        self._number = self._end = 0  # lines, and bytes, that are in the index
 
+    def forget(self) -> None:
+        """Read the file from its beginning at the next look: lines at its end were cut off."""
+        with self._lock:
+            self._file = None
 
-def entries_between(folder: Path, since: str, until: str, needles: Sequence[bytes]) -> Iterator[dict[str, Any]]:
-    """Yield the lines of the files that may hold a span of time; other files are read once, for their times."""
-    files = log_files(folder)
-    for path in files:
-        if not (since or until) or path == files[-1] or _may_hold(path, since, until):
-            yield from entries_of(path, needles)
+    def update(self, most: float = float("inf")) -> bool:
+        """Take in what was appended, at most so many bytes of it or a little more; return whether that was all.
+
+        Raises
+        ------
+        OSError : the file can't be read.
+        """
+        with self._lock, self._path.open("rb") as file:
+            found = os.fstat(file.fileno())
+            if self._file != (found.st_dev, found.st_ino) or found.st_size < self._end:  # moved away, or cut
+                self._file = found.st_dev, found.st_ino
+                self._begin_anew()
+            begun = file.seek(self._end)
+            while lines := file.readlines(READ_BYTES):
+                for line in lines:
+                    if not line.endswith(b"\n"):
+                        return True  # it is growing
+                    self._add(line)
+                if self._end - begun >= most:
+                    return False
+            return True
+
+    def _add(self, line: bytes) -> None:
+        if self._number % BLOCK_LINES == 0:
+            self._blocks.append((self._end, self._summary()))
+        self._blocks[-1][1].add(line)
+        self._number += 1
+        self._end += len(line)
+
+    def blocks(self) -> list[LineBlock[SummaryT]]:
+        """Return the blocks that are in the index. The summary of the last one grows with it."""
+        with self._lock:
+            size, last = BLOCK_LINES, self._number
+            return [
+                LineBlock(number * size + 1, min(size, last - number * size), place, summary)
+                for number, (place, summary) in enumerate(self._blocks)
+            ]
+
+    def lines(self, block: LineBlock[SummaryT]) -> Iterator[tuple[int, bytes]]:
+        """Yield the lines of a block, with their numbers. Raises OSError: the file can't be read."""
+        with self._path.open("rb") as file:
+            file.seek(block.place)
+            yield from enumerate(itertools.islice(file, block.length), block.first)
 
 
 # ---- src/audit_log/dicom_audit.py: DICOM audit messages (PS3.15 A.5) of lines: what hospitals' audit repositories take (IHE ATNA).
@@ -3386,11 +3396,214 @@ class EventCoalescer:
         return found
 
 
+# ---- src/audit_log/lines.py: The lines of a log, and the files that hold them.
+
+
+MAC = re.compile(rb', "Mac": "([0-9a-f]{64})"\}$')
+
+
+def mac_of(key: bytes, previous: str, text: bytes) -> str:
+    """Return the HMAC-SHA256 of a line without its end, and of the MAC of the line before ("" for the first of all)."""
+    return hmac.new(key, previous.encode() + b"\n" + text, hashlib.sha256).hexdigest()
+
+
+def log_files(folder: Path) -> list[Path]:
+    """Return the files of a log, oldest first: each is called by the number of its first line."""
+    return sorted(folder.glob("audit-*.jsonl"))
+
+
+class Line(NamedTuple):
+    """One line of a file: its text without the MAC, its content, its MAC."""
+
+    text: bytes
+    content: dict[str, Any]
+    mac: str
+
+
+def parse_line(raw: bytes) -> Line | None:
+    """Return a line, or None if it is none."""
+    if not (found := MAC.search(raw)):
+        return None
+    try:
+        content = json.loads(raw)
+    except ValueError:
+        return None
+    if not isinstance(content, dict) or not isinstance(content.get("Number"), int):
+        return None
+    return Line(raw[: found.start()], content, found[1].decode())
+
+
+def entries_of(path: Path) -> Iterator[dict[str, Any]]:
+    """Yield the lines of a file."""
+    with contextlib.suppress(FileNotFoundError), path.open("rb") as file:
+        yield from (line.content for raw in file if raw.endswith(b"\n") and (line := parse_line(raw)))
+
+
+# ---- src/audit_log/search.py: Finds lines of the log by an index in memory: what nobody asks for is not read.
+
+
+TEXT = rb'"(?:[^"\\]|\\.)*"'
+HEAD = re.compile(rb'\{"Number": (\d+), "At": "([^"\\]*)", "Event": (' + TEXT + rb")")
+NAME = re.compile(rb'"(?:Patient|Study|StudyInstanceUID)": (' + TEXT + rb")")
+MAC_BYTES = 80  # at the end of a line
+NAME_BITS = 8192  # of a block: one that doesn't have a name is read for it once in some fifty times
+READ_AHEAD_BYTES = 1 << 20  # at a time
+
+
+class BlockOfLines:
+    """What is known of some lines: their events, their times, and by one bit each which patients and studies they name.
+
+    Attributes
+    ----------
+    newest : the highest number of a line.
+    events : how many lines there are of each event, as it stands in the file.
+    earliest, latest : of their times; the clock may have been set back in between.
+    """
+
+    __slots__ = ("_names", "earliest", "events", "latest", "newest")
+
+    def __init__(self) -> None:
+        self.newest, self.events = 0, Counter[bytes]()
+        self.earliest = self.latest = ""
+        self._names = 0
+
+    def add(self, line: bytes) -> None:
+        """Take in a line; what is none counts as nothing."""
+        head = HEAD.match(line)
+        if not head or not MAC.search(line, max(0, len(line) - MAC_BYTES)):
+            return
+        at = head[2].decode(errors="replace")
+        self.earliest, self.latest = min(self.earliest or at, at), max(self.latest, at)
+        self.newest = max(self.newest, int(head[1]))
+        self.events[head[3]] += 1
+        for name in NAME.findall(line):
+            self._names |= _bit_of(name)
+
+    def may_name(self, text: bytes) -> bool:
+        """Return False if no line names this patient or study."""
+        return bool(self._names & _bit_of(text))
+
+
+def _bit_of(name: bytes) -> int:
+    return 1 << zlib.crc32(name) % NAME_BITS
+
+
+@dataclasses.dataclass(frozen=True)
+class LineFilter:
+    """Which lines a request asks for; an empty text fits all."""
+
+    patient: str
+    study: str
+    event: str
+    since: str
+    until: str
+
+    @classmethod
+    def of(cls, given: Mapping[str, Any]) -> LineFilter:
+        """Return the filter that parameters describe."""
+        return cls(*(given.get(field.name, "") for field in dataclasses.fields(cls)))
+
+    def needles(self) -> list[bytes]:
+        """Return texts that each line holds."""
+        return [_in_line(value) for value in (self.patient, self.study, self.event) if value]
+
+    def includes(self, entry: Mapping[str, Any]) -> bool:
+        """Return whether a line is asked for."""
+        return (
+            self.patient in ("", entry.get("Patient"))
+            and self.study in ("", entry.get("Study"), entry.get("StudyInstanceUID"))
+            and self.event in ("", entry.get("Event"))
+            and self.since <= entry["At"]
+            and (not self.until or entry["At"] < self.until)
+        )
+
+    def may_be_in(self, block: BlockOfLines) -> bool:
+        """Return False if no line of a block is asked for."""
+        return (
+            all(block.may_name(_in_line(value)) for value in (self.patient, self.study) if value)
+            and (not self.event or _in_line(self.event) in block.events)
+            and self.since <= block.latest
+            and (not self.until or block.earliest < self.until)
+        )
+
+    def count_in(self, block: BlockOfLines) -> int | None:
+        """Return how many lines of a block are asked for, or None: they have to be read."""
+        in_span = self.since <= block.earliest and (not self.until or block.latest < self.until)
+        if self.patient or self.study or not in_span:
+            return None
+        return block.events[_in_line(self.event)] if self.event else block.events.total()
+
+
+def _in_line(value: str) -> bytes:
+    return json.dumps(value).encode()
+
+
+class LogIndex:
+    """An index of the files of a log, in memory: each line is read once, of each block a kilobyte and some events are kept."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder, self._indexes = folder, dict[Path, LineIndex[BlockOfLines]]()
+
+    def forget_newest(self) -> None:
+        """Read the newest file anew at the next look: lines at its end were cut off."""
+        for path in log_files(self._folder)[-1:]:
+            self._of(path).forget()
+
+    def read_ahead(self) -> bool:
+        """Take in some lines, so that nobody waits for it who asks for a page; return whether there are more."""
+        return not all(self._of(path).update(READ_AHEAD_BYTES) for path in log_files(self._folder))
+
+    def page(self, asked: LineFilter, after: int, limit: int) -> dict[str, Any]:
+        """Return at most so many of the lines that are asked for, oldest first, with a number above `after`."""
+        total, items = 0, list[dict[str, Any]]()
+        for index, block in self._blocks():
+            if not asked.may_be_in(block.summary):
+                continue
+            is_shown = len(items) <= limit and block.summary.newest > after
+            if not is_shown and (count := asked.count_in(block.summary)) is not None:
+                total += count
+                continue
+            for entry in _entries(index, block, asked):
+                total += 1
+                if entry["Number"] > after and len(items) <= limit:
+                    items.append(entry)
+        more = len(items) > limit
+        return {"Total": total, "Items": items[:limit], "Next": items[limit - 1]["Number"] if more else None}
+
+    def _of(self, path: Path) -> LineIndex[BlockOfLines]:
+        return self._indexes.setdefault(path, LineIndex(path, BlockOfLines))
+
+    def _blocks(self) -> Iterator[tuple[LineIndex[BlockOfLines], LineBlock[BlockOfLines]]]:
+        files = log_files(self._folder)
+        for path in {*list(self._indexes)}.difference(files):  # too old, and deleted
+            self._indexes.pop(path, None)
+        for path in files:
+            index = self._of(path)
+            try:
+                index.update()
+            except FileNotFoundError:  # deleted meanwhile
+                continue
+            yield from ((index, block) for block in index.blocks())
+
+
+def _entries(
+    index: LineIndex[BlockOfLines], block: LineBlock[BlockOfLines], asked: LineFilter
+) -> Iterator[dict[str, Any]]:
+    """Yield the lines of a block that are asked for; none if its file was deleted meanwhile."""
+    needles = asked.needles()
+    try:
+        for _, raw in index.lines(block):
+            if all(needle in raw for needle in needles) and (line := parse_line(raw)) and asked.includes(line.content):
+                yield line.content
+    except FileNotFoundError:
+        return
+
+
 # ---- src/audit_log/log.py: The log: files that are only appended to, whose lines are chained by their MACs.
 
 
 class Log:
-    """The files of a folder, to append to: by one process only.
+    """The files of a folder, to append to: by one process only. `index` finds their lines.
 
     Raises
     ------
@@ -3399,7 +3612,7 @@ class Log:
 
     def __init__(self, folder: Path, key: bytes, max_bytes: int, *, sync: bool, setting: str = "StatePath") -> None:
         self.folder, self._key, self._max_bytes, self._sync = folder, key, max_bytes, sync
-        self.number, self.mac = 0, ""
+        self.number, self.mac, self.index = 0, "", LogIndex(folder)
         self._file: AppendOnly | None = None
         self._lock = StateLock(folder, setting, folder / "lock")
         try:
@@ -3455,7 +3668,11 @@ class Log:
             text = json.dumps({"Number": number, **entry}).encode()[:-1]
             mac = mac_of(self._key, mac, text)
             data.append(b'%s, "Mac": "%s"}\n' % (text, mac.encode()))
-        self._file.append(b"".join(data))
+        try:
+            self._file.append(b"".join(data))
+        except OSError:
+            self.index.forget_newest()  # it may have seen lines that were cut off again
+            raise
         self.number, self.mac = number, mac
 
     def drop_before(self, at: str) -> None:
@@ -4148,6 +4365,7 @@ class RepositorySender:
 
 GATHERING_SECONDS = 0.2  # in which events are gathered, to be written together
 TURN_SECONDS = 5.0  # between two looks for what has become quiet
+READ_AHEAD_PAUSE_SECONDS = 0.05  # between two parts of what was written before the start: others get the interpreter
 LINES_PER_WRITE = 500
 MAX_FILE_BYTES = 64_000_000  # then a new file begins
 
@@ -4157,7 +4375,7 @@ class Recorder:
 
     Attributes
     ----------
-    log, folder : the log and where it is, once the worker has opened it.
+    log : the log, once the worker has opened it.
     watches_requests : whether requests are written down.
     sender : sends lines to the audit repository, if there is one and the worker has opened the log.
     """
@@ -4234,9 +4452,9 @@ class Recorder:
         ledger = Ledger(folder / "audit_log.sqlite", PLACE_TABLES, durability=settings.durability)
         try:
             key = settings.key or read_or_make_key(folder / "audit_log.key")
-            self.folder = configuration_folder() / settings.path if settings.path else folder / "audit-log"
+            files = configuration_folder() / settings.path if settings.path else folder / "audit-log"
             self.log = Log(
-                *(self.folder, key.encode(), MAX_FILE_BYTES),
+                *(files, key.encode(), MAX_FILE_BYTES),
                 sync=settings.durability == "full",
                 setting="Path" if settings.path else "StatePath",
             )
@@ -4272,7 +4490,9 @@ class Recorder:
         self._inbox.flush()
         self._writer.add_counts()
         self._write()
-        return 0.0 if self._places.learn_some() else TURN_SECONDS
+        if self._places.learn_some():
+            return 0.0
+        return READ_AHEAD_PAUSE_SECONDS if self.log.index.read_ahead() else TURN_SECONDS
 
     def _finish(self) -> None:
         """Write what there is when Orthanc ends."""
@@ -4335,36 +4555,6 @@ LINE_PARAMETERS: dict[str, Text] = {
 }
 
 
-@dataclasses.dataclass(frozen=True)
-class LineFilter:
-    """Which lines a request asks for; an empty text fits all."""
-
-    patient: str
-    study: str
-    event: str
-    since: str
-    until: str
-
-    @classmethod
-    def of(cls, given: Mapping[str, Any]) -> LineFilter:
-        """Return the filter that parameters describe."""
-        return cls(*(given.get(field.name, "") for field in dataclasses.fields(cls)))
-
-    def needles(self) -> list[bytes]:
-        """Return texts that each line holds."""
-        return [json.dumps(value).encode() for value in (self.patient, self.study, self.event) if value]
-
-    def includes(self, entry: Mapping[str, Any]) -> bool:
-        """Return whether a line is asked for."""
-        return (
-            self.patient in ("", entry.get("Patient"))
-            and self.study in ("", entry.get("Study"), entry.get("StudyInstanceUID"))
-            and self.event in ("", entry["Event"])
-            and self.since <= entry["At"]
-            and (not self.until or entry["At"] < self.until)
-        )
-
-
 class Routes:
     """Answers requests about the log."""
 
@@ -4390,17 +4580,8 @@ class Routes:
     @takes(LINE_PARAMETERS)
     def page(self, request: Request) -> dict[str, Any]:
         """Return the lines, oldest first: `?patient=`, `?study=`, `?event=`, `?since=`, `?until=`, `?after=`, `?limit=`."""
-        asked, after = LineFilter.of(request.parameters), request.parameters.get("after", 0)
-        limit = request.parameters.get("limit", 100)
-        total = 0
-        items: list[dict[str, Any]] = []
-        for entry in entries_between(self._recorder.folder, asked.since, asked.until, asked.needles()):
-            if asked.includes(entry):
-                total += 1
-                if entry["Number"] > after and len(items) <= limit:
-                    items.append(entry)
-        more = len(items) > limit
-        return {"Total": total, "Items": items[:limit], "Next": items[limit - 1]["Number"] if more else None}
+        given = request.parameters
+        return self._recorder.log.index.page(LineFilter.of(given), given.get("after", 0), given.get("limit", 100))
 
 
 # ---- src/audit_log/verification.py: Verifies a log: each line must follow the one before, and carry the MAC of both. Runs without Orthanc.

@@ -67,7 +67,7 @@ from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, ClassVar, NamedTuple, Protocol, TypeVar
+from typing import Any, ClassVar, Generic, NamedTuple, Protocol, TypeVar
 
 import orthanc
 
@@ -2563,81 +2563,90 @@ BLOCK_LINES = 200  # that are read to find one of them
 READ_BYTES = 1 << 18  # at a time, of what was appended; others get the interpreter in between
 
 
-class LineBlock(NamedTuple):
-    """Some lines that follow each other: where they begin, and how many there are of each key."""
+class Summary(Protocol):
+    """What is kept of the lines of a block, so that it need not be read."""
 
+    def add(self, line: bytes) -> None:
+        """Take in a whole line, with its end."""
+
+
+SummaryT = TypeVar("SummaryT", bound=Summary)
+
+
+class LineBlock(NamedTuple, Generic[SummaryT]):
+    """Some lines that follow each other: the number of the first, how many, where they begin, and what is in them."""
+
+    first: int
+    length: int
     place: int
-    keys: Counter[bytes]
+    summary: SummaryT
 
 
-class LineIndex:
+class LineIndex(Generic[SummaryT]):
     """An index of a file of lines, in memory: what was appended since the last look is read once.
 
     Parameters
     ----------
-    line : matches a whole line; its first group is the key by which it is counted. What it does not match is no line of ours.
+    summary : makes the summary of a block that begins.
     """
 
-    def __init__(self, path: Path, line: re.Pattern[bytes]) -> None:
-        self._path, self._line, self._lock = path, line, threading.Lock()
+    def __init__(self, path: Path, summary: Callable[[], SummaryT]) -> None:
+        self._path, self._summary, self._lock = path, summary, threading.Lock()
         self._file: tuple[int, int] | None = None
         self._begin_anew()
 
     def _begin_anew(self) -> None:
-        self._blocks: list[LineBlock] = []
+        self._blocks: list[tuple[int, SummaryT]] = []  # where each begins, and what is in it
         self._number = self._end = 0  # lines, and bytes, that are in the index
-        self._totals: Counter[bytes] = Counter()
 
     def forget(self) -> None:
         """Read the file from its beginning at the next look: lines at its end were cut off."""
         with self._lock:
             self._file = None
 
-    def update(self) -> None:
-        """Take in what was appended. Raises OSError: the file can't be read."""
+    def update(self, most: float = float("inf")) -> bool:
+        """Take in what was appended, at most so many bytes of it or a little more; return whether that was all.
+
+        Raises
+        ------
+        OSError : the file can't be read.
+        """
         with self._lock, self._path.open("rb") as file:
             found = os.fstat(file.fileno())
             if self._file != (found.st_dev, found.st_ino) or found.st_size < self._end:  # moved away, or cut
                 self._file = found.st_dev, found.st_ino
                 self._begin_anew()
-            file.seek(self._end)
+            begun = file.seek(self._end)
             while lines := file.readlines(READ_BYTES):
                 for line in lines:
                     if not line.endswith(b"\n"):
-                        return  # it is growing
+                        return True  # it is growing
                     self._add(line)
+                if self._end - begun >= most:
+                    return False
+            return True
 
     def _add(self, line: bytes) -> None:
         if self._number % BLOCK_LINES == 0:
-            self._blocks.append(LineBlock(self._end, Counter()))
-        if found := self._line.match(line):
-            self._blocks[-1].keys[found[1]] += 1
-            self._totals[found[1]] += 1
+            self._blocks.append((self._end, self._summary()))
+        self._blocks[-1][1].add(line)
         self._number += 1
         self._end += len(line)
 
-    def total(self, key: bytes | None = None) -> int:
-        """Return how many lines there are, of all keys or of one."""
+    def blocks(self) -> list[LineBlock[SummaryT]]:
+        """Return the blocks that are in the index. The summary of the last one grows with it."""
         with self._lock:
-            return self._totals.total() if key is None else self._totals[key]
-
-    def lines(self, since: int = 0, key: bytes | None = None) -> Iterator[tuple[int, bytes]]:
-        """Yield the lines after the one of a number, with their numbers, of all keys or of one."""
-        with self._lock:
-            first, last = since // BLOCK_LINES, self._number
-            places = [
-                (number, block.place)
-                for number, block in enumerate(self._blocks[first:], first)
-                if key is None or key in block.keys
+            size, last = BLOCK_LINES, self._number
+            return [
+                LineBlock(number * size + 1, min(size, last - number * size), place, summary)
+                for number, (place, summary) in enumerate(self._blocks)
             ]
+
+    def lines(self, block: LineBlock[SummaryT]) -> Iterator[tuple[int, bytes]]:
+        """Yield the lines of a block, with their numbers. Raises OSError: the file can't be read."""
         with self._path.open("rb") as file:
-            for block, place in places:
-                file.seek(place)
-                numbers = range(block * BLOCK_LINES + 1, min((block + 1) * BLOCK_LINES, last) + 1)
-                for number, line in zip(numbers, file, strict=False):
-                    found = self._line.match(line) if number > since else None
-                    if found and key in (None, found[1]):
-                        yield number, line
+            file.seek(block.place)
+            yield from enumerate(itertools.islice(file, block.length), block.first)
 
 
 # ---- src/common/requester.py: Who sends a request, as its headers say.
@@ -3965,6 +3974,15 @@ def warn_of_guards(settings: Settings, index: Index) -> None:
 LINE = re.compile(rb'\{.*?"Purge": (\d+|null)[,}].*\n\Z')
 
 
+class CountByPurge(Counter[bytes]):
+    """How many lines of a block there are of each purge."""
+
+    def add(self, line: bytes) -> None:
+        """Count a line."""
+        if found := LINE.match(line):
+            self[found[1]] += 1
+
+
 class History:
     """The record of what was purged: a file of JSON lines, to which is only ever added. A line is there whole, or not at all."""
 
@@ -3972,7 +3990,7 @@ class History:
         self._path, self._lock = path, threading.Lock()
         # What was being written when the power failed is cut off: the ledger knows it, and it is written again.
         self._file = AppendOnly(path, synced=durable)
-        self._index = LineIndex(path, LINE)
+        self._index = LineIndex(path, CountByPurge)
 
     def add(self, lines: Iterable[Mapping[str, Any]]) -> None:
         """Append lines, all or none. Raises OSError: the disk is full, or the like."""
@@ -3997,15 +4015,22 @@ class History:
         """Return the lines after number `since`, of all purges or of one."""
         self._index.update()
         found = [{"Number": number, **line} for number, line in itertools.islice(self._lines(since, purge), limit + 1)]
-        items = found[:limit]
-        total = self._index.total(_key(purge))
+        items, key = found[:limit], _key(purge)
+        counts = [block.summary for block in self._index.blocks()]
+        total = sum(count.total() if key is None else count[key] for count in counts)
         return {"Total": total, "Items": items, "Next": items[-1]["Number"] if len(found) > limit else None}
 
     def _lines(self, since: int, purge: int | None) -> Iterator[tuple[int, dict[str, Any]]]:
-        for number, line in self._index.lines(since, _key(purge)):
-            with contextlib.suppress(ValueError):
-                if isinstance(found := json.loads(line), dict):
-                    yield number, found
+        key = _key(purge)
+        for block in self._index.blocks():
+            if since >= block.first + block.length - 1 or (key is not None and key not in block.summary):
+                continue
+            for number, line in self._index.lines(block):
+                of_it = LINE.match(line) if number > since else None
+                if of_it and key in (None, of_it[1]):
+                    with contextlib.suppress(ValueError):
+                        if isinstance(found := json.loads(line), dict):
+                            yield number, found
 
     def close(self) -> None:
         self._file.close()

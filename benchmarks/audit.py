@@ -5,14 +5,19 @@
 nothing, and to one whose filter only returns True (what the plugin itself takes for a filter), in turns of 50, over one kept
 connection each.
 
+Then pages of a log of 500,000 lines, over a kept connection: at most 20 ms each, in the median of 20, once the lines were read
+ahead after the start.
+
     make bench-audit          BENCH_ARGS="--requests 20000"
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import statistics
 import tempfile
+import time
 from pathlib import Path
 from typing import Any
 
@@ -32,11 +37,22 @@ orthanc.RegisterIncomingHttpRequestFilter(on_request)
 CONFIGURATION: dict[str, Any] = {"AuditLog": {"Key": "k" * 32, "WatchRequests": True}}
 TURN = 50  # requests to one server before the other's
 MOST = 50.0  # microseconds
+PAGES = {
+    "the first": "",
+    "the last": "?after={last}",
+    "of an event": "?event=sent",
+    "of a study": "?study=s12345",
+    "of a day": "?since=20240103&until=20240104",
+    "of an event on a day": "?event=sent&since=20240103&until=20240104",
+}
+MOST_OF_PAGE = 20.0  # milliseconds
+LINES_PER_FILE = 200_000
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--requests", type=int, default=20_000)
+    parser.add_argument("--lines", type=int, default=500_000, help="of the log whose pages are read")
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         servers = [OrthancServer(Path(folder) / name, script, CONFIGURATION)
@@ -58,6 +74,47 @@ def main() -> None:
         finally:
             for server in servers:
                 server.close()
+    pages(given.lines)
+
+
+def write_log(folder: Path, lines: int) -> None:
+    """Write a log as the script does (but for its MACs), of thirty lines a study, a hundred thousand a day."""
+    folder.mkdir()
+    for first in range(1, lines + 1, LINES_PER_FILE):
+        with (folder / f"audit-{first:012}.jsonl").open("w") as file:
+            for number in range(first, min(first + LINES_PER_FILE, lines + 1)):
+                line = {
+                    "Number": number,
+                    "At": f"2024-01-{1 + number // 100_000:02}T{number % 100_000 // 5000:02}:00:00.000Z",
+                    "Event": "sent" if number % 7 == 0 else "received",
+                    "Patient": f"P{number // 60}",
+                    "Study": f"s{number // 30}",
+                    "StudyInstanceUID": f"1.2.826.0.1.{number // 30}",
+                    "From": "MODALITY",
+                    "Instances": 1,
+                    "Mac": "0" * 64,
+                }
+                file.write(json.dumps(line) + "\n")
+
+
+def pages(lines: int) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        write_log(Path(folder) / "log", lines)
+        section = {**CONFIGURATION["AuditLog"], "Path": str(Path(folder) / "log")}
+        server = OrthancServer(Path(folder) / "server", SCRIPT, {"AuditLog": section})
+        try:
+            server.start()
+            begin = time.perf_counter()
+            total = server.get("/audit-log", limit=1)["Total"]
+            print(
+                f"a log of {total} lines: the first page right after the start took {time.perf_counter() - begin:.2f} s"
+            )
+            for name, query in PAGES.items():
+                request = request_bytes(f"/audit-log{query.format(last=total - 100)}")
+                took = 1000 * statistics.median(latencies(server.http_port, [request] * 21)[1:])
+                print(f"  {name:22} {took:5.1f} ms{'' if took <= MOST_OF_PAGE else '   MISSED'}")
+        finally:
+            server.close()
 
 
 if __name__ == "__main__":

@@ -14,10 +14,11 @@ from common.state import StateLock, make_private
 from common.times import utc
 
 from .lines import entries_of, log_files, mac_of, parse_line
+from .search import LogIndex
 
 
 class Log:
-    """The files of a folder, to append to: by one process only.
+    """The files of a folder, to append to: by one process only. `index` finds their lines.
 
     Raises
     ------
@@ -26,7 +27,7 @@ class Log:
 
     def __init__(self, folder: Path, key: bytes, max_bytes: int, *, sync: bool, setting: str = "StatePath") -> None:
         self.folder, self._key, self._max_bytes, self._sync = folder, key, max_bytes, sync
-        self.number, self.mac = 0, ""
+        self.number, self.mac, self.index = 0, "", LogIndex(folder)
         self._file: AppendOnly | None = None
         self._lock = StateLock(folder, setting, folder / "lock")
         try:
@@ -82,7 +83,11 @@ class Log:
             text = json.dumps({"Number": number, **entry}).encode()[:-1]
             mac = mac_of(self._key, mac, text)
             data.append(b'%s, "Mac": "%s"}\n' % (text, mac.encode()))
-        self._file.append(b"".join(data))
+        try:
+            self._file.append(b"".join(data))
+        except OSError:
+            self.index.forget_newest()  # it may have seen lines that were cut off again
+            raise
         self.number, self.mac = number, mac
 
     def drop_before(self, at: str) -> None:

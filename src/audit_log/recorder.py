@@ -34,6 +34,7 @@ from .writer import LineWriter
 
 GATHERING_SECONDS = 0.2  # in which events are gathered, to be written together
 TURN_SECONDS = 5.0  # between two looks for what has become quiet
+READ_AHEAD_PAUSE_SECONDS = 0.05  # between two parts of what was written before the start: others get the interpreter
 LINES_PER_WRITE = 500
 MAX_FILE_BYTES = 64_000_000  # then a new file begins
 
@@ -43,7 +44,7 @@ class Recorder:
 
     Attributes
     ----------
-    log, folder : the log and where it is, once the worker has opened it.
+    log : the log, once the worker has opened it.
     watches_requests : whether requests are written down.
     sender : sends lines to the audit repository, if there is one and the worker has opened the log.
     """
@@ -120,9 +121,9 @@ class Recorder:
         ledger = Ledger(folder / "audit_log.sqlite", PLACE_TABLES, durability=settings.durability)
         try:
             key = settings.key or read_or_make_key(folder / "audit_log.key")
-            self.folder = configuration_folder() / settings.path if settings.path else folder / "audit-log"
+            files = configuration_folder() / settings.path if settings.path else folder / "audit-log"
             self.log = Log(
-                *(self.folder, key.encode(), MAX_FILE_BYTES),
+                *(files, key.encode(), MAX_FILE_BYTES),
                 sync=settings.durability == "full",
                 setting="Path" if settings.path else "StatePath",
             )
@@ -158,7 +159,9 @@ class Recorder:
         self._inbox.flush()
         self._writer.add_counts()
         self._write()
-        return 0.0 if self._places.learn_some() else TURN_SECONDS
+        if self._places.learn_some():
+            return 0.0
+        return READ_AHEAD_PAUSE_SECONDS if self.log.index.read_ahead() else TURN_SECONDS
 
     def _finish(self) -> None:
         """Write what there is when Orthanc ends."""

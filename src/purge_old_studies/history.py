@@ -9,6 +9,7 @@ import itertools
 import json
 import re
 import threading
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,15 @@ from common.routes import one_line
 LINE = re.compile(rb'\{.*?"Purge": (\d+|null)[,}].*\n\Z')
 
 
+class CountByPurge(Counter[bytes]):
+    """How many lines of a block there are of each purge."""
+
+    def add(self, line: bytes) -> None:
+        """Count a line."""
+        if found := LINE.match(line):
+            self[found[1]] += 1
+
+
 class History:
     """The record of what was purged: a file of JSON lines, to which is only ever added. A line is there whole, or not at all."""
 
@@ -29,7 +39,7 @@ class History:
         self._path, self._lock = path, threading.Lock()
         # What was being written when the power failed is cut off: the ledger knows it, and it is written again.
         self._file = AppendOnly(path, synced=durable)
-        self._index = LineIndex(path, LINE)
+        self._index = LineIndex(path, CountByPurge)
 
     def add(self, lines: Iterable[Mapping[str, Any]]) -> None:
         """Append lines, all or none. Raises OSError: the disk is full, or the like."""
@@ -54,15 +64,22 @@ class History:
         """Return the lines after number `since`, of all purges or of one."""
         self._index.update()
         found = [{"Number": number, **line} for number, line in itertools.islice(self._lines(since, purge), limit + 1)]
-        items = found[:limit]
-        total = self._index.total(_key(purge))
+        items, key = found[:limit], _key(purge)
+        counts = [block.summary for block in self._index.blocks()]
+        total = sum(count.total() if key is None else count[key] for count in counts)
         return {"Total": total, "Items": items, "Next": items[-1]["Number"] if len(found) > limit else None}
 
     def _lines(self, since: int, purge: int | None) -> Iterator[tuple[int, dict[str, Any]]]:
-        for number, line in self._index.lines(since, _key(purge)):
-            with contextlib.suppress(ValueError):
-                if isinstance(found := json.loads(line), dict):
-                    yield number, found
+        key = _key(purge)
+        for block in self._index.blocks():
+            if since >= block.first + block.length - 1 or (key is not None and key not in block.summary):
+                continue
+            for number, line in self._index.lines(block):
+                of_it = LINE.match(line) if number > since else None
+                if of_it and key in (None, of_it[1]):
+                    with contextlib.suppress(ValueError):
+                        if isinstance(found := json.loads(line), dict):
+                            yield number, found
 
     def close(self) -> None:
         self._file.close()
