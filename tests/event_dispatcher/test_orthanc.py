@@ -393,7 +393,9 @@ def test_what_is_given_up_goes_again_when_a_person_says_so_and_what_has_no_handl
     server.stop()
     written(tmp_path / "scripts", GIVEN_UP.replace("first_fails", "renamed"))
     server.start()
-    server.assert_logged("wait for handlers that are not registered any more: first_fails", level="warning")
+    said = "wait for handlers that are not registered any more: first_fails"
+    server.wait_for_log(said)
+    server.assert_logged(said, level="warning")
 
 
 def test_two_combined_scripts_keep_their_events_apart(
