@@ -25,6 +25,7 @@ from .archive import Archive
 from .clock import DAY_SECONDS, Clock, Reading, local_day, utc_time
 from .conditions import Conditions, conditions, received_until
 from .disk import Disk
+from .elsewhere import Elsewhere
 from .guards import warn_of_guards
 from .history import History, now_utc, who_asks
 from .jobs import TABLES, Jobs
@@ -50,6 +51,7 @@ class Purges:
         if not refusal and not self._loopback.enabled:
             self._refusal = 'purge_old_studies stays idle: it needs Orthanc\'s HTTP server ("HttpServerEnabled": true)'
         self._turns = HttpTurns(configuration, "dry runs")
+        self._elsewhere = Elsewhere(configuration, self._loopback)
         self._worker = Worker("purge_old_studies", self._open, self._forget_old)
         self._runner: Runner | None = None
 
@@ -66,6 +68,10 @@ class Purges:
             if self._runner:
                 self._runner.stop()
             self._worker.stop(deadline - time.monotonic())
+
+    def register_file_route(self) -> None:
+        """Register what tells a DICOMweb server of `OnlyIfAt` that leads back to this Orthanc from another one."""
+        self._elsewhere.servers.register_route(self._turns.bound, self._refusal)
 
     def unavailable(self) -> str | None:
         """Return why nothing can be purged, or None."""
@@ -85,7 +91,7 @@ class Purges:
         try:
             self._ledger, self._clock, self._jobs = ledger, Clock(ledger), Jobs(ledger)
             self._history = History(folder / "purge_old_studies.jsonl", durable=durability == "full")
-            self._archive = Archive(self._loopback, self._settings, self._clock)
+            self._archive = Archive(self._loopback, self._settings, self._clock, self._elsewhere)
             runner = Runner(self._settings, ledger, self._history, self._archive)
             schedule = Schedule(self._settings, ledger, self._clock, self._archive, runner)
             # Its default is Orthanc's own.
@@ -101,7 +107,7 @@ class Purges:
         runner.thread(schedule.run, "purge-schedule")
         runner.thread(self._history.read_ahead, "purge-history")
         runner.thread(space.run, "purge-space")
-        runner.thread(lambda: warn_of_guards(self._settings, self._archive.index), "purge-guards")
+        runner.thread(lambda: warn_of_guards(self._settings, self._archive), "purge-guards")
         return ledger
 
     def _forget_old(self) -> float:
@@ -243,6 +249,8 @@ class Purges:
 
 
 def _shown(value: Any) -> str:
+    if isinstance(value, list):
+        value = ", ".join(value)
     if isinstance(value, dict):
         return ", ".join(f"{name} {one_line(each)}" for name, each in value.items())
     return one_line("none" if value is None else value)

@@ -19,7 +19,7 @@ TABLE: dict[tuple[str, str], dict[str, str]] = {
         "SCRIPTS if keeps else ()": "SCRIPTS",
     },
     ("src/purge_old_studies/purge.py", "tests/purge_old_studies/unit/test_undelivered.py"): {
-        " or undelivered.get(study.id)\n": "\n",
+        " or others.get(study.id)\n": "\n",
         "if time.monotonic() - looked_at > STALE:  # the": "if False:  # the",
         'study = self._look([row]).get(row["study"])  # the question': "pass  # the question",
     },
