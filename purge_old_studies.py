@@ -4139,7 +4139,9 @@ def if_there(path: str) -> Any:
 
 
 REPORT_WITHIN_SECONDS = 300.0  # in which a node has to report what it committed itself to; forwarders wait longer
-LOOK_FOR_REPORT_SECONDS = 0.2
+LOOK_FOR_REPORT_SECONDS = 0.1
+# Of one request: an Orthanc takes 1 s to commit itself to these, and for more the square of it (1.10.1: 31 s for 1,250).
+INSTANCES_PER_COMMITMENT = 100
 FAILURES_IN_A_ROW = 3  # after which a destination is not asked any more by a purge
 LACKING_SECONDS = 6 * 3600.0  # in which rules by space leave out what a destination did not have
 MOST_REMEMBERED = 50_000  # studies that a destination did not have
@@ -4339,16 +4341,31 @@ class Proving:
         }
 
     def _asked(self, destination: Destination, instances: Mapping[str, Any], is_halted: Callable[[], bool]) -> set[str]:
-        """Return which instances a destination has; a report of Storage Commitment is waited for."""
+        """Return which instances a destination has."""
+        if destination.kind != "modality" or self._proof == "C-FIND":
+            return self._elsewhere.prove(destination, instances, {}, "C-FIND") or set()
+        found = {*instances}
+        if self._proof == "StorageCommitment":  # first, for it is the quicker one; a commitment names no patient
+            found = self._elsewhere.prove(destination, instances, {}, "C-FIND") or set()
+        committed, left = set[str](), sorted(found)
+        while left and not is_halted():
+            some, left = left[:INSTANCES_PER_COMMITMENT], left[INSTANCES_PER_COMMITMENT:]
+            committed |= self._committed(destination, {key: instances[key] for key in some}, is_halted)
+        return committed
+
+    def _committed(
+        self, destination: Destination, instances: Mapping[str, Any], is_halted: Callable[[], bool]
+    ) -> set[str]:
+        """Return to which instances a node commits itself: its report is waited for."""
         memory, begun = dict[str, Any](), time.monotonic()
-        while (proved := self._elsewhere.prove(destination, instances, memory, self._proof)) is None:
+        while (found := self._elsewhere.prove(destination, instances, memory, "StorageCommitmentOnly")) is None:
             if is_halted():
                 return set()
             if time.monotonic() - begun > REPORT_WITHIN_SECONDS:
                 self._failures[destination] = FAILURES_IN_A_ROW  # to wait for each study would take weeks
                 raise TimeoutError(f"it has sent no report of storage commitment within {REPORT_WITHIN_SECONDS:g} s")
             time.sleep(LOOK_FOR_REPORT_SECONDS)
-        return proved
+        return found
 
     def _failed(self, destination: Destination, error: Exception) -> str:
         """Return why a study stays that could not be asked for; a destination that does not answer is left alone then."""
@@ -5355,7 +5372,8 @@ class Purge:
                 sizes.append(_instances(row, study))
         if batch:
             began, large = time.monotonic(), sizes[0] > 2 * PIECE
-            outcome |= self._delete(batch, large=large)
+            for state, of_it in self._delete(batch, large=large).items():
+                outcome.setdefault(state, []).extend(of_it)
             if not large:
                 fitting = sum(sizes) * BATCH_SECONDS / max(time.monotonic() - began, 0.001)
                 self._at_once = min(max(fitting, self._at_once / 2), self._at_once * 2, PIECE)
@@ -6158,8 +6176,8 @@ class Purges:
         self._loopback = Loopback(configuration)
         if not refusal and not self._loopback.enabled:
             self._refusal = 'purge_old_studies stays idle: it needs Orthanc\'s HTTP server ("HttpServerEnabled": true)'
-        self._turns = HttpTurns(configuration, "dry runs")
-        self._elsewhere = Elsewhere(configuration, self._loopback)
+        self.turns = HttpTurns(configuration, "dry runs")
+        self.elsewhere = Elsewhere(configuration, self._loopback)
         self._worker = Worker("purge_old_studies", self._open, self._forget_old)
         self._runner: Runner | None = None
 
@@ -6176,10 +6194,6 @@ class Purges:
             if self._runner:
                 self._runner.stop()
             self._worker.stop(deadline - time.monotonic())
-
-    def register_file_route(self) -> None:
-        """Register what tells a DICOMweb server of `OnlyIfAt` that leads back to this Orthanc from another one."""
-        self._elsewhere.servers.register_route(self._turns.bound, self._refusal)
 
     def unavailable(self) -> str | None:
         """Return why nothing can be purged, or None."""
@@ -6199,7 +6213,7 @@ class Purges:
         try:
             self._ledger, self._clock, self._jobs = ledger, Clock(ledger), Jobs(ledger)
             self._history = History(folder / "purge_old_studies.jsonl", durable=durability == "full")
-            self._archive = Archive(self._loopback, self._settings, self._clock, self._elsewhere)
+            self._archive = Archive(self._loopback, self._settings, self._clock, self.elsewhere)
             runner = Runner(self._settings, ledger, self._history, self._archive)
             schedule = Schedule(self._settings, ledger, self._clock, self._archive, runner)
             # Its default is Orthanc's own.
@@ -6268,7 +6282,7 @@ class Purges:
 
     def _dry_run(self, asked: Conditions, reading: Reading, *, force: bool) -> dict[str, Any]:
         try:
-            with self._turns.turn():
+            with self.turns.turn():
                 choice = self._archive.chosen(asked)
                 content = summary(self._archive.index, choice.studies, asked, reading.earliest)
             if choice.undelivered:
@@ -6344,7 +6358,7 @@ class Purges:
 
     def dry_run_of_rule(self, request: Request) -> Any:
         """What a rule would delete if it ran now, and why: a dry run."""
-        return self._rules.dry_run(request, self._turns, functools.partial(self._dry_run, force=False))
+        return self._rules.dry_run(request, self.turns, functools.partial(self._dry_run, force=False))
 
     def confirm_clock(self, request: Request) -> Any:
         """Believe the clock as it is now, although it is not what was to be expected: rules run again."""
@@ -6389,7 +6403,8 @@ def register() -> None:
     register_route(f"{route}/rules/([^/]+)/dry-run", {"GET": purges.dry_run_of_rule}, purges.unavailable)
     register_route(f"{route}/confirm-clock", {"POST": purges.confirm_clock}, purges.unavailable)
     register_route(f"{route}/history", {"GET": purges.history}, purges.unavailable)
-    purges.register_file_route()
+    # It tells a DICOMweb server of `OnlyIfAt` that leads back to this Orthanc from another one.
+    purges.elsewhere.servers.register_route(purges.turns.bound, refusal)
     if refusal is None:
         KEPT_ALIVE.append(purges.on_change)
         orthanc.RegisterOnChangeCallback(KEPT_ALIVE[-1])

@@ -63,7 +63,8 @@ def register() -> None:
     register_route(f"{route}/rules/([^/]+)/dry-run", {"GET": purges.dry_run_of_rule}, purges.unavailable)
     register_route(f"{route}/confirm-clock", {"POST": purges.confirm_clock}, purges.unavailable)
     register_route(f"{route}/history", {"GET": purges.history}, purges.unavailable)
-    purges.register_file_route()
+    # It tells a DICOMweb server of `OnlyIfAt` that leads back to this Orthanc from another one.
+    purges.elsewhere.servers.register_route(purges.turns.bound, refusal)
     if refusal is None:
         KEPT_ALIVE.append(purges.on_change)
         orthanc.RegisterOnChangeCallback(KEPT_ALIVE[-1])

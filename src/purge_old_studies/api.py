@@ -50,8 +50,8 @@ class Purges:
         self._loopback = Loopback(configuration)
         if not refusal and not self._loopback.enabled:
             self._refusal = 'purge_old_studies stays idle: it needs Orthanc\'s HTTP server ("HttpServerEnabled": true)'
-        self._turns = HttpTurns(configuration, "dry runs")
-        self._elsewhere = Elsewhere(configuration, self._loopback)
+        self.turns = HttpTurns(configuration, "dry runs")
+        self.elsewhere = Elsewhere(configuration, self._loopback)
         self._worker = Worker("purge_old_studies", self._open, self._forget_old)
         self._runner: Runner | None = None
 
@@ -68,10 +68,6 @@ class Purges:
             if self._runner:
                 self._runner.stop()
             self._worker.stop(deadline - time.monotonic())
-
-    def register_file_route(self) -> None:
-        """Register what tells a DICOMweb server of `OnlyIfAt` that leads back to this Orthanc from another one."""
-        self._elsewhere.servers.register_route(self._turns.bound, self._refusal)
 
     def unavailable(self) -> str | None:
         """Return why nothing can be purged, or None."""
@@ -91,7 +87,7 @@ class Purges:
         try:
             self._ledger, self._clock, self._jobs = ledger, Clock(ledger), Jobs(ledger)
             self._history = History(folder / "purge_old_studies.jsonl", durable=durability == "full")
-            self._archive = Archive(self._loopback, self._settings, self._clock, self._elsewhere)
+            self._archive = Archive(self._loopback, self._settings, self._clock, self.elsewhere)
             runner = Runner(self._settings, ledger, self._history, self._archive)
             schedule = Schedule(self._settings, ledger, self._clock, self._archive, runner)
             # Its default is Orthanc's own.
@@ -160,7 +156,7 @@ class Purges:
 
     def _dry_run(self, asked: Conditions, reading: Reading, *, force: bool) -> dict[str, Any]:
         try:
-            with self._turns.turn():
+            with self.turns.turn():
                 choice = self._archive.chosen(asked)
                 content = summary(self._archive.index, choice.studies, asked, reading.earliest)
             if choice.undelivered:
@@ -236,7 +232,7 @@ class Purges:
 
     def dry_run_of_rule(self, request: Request) -> Any:
         """What a rule would delete if it ran now, and why: a dry run."""
-        return self._rules.dry_run(request, self._turns, functools.partial(self._dry_run, force=False))
+        return self._rules.dry_run(request, self.turns, functools.partial(self._dry_run, force=False))
 
     def confirm_clock(self, request: Request) -> Any:
         """Believe the clock as it is now, although it is not what was to be expected: rules run again."""

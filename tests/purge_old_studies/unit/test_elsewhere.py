@@ -56,6 +56,7 @@ class Elsewhere(Purging):
         studies = sorted({key.partition("-")[0] for key in instances})
         self.questions.append((destination.name, studies))
         self.proofs.append(proof)
+        assert proof != "StorageCommitmentOnly" or len(instances) <= 100
         if self.before(destination.name, studies) == "not yet":
             return None
         return {*instances} & self.there[destination.name]
@@ -111,19 +112,41 @@ def test_only_what_each_destination_has_wholly_goes_and_by_its_instances(purging
         "b2": "research has not proved to have 2 of 2 instances",
         "c3": "PACS has not proved to have 1 of 2 instances",
     }
-    assert purging.questions == [("PACS", ["a1", "b2", "c3"]), ("research", ["a1", "b2"])]
-    assert set(purging.proofs) == {"StorageCommitment"}
+    assert purging.questions == [("PACS", ["a1", "b2", "c3"]), ("PACS", ["a1", "b2", "c3"]), ("research", ["a1", "b2"])]
+    assert purging.proofs[:2] == ["C-FIND", "StorageCommitmentOnly"]
     lines = purging.script.get(f"{NAME}/history")["Items"]
     assert {line["Reason"] for line in lines if line["Event"] == "kept"} == {*purging.why().values()}
     [job] = purging.purges()
     assert job["Conditions"]["only_if_at"] == ["PACS", "peer:research"]
 
 
-def test_the_proof_is_the_one_that_was_asked_for(purging: Elsewhere) -> None:
+@pytest.mark.parametrize("proof", ["C-FIND", "StorageCommitmentOnly"])
+def test_the_proof_is_the_one_that_was_asked_for(purging: Elsewhere, proof: str) -> None:
     purging.has("PACS", ["a1", "b2", "c3"])
     purging.start()
-    assert purge(purging, **AT_PACS, proof="C-FIND").json() == {"Deleted": 3, "Since": "20000101"}
-    assert set(purging.proofs) == {"C-FIND"}
+    assert purge(purging, **AT_PACS, proof=proof).json() == {"Deleted": 3, "Since": "20000101"}
+    assert purging.proofs == [proof]
+
+
+def test_what_is_found_and_not_committed_to_stays_and_the_other_way_round(purging: Elsewhere) -> None:
+    def change(*_: Any) -> None:
+        a1 = {"a1-1"} if purging.proofs[-1] == "C-FIND" else {"a1-1", "a1-2"}
+        b2 = {"b2-1", "b2-2"} if purging.proofs[-1] == "C-FIND" else {"b2-2"}
+        purging.there["PACS"] = a1 | b2 | {"c3-1", "c3-2"}
+
+    purging.before = change
+    purging.start()
+    assert purge(purging, **AT_PACS).json()["Deleted"] == 1
+    assert purging.deleted() == ["c3-1", "c3-2"]
+
+
+def test_a_node_is_asked_to_commit_itself_to_few_instances_at_a_time(purging: Elsewhere) -> None:
+    purging.instances["a1"] = [f"a1-{number}" for number in range(250)]
+    purging.has("PACS", purging.found)
+    purging.start()
+    assert purge(purging, **AT_PACS).json()["Deleted"] == 3
+    assert purging.proofs[:4] == ["C-FIND"] + 3 * ["StorageCommitmentOnly"]
+    assert len(purging.deleted()) == 254
 
 
 def test_without_destinations_nobody_is_asked_and_studies_go_whole(purging: Elsewhere) -> None:
@@ -188,7 +211,7 @@ def test_a_report_that_does_not_come_in_time_keeps_all_and_is_waited_for_once(
     purging: Elsewhere, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(time, "sleep", purging.clock.advance)
-    purging.before = lambda *_: "not yet"
+    purging.before = lambda *_: "not yet" if purging.proofs[-1] != "C-FIND" else None
     purging.has("PACS", purging.found)
     purging.start()
     before = purging.clock.ticks
@@ -202,7 +225,7 @@ def test_a_report_that_does_not_come_in_time_keeps_all_and_is_waited_for_once(
 
 def test_a_report_that_comes_is_waited_for(purging: Elsewhere, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(time, "sleep", purging.clock.advance)
-    purging.before = lambda *_: "not yet" if len(purging.questions) < 10 else None
+    purging.before = lambda *_: "not yet" if 1 < len(purging.questions) < 10 else None
     purging.has("PACS", purging.found)
     purging.start()
     assert purge(purging, **AT_PACS).json()["Deleted"] == 3
@@ -212,7 +235,7 @@ def test_a_purge_that_is_cancelled_while_it_waits_for_a_report_deletes_nothing_a
     purging: Elsewhere, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(time, "sleep", lambda _: None)
-    purging.before = lambda *_: "not yet"
+    purging.before = lambda *_: "not yet" if purging.proofs[-1] != "C-FIND" else None
     purging.has("PACS", purging.found)
     purging.start()
     number = purge(purging, **AT_PACS, **{"async": True}).json()["ID"]
