@@ -185,7 +185,11 @@ class Proving:
         content: dict[str, dict[str, Any]] = {study.id: {} for study in studies}
         for study_id, key, instance in self._index.instances_of(studies):
             content[study_id][key] = instance
-        reasons = {study: "its instances can't be read" for study, instances in content.items() if not instances}
+        # Without its name, nobody could see that a destination names the very same file.
+        unread = [
+            study for study, some in content.items() if not some or not all(one["FileUuid"] for one in some.values())
+        ]
+        reasons = dict.fromkeys(unread, "its instances can't be read")
         for destination in destinations:
             left = {study: instances for study, instances in content.items() if study not in reasons}
             found = self._missing_at(destination, left, is_halted) if left else {}

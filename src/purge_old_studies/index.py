@@ -157,8 +157,7 @@ class Index:
         here = {each["ID"]: each for each in every_series if each["ParentStudy"] in of_study}
         places = {key: _place(of_study[each["ParentStudy"]], each) for key, each in here.items()}
         for each in found:
-            series = here.get(each["ParentSeries"])
-            if series and _file_of(each):  # without, nobody could see that a destination names the very same file
+            if series := here.get(each["ParentSeries"]):
                 yield series["ParentStudy"], each["ID"], _for_proof(each, places[series["ID"]])
 
     def _by_name(self, instances: Sequence[str]) -> Iterator[dict[str, Any]]:

@@ -8,6 +8,7 @@ import json
 import re
 import sqlite3
 import time
+import types
 from collections.abc import Callable, Iterable
 from contextlib import closing
 from pathlib import Path
@@ -18,6 +19,8 @@ import pytest
 from testing.standin import StandIn
 from tests.fakes import Clock, FakeOrthanc, Script, eventually
 from tests.purge_old_studies.unit.test_guards import LONG_AGO, NAME, RULE, Purging, purge
+from tests.purge_old_studies.unit.test_space import RULE as ROOM
+from tests.purge_old_studies.unit.test_space import Filling
 
 AT_PACS = {"only-if-at": ["PACS"]}
 REMOTE = {"PACS": "modality", "VNA": "modality", "research": "peer"}
@@ -196,15 +199,18 @@ def test_a_destination_that_does_not_answer_is_left_alone_by_this_purge_and_aske
 
 
 def test_one_that_fails_now_and_then_is_asked_on(purging: Elsewhere) -> None:
+    for study in ("d4", "e5", "f6", "g7"):
+        purging.add(study)
+
     def fail(_name: str, studies: list[str]) -> None:
-        if "b2" in studies:
+        if {"b2", "d4", "f6"} & {*studies}:
             raise purging.rest.error(500, "an odd study")
 
     purging.before = fail
     purging.has("PACS", purging.found)
     purging.start()
-    assert purge(purging, **AT_PACS).json()["Deleted"] == 2
-    assert purging.why() == {"b2": "PACS has not proved to have it: an odd study"}
+    assert purge(purging, **AT_PACS).json()["Deleted"] == 4
+    assert purging.why() == dict.fromkeys(("b2", "d4", "f6"), "PACS has not proved to have it: an odd study")
 
 
 def test_a_report_that_does_not_come_in_time_keeps_all_and_is_waited_for_once(
@@ -298,7 +304,8 @@ def test_a_name_that_orthanc_does_not_know_deletes_nothing(purging: Elsewhere, n
     purging.clock.advance(180)
     eventually(lambda: any("rule old does not run this time: OnlyIfAt" in text for _, text in purging.standin.logs))
     assert purging.script.get(f"{NAME}/status")["Rules"][0]["Last"]["State"] == "not run"
-    assert purging.deleted() == purging.questions == []
+    assert purging.deleted() == []
+    assert purging.questions == []
 
 
 def test_a_name_of_several_destinations_says_which_one_it_means(purging: Elsewhere) -> None:
@@ -338,7 +345,8 @@ def test_a_name_that_is_gone_when_it_is_asked_keeps_all(purging: Elsewhere) -> N
     purging.has("PACS", purging.found)
     purging.start()
     assert len(purge(purging, **AT_PACS).json()["Kept"]) == 3
-    assert purging.deleted() == purging.questions == []
+    assert purging.deleted() == []
+    assert purging.questions == []
 
 
 def test_a_study_that_receives_something_while_it_is_proved_stays(purging: Elsewhere) -> None:
@@ -376,21 +384,25 @@ def test_a_deletion_that_orthanc_refuses_is_one_that_failed(purging: Elsewhere) 
     assert set(purging.why().values()) == {"the disk is read-only"}
 
 
-def test_an_instance_without_a_file_is_never_proved_nor_deleted(purging: Elsewhere) -> None:
-    """Without its name nobody could see that a destination shares our database."""
+@pytest.mark.parametrize("what", ["no file", "no instance"])
+def test_a_study_whose_instances_can_not_be_read_stays(purging: Elsewhere, what: str) -> None:
+    """Without the names of files nobody could see that a destination shares our database."""
 
     def content(path: str, body: Any) -> Any:
         found = purging._content(path, body)
         for each in found:
             if each["ID"] == "a1-2":
                 del each["FileUuid"]
+            elif each["ID"] == "a1-5e" and what == "no instance":
+                each["Instances"] = []
         return found
 
     purging.rest.answers["POST", "/tools/bulk-content"] = content
     purging.has("PACS", purging.found)
     purging.start()
     assert purge(purging, **AT_PACS).json()["Kept"] == ["a1"]
-    assert "a1-2" in purging.instances["a1"]
+    assert purging.instances == {"a1": ["a1-1", "a1-2"]}
+    assert purging.why() == {"a1": "its instances can't be read"}
 
 
 def test_the_rest_of_a_study_that_was_being_deleted_is_proved_anew_after_a_restart(
@@ -448,3 +460,95 @@ def test_a_rule_that_says_it_wrongly_is_an_error(source: Any, more: dict[str, An
     settings = source("purge_old_studies.settings")
     with pytest.raises(settings.SettingsError, match=re.escape(f"PurgeOldStudies.{why}")):
         settings.read_configuration({"PurgeOldStudies": {"Rules": [{**RULE, **more}]}})
+
+
+def test_a_rule_deletes_at_its_time_what_is_elsewhere(purging: Elsewhere) -> None:
+    purging.has("PACS", ["a1", "c3"])
+    purging.start(Rules=[{**RULE, "OnlyIfAt": ["PACS"], "Proof": "C-FIND"}])
+    purging.looked()
+    purging.clock.advance(180)
+    eventually(purging.purges)
+    purging.looked()
+    assert purging.deleted() == ["a1-1", "a1-2", "c3-1", "c3-2"]
+    assert purging.why() == {"b2": "PACS has not proved to have 2 of 2 instances"}
+
+
+def test_a_restart_knows_what_the_conditions_were(source: Any) -> None:
+    conditions = source("purge_old_studies.conditions")
+    for more in ({}, {"only-if-at": ["PACS", "peer:X"]}, {"only-if-at": ["PACS"], "proof": "C-FIND"}):
+        asked = conditions.conditions({"since": "20000101", **more}, conditions.datetime.date(2026, 1, 1))
+        assert conditions.Conditions.from_json(json.dumps(asked.as_json())) == asked
+        assert asked.only_if_at == tuple(more.get("only-if-at", ()))
+
+
+# By space
+
+
+@pytest.fixture
+def filling(purging: Elsewhere) -> Filling:
+    """Of fourteen studies of a gigabyte, the oldest three are nowhere else."""
+    purging.found.clear()
+    purging.instances.clear()
+    found = Filling(purging)
+    found.add(*range(101, 115))
+    purging.has("PACS", [study for study in purging.found if study > "a103"])
+    return found
+
+
+BY_SPACE = {**ROOM, "AtMost": 2, "OnlyIfAt": ["PACS"]}
+
+
+def test_a_rule_by_space_passes_over_what_is_nowhere_else_for_some_hours(filling: Filling, purging: Elsewhere) -> None:
+    filling.start(Rules=[BY_SPACE])
+    eventually(lambda: len(purging.found) == 8)
+    filling.looked()
+    assert {study for study in purging.instances if study <= "a103"} == {"a101", "a102", "a103"}
+    asked = [study for _, studies in purging.questions for study in studies]
+    assert asked.count("a101") <= 3  # once found, once in a batch of two, once alone
+    number = len(purging.purges())
+    filling.add(115, 116, 117, 118)
+    filling.looked()
+    assert len(purging.purges()) > number
+    purging.has("PACS", ["a101"])
+    purging.clock.advance(7 * 3600)
+    filling.add(119, 120, 121)
+    eventually(lambda: "a101" not in purging.found)
+
+
+def test_a_rule_by_space_that_finds_nothing_elsewhere_says_so(filling: Filling, purging: Elsewhere) -> None:
+    purging.there["PACS"].clear()
+    filling.start(Rules=[BY_SPACE])
+    why = "nothing older than 1y may go; 14 stay: PACS did not prove to have them within the last hours"
+    eventually(lambda: filling.logged(f"down to 8 GB, but {why}"))
+    filling.looked()
+    assert purging.deleted() == []
+    assert len(purging.purges()) == 7  # of two each
+
+
+def test_while_a_destination_is_away_a_rule_by_space_begins_no_more_purges(
+    filling: Filling, purging: Elsewhere
+) -> None:
+    def fail(*_: Any) -> None:
+        raise purging.rest.error(500, "no route")
+
+    echo = ("POST", "/modalities/PACS/echo")
+    purging.before, purging.rest.answers[echo] = fail, purging.rest.error(500, "no route")
+    filling.start(Rules=[BY_SPACE])
+    eventually(lambda: filling.logged("rule keep room frees nothing: PACS does not answer: no route"))
+    number = len(purging.purges())
+    filling.looked()
+    assert len(purging.purges()) == number
+    purging.before, purging.rest.answers[echo] = lambda *_: None, {}
+    eventually(purging.deleted)
+
+
+def test_few_studies_are_remembered(source: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    module = source("purge_old_studies.elsewhere")
+    monkeypatch.setattr(module, "MOST_REMEMBERED", 2)
+    found = module.Elsewhere({}, None)
+    studies = [types.SimpleNamespace(id=f"a{number}", received="20000101T000000") for number in range(3)]
+    for study in (studies[0], studies[1], studies[0], studies[2]):
+        found.lacks(study)
+    assert [found.has_lacked(study) for study in studies] == [True, False, True]
+    studies[0].received = "20260101T000000"
+    assert not found.has_lacked(studies[0])
