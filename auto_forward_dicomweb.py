@@ -9017,7 +9017,8 @@ class DicomWebServers:
         """Of the plugin, where its servers are."""
         self._files = f"{script}/files"
         self._files_route = "/".join(filter(None, (dicomweb_root(configuration), self._files)))
-        self.configured = frozenset(section.get("Servers") or ())
+        servers = section.get("Servers")
+        self.configured = frozenset(servers if isinstance(servers, dict) else ())
         """The servers that the configuration names: the plugin knows them a moment after its start."""
         self._is_wanted = is_wanted or bool(self.configured)
         self._port, self._loopback = configuration.get("HttpPort", 8042), loopback

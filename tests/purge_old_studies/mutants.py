@@ -48,7 +48,7 @@ TABLE: dict[tuple[str, str], dict[str, str]] = {
         "protection, {**unproved, **undelivered}):": "protection, undelivered):",
         "study, {}, {**unproved, **undelivered})": "study, {}, undelivered)",
         "outcome.setdefault(state, []).extend(of_it)": "outcome[state] = of_it",
-        'for row in rows if row["study"] not in there],': "for row in rows],",
+        'not in there],\n            "failed" if error': 'or True],\n            "failed" if error',
     },
     ("src/purge_old_studies/archive.py", "tests/purge_old_studies/unit/test_elsewhere.py"): {
         "        self.elsewhere.destinations(asked.only_if_at)\n": "",

@@ -15,7 +15,9 @@ from testing.dicom import make_study
 from testing.installed import dicomweb_plugin, python_plugin
 from testing.nodes import DicomNode, HttpNode, never_answer, pass_on_to
 from testing.pytest_plugin import StartOrthanc, StoreScp
-from testing.server import OrthancServer
+from testing.server import DCMTK_ENVIRONMENT, OrthancServer
+from tests.audit_log.test_audit_log import KEY, USERS, wait_for_line
+from tests.combine.helpers import combined
 from tests.constants import script_with
 from tests.purge_old_studies.helpers import SCRIPT, changed, deleted_in_history, ended, job
 
@@ -40,13 +42,17 @@ class Pair(NamedTuple):
 
 @pytest.fixture(scope="module")
 def module_pair(start_orthanc_for_module: StartOrthanc) -> Iterator[Pair]:
-    there = start_orthanc_for_module(None, {**PLUGINS, "DicomAlwaysAllowFind": True}, aet="THERE", start=False)
+    there = start_orthanc_for_module(
+        None, {**PLUGINS, "DicomAlwaysAllowFind": True}, aet="THERE", start=False, environment=DCMTK_ENVIRONMENT
+    )
     rules = [
         {**RULE, "Name": name, "At": "00:00", "Days": ["Monday"], "OnlyIfAt": [at]}
         for name, at in (("typo", "THERRE"), ("two", "TWIN"), ("right", "THERE"))
     ]
     section = {"PurgeOldStudies": {"KeepReceivedDays": 0, "Rules": rules}}
-    here = start_orthanc_for_module(QUICK, {**PLUGINS, **section}, aet="HERE", start=False)
+    here = start_orthanc_for_module(
+        QUICK, {**PLUGINS, **section}, aet="HERE", start=False, environment=DCMTK_ENVIRONMENT
+    )
     there.configuration["DicomModalities"] = {"HERE": here.as_modality()}
     with HttpNode(lambda request: pass_on_to(here.url)(request)) as proxy, HttpNode(never_answer()) as silent:
         here.configuration |= {
@@ -280,3 +286,24 @@ def test_rules_by_space_free_room_with_what_is_elsewhere_and_pass_over_what_is_n
     assert len(here.get("/studies")) >= 6
     assert here.log.count(line) == 1
     assert before <= 2  # while it was away, no more purges began that keep all
+
+
+def test_an_audit_log_beside_it_says_who_asked_for_a_study_that_went(
+    start_briefly: StartOrthanc, tmp_path: Path
+) -> None:
+    script = combined(SCRIPT.parent / "audit_log.py", SCRIPT, to=tmp_path / "all.py")
+    configuration = {
+        "AuditLog": {"Key": KEY, "WatchRequests": True, "Path": "log"},
+        "AuthenticationEnabled": True,
+        "RegisteredUsers": USERS,
+    }
+    with DicomNode("NODE") as node:
+        server = start_briefly(script, {**configuration, "DicomModalities": {"NODE": node.as_modality()}})
+        server.store_scu(study())
+        [resource] = server.get("/studies")
+        server.post("/modalities/NODE/store", resource)
+        asked = {"since": "20200101", "only-if-at": "NODE", "proof": "C-FIND"}
+        answer = server.request("GET", NAME, params=asked, auth=("bob", "builder"))
+    assert answer.text == "Purged 1 study dated on or before 20200101\n"
+    line = wait_for_line(server, Event="deleted", Level="Study", Resource=resource)
+    assert (line["By"]["Script"], line["By"]["AskedBy"]["User"]) == ("purge_old_studies", "bob")
