@@ -4275,7 +4275,8 @@ class Proving:
         self._elsewhere, self._index = elsewhere, index
         self._names, self._proof = asked.only_if_at, asked.proof
         self._silent: dict[Destination, str] = {}
-        self._failures = Counter[Destination]()
+        self._failures = Counter[Destination]()  # in a row
+        self._lacking = set[str]()  # studies of the last question of which a destination answered that it has not all
         self.proved: dict[str, list[str]] = {}
         """The instances of each study of the last question that every destination has proved to have: all of it."""
 
@@ -4288,7 +4289,7 @@ class Proving:
         ------
         LoopbackError : Orthanc does not answer.
         """
-        self.proved = {}
+        self.proved, self._lacking = {}, set()
         if not (self._names and studies):
             return {}
         try:
@@ -4307,12 +4308,10 @@ class Proving:
         reasons = dict.fromkeys(unread, "its instances can't be read")
         for destination in destinations:
             left = {study: instances for study, instances in content.items() if study not in reasons}
-            found = self._missing_at(destination, left, is_halted) if left else {}
-            reasons |= found
-            if destination not in self._silent and not is_halted():
-                for study in studies:
-                    if study.id in found:
-                        self._elsewhere.lacks(study)
+            reasons |= self._missing_at(destination, left, is_halted) if left else {}
+        for study in studies:
+            if study.id in self._lacking and not is_halted():
+                self._elsewhere.lacks(study)
         self.proved = {study: [*instances] for study, instances in content.items() if study not in reasons}
         return reasons
 
@@ -4328,6 +4327,7 @@ class Proving:
         except (LoopbackError, OSError, http.client.HTTPException, ValueError) as error:
             why = self._failed(destination, error)
             if len(content) == 1 or is_halted():
+                self._lacking |= set() if self._failures[destination] else content.keys()
                 return dict.fromkeys(content, why)
             # It may be about one of them: that keeps no other.
             return {
@@ -4337,11 +4337,11 @@ class Proving:
             }
         self._failures[destination] = 0
         self._elsewhere.answers(destination)
-        missing = {study: len(some.keys() - proved) for study, some in content.items()}
+        missing = {study: number for study, some in content.items() if (number := len(some.keys() - proved))}
+        self._lacking |= missing.keys()
         return {
             study: f"{destination.name} has not proved to have {number} of {len(content[study])} instances"
             for study, number in missing.items()
-            if number
         }
 
     def _asked(self, destination: Destination, instances: Mapping[str, Any], is_halted: Callable[[], bool]) -> set[str]:

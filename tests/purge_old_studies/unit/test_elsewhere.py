@@ -542,6 +542,21 @@ def test_while_a_destination_is_away_a_rule_by_space_begins_no_more_purges(
     eventually(purging.deleted)
 
 
+def test_a_study_that_could_not_be_asked_for_is_not_left_out(filling: Filling, purging: Elsewhere) -> None:
+    failures = [1]
+
+    def fail(*_: Any) -> None:
+        if failures:
+            failures.pop()
+            raise purging.rest.error(500, "no route")
+
+    purging.before = fail
+    purging.has("PACS", ["a101"])
+    filling.start(Rules=[{**BY_SPACE, "AtMost": 1}])
+    eventually(lambda: "a101" not in purging.found)
+    assert purging.why(1) == {"a101": "PACS has not proved to have it: no route"}
+
+
 def test_few_studies_are_remembered(source: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     module = source("purge_old_studies.elsewhere")
     monkeypatch.setattr(module, "MOST_REMEMBERED", 2)
