@@ -4822,6 +4822,13 @@ class Deleter:
             orthanc.LogWarning(f"{text}. It will be asked again")
 
 
+# ---- src/forwarding/misconfigured.py: The error of a destination that is not what it should be.
+
+
+class MisconfiguredError(Exception):
+    """What answers is not what it should be: nothing may be sent there until somebody has corrected it."""
+
+
 # ---- src/forwarding/identity.py: Whether what answers at a destination is what it should be: what takes everything and keeps nothing looks well otherwise.
 
 
@@ -4831,10 +4838,6 @@ CHECK_COUNTS_SECONDS = 2 * CHECK_SECONDS  # after which a check says nothing any
 KEPT_UNTIL_CHECKED_DAYS = (
     1 / 24
 )  # at least, so that what was delivered can be sent again if the next check finds it wrong
-
-
-class MisconfiguredError(Exception):
-    """What answers is not what it should be: nothing may be sent there until somebody has corrected it."""
 
 
 class Identity:
@@ -8903,6 +8906,9 @@ def proved_by_patient(
 ) -> set[str]:
     """Return which of these instances a destination says it has, in their series, their study and of their patient.
 
+    Instances are as `/tools/bulk-content` gives them. Where one has a `Place` too, with the identifiers by keyword of patient,
+    study and series as this server has them, these are not asked for.
+
     `ours` is the AE title of this server: what can be retrieved from here is no proof.
 
     Raises
@@ -8913,17 +8919,16 @@ def proved_by_patient(
     for key, one in instances.items():
         by_series.setdefault(one["ParentSeries"], {})[one["MainDicomTags"].get("SOPInstanceUID", "")] = key
     proved, strange = set[str](), set[str]()
-    for series in loopback.post("/tools/bulk-content", {"Resources": sorted(by_series)}):
-        study = loopback.get(f"/studies/{series['ParentStudy']}")
-        of_study: dict[str, str] = {"StudyInstanceUID": study["MainDicomTags"]["StudyInstanceUID"]}
-        place = {**of_study, "SeriesInstanceUID": series["MainDicomTags"]["SeriesInstanceUID"]}
+    for series, here in _places(loopback, by_series, instances.values()):
+        of_study = {"StudyInstanceUID": here["StudyInstanceUID"]}
+        place = {**of_study, "SeriesInstanceUID": here["SeriesInstanceUID"]}
         answers = find("Instance", {"PatientID": "", **place, "SOPInstanceUID": ""})
         retrieved_from = (bare(aet) for each in answers for aet in str(each.get("RetrieveAETitle") or "").split("\\"))
         if ours and any(ANY_CASE.same(aet, ours) for aet in retrieved_from):
             raise ValueError(f"{name} says that what it has is to be retrieved from {ours}, as this server is called")
         at_study: list[dict[str, str]] | None = None
         for answer in answers:
-            instance = by_series[series["ID"]].get(bare(answer.get("SOPInstanceUID")))
+            instance = by_series[series].get(bare(answer.get("SOPInstanceUID")))
             if instance is None or not is_part(place, answer):
                 continue
             patients = {bare(answer.get("PatientID"))}
@@ -8931,7 +8936,7 @@ def proved_by_patient(
                 if at_study is None:
                     at_study = find("Study", {"PatientID": "", **of_study})
                 patients = {bare(one.get("PatientID")) for one in at_study if is_part(of_study, one)}
-            patient = bare(study["PatientMainDicomTags"].get("PatientID"))
+            patient = bare(here["PatientID"])
             (proved if patient and patients == {patient} else strange).add(instance)
     if strange - proved:
         raise ValueError(
@@ -8939,6 +8944,25 @@ def proved_by_patient(
             "another patient, or does not say of which"
         )
     return proved
+
+
+def _places(
+    loopback: Loopback, wanted: Iterable[str], instances: Iterable[Mapping[str, Any]]
+) -> Iterator[tuple[str, Mapping[str, str]]]:
+    """Yield each of these series, and the identifiers of patient, study and series that it has here."""
+    known = {one["ParentSeries"]: one["Place"] for one in instances if "Place" in one}
+    yield from known.items()
+    if unknown := sorted({*wanted} - known.keys()):
+        for series in loopback.post("/tools/bulk-content", {"Resources": unknown}):
+            study = loopback.get(f"/studies/{series['ParentStudy']}")
+            yield (
+                series["ID"],
+                {
+                    "PatientID": study["PatientMainDicomTags"].get("PatientID", ""),
+                    "StudyInstanceUID": study["MainDicomTags"]["StudyInstanceUID"],
+                    "SeriesInstanceUID": series["MainDicomTags"]["SeriesInstanceUID"],
+                },
+            )
 
 
 def bare(value: Any) -> str:
@@ -8964,8 +8988,9 @@ def is_this_machine(host: str) -> bool:
 
 
 # The plugin reads its servers at Orthanc's start, as the script does: a moment before or after it.
-LOOKS, LOOK_SECONDS = 20, 0.1
+PLUGIN_LOOKS, PLUGIN_LOOK_SECONDS = 20, 0.1
 ANSWERS_PER_PAGE = 1000  # of QIDO-RS
+INSTANCES_PER_LOOKUP = 500  # of this Orthanc
 TAGS = {
     "00080018": "SOPInstanceUID",
     "00100020": "PatientID",
@@ -8974,7 +8999,6 @@ TAGS = {
 }
 PATIENT_ID = "00100020"
 KNOWS_NO_ROUTE = (400, 401, 404)  # as Orthanc passes on what a server answers; of all other errors it makes a 500
-FILES_BELOW_ROOT = "auto-forward-dicomweb/files"  # our own route, below the plugin's root
 JSON = {"Accept": "application/dicom+json"}
 
 
@@ -8986,16 +9010,27 @@ class DicomWebServers:
     configuration : Orthanc's.
     loopback : to this Orthanc.
     is_wanted : somebody wants that something is sent: then it is an error that the plugin is not loaded.
+    script : as its routes have it: it has a route of its own below the plugin's root.
     """
 
-    def __init__(self, configuration: Mapping[str, Any], loopback: Loopback, *, is_wanted: bool) -> None:
+    def __init__(
+        self,
+        configuration: Mapping[str, Any],
+        loopback: Loopback,
+        *,
+        is_wanted: bool,
+        script: str = "auto-forward-dicomweb",
+    ) -> None:
         section = configuration.get("DicomWeb")
         section = section if isinstance(section, dict) else {}
         self.route = dicomweb_servers_route(configuration)
         """Of the plugin, where its servers are."""
-        self._files_route = "/".join(filter(None, (dicomweb_root(configuration), FILES_BELOW_ROOT)))
-        self._configured = set(section.get("Servers") or ())
-        self._is_wanted = is_wanted or bool(self._configured)
+        self._files = f"{script}/files"
+        self._files_route = "/".join(filter(None, (dicomweb_root(configuration), self._files)))
+        servers = section.get("Servers")
+        self.configured = frozenset(servers if isinstance(servers, dict) else ())
+        """The servers that the configuration names: the plugin knows them a moment after its start."""
+        self._is_wanted = is_wanted or bool(self.configured)
         self._port, self._loopback = configuration.get("HttpPort", 8042), loopback
 
     def missing(self, loopback: Loopback) -> str | None:
@@ -9004,10 +9039,10 @@ class DicomWebServers:
         It waits until the plugin has read its servers. They start together.
         """
         try:
-            for _ in range(LOOKS):
-                if self._configured <= {*loopback.get(f"/{self.route}")}:
+            for _ in range(PLUGIN_LOOKS):
+                if self.configured <= {*loopback.get(f"/{self.route}")}:
                     break
-                time.sleep(LOOK_SECONDS)
+                time.sleep(PLUGIN_LOOK_SECONDS)
         except LoopbackError as error:
             if error.status != 404:
                 raise
@@ -9061,7 +9096,7 @@ class DicomWebServers:
     def _raise_if_same_file(self, loopback: Loopback, name: str, instance: str, file: str | None) -> None:
         """Raise ValueError if a server leads back to this one, by whatever way, or shares its database: it names our file."""
         try:
-            answer = self._ask(loopback, name, f"/{FILES_BELOW_ROOT}/{instance}", {})
+            answer = self._ask(loopback, name, f"/{self._files}/{instance}", {})
         except LoopbackError as error:
             # One of another kind, or without this script, knows no such route; all else says nothing.
             if error.status not in KNOWS_NO_ROUTE:
@@ -9098,8 +9133,8 @@ class DicomWebServers:
         ValueError, LoopbackError : it can't be asked, does not answer as a DICOMweb server, or has some of another patient.
         """
         keys, here = [*instances], dict[str, Mapping[str, Any]]()
-        for start in range(0, len(keys), PAGE):
-            body = {"Resources": keys[start : start + PAGE], "Metadata": False}
+        for start in range(0, len(keys), INSTANCES_PER_LOOKUP):
+            body = {"Resources": keys[start : start + INSTANCES_PER_LOOKUP], "Metadata": False}
             here |= {one["ID"]: one for one in self._loopback.post("/tools/bulk-content", body)}
         return self._found(self._loopback, name, here)
 

@@ -4820,6 +4820,13 @@ class Deleter:
             orthanc.LogWarning(f"{text}. It will be asked again")
 
 
+# ---- src/forwarding/misconfigured.py: The error of a destination that is not what it should be.
+
+
+class MisconfiguredError(Exception):
+    """What answers is not what it should be: nothing may be sent there until somebody has corrected it."""
+
+
 # ---- src/forwarding/identity.py: Whether what answers at a destination is what it should be: what takes everything and keeps nothing looks well otherwise.
 
 
@@ -4829,10 +4836,6 @@ CHECK_COUNTS_SECONDS = 2 * CHECK_SECONDS  # after which a check says nothing any
 KEPT_UNTIL_CHECKED_DAYS = (
     1 / 24
 )  # at least, so that what was delivered can be sent again if the next check finds it wrong
-
-
-class MisconfiguredError(Exception):
-    """What answers is not what it should be: nothing may be sent there until somebody has corrected it."""
 
 
 class Identity:
@@ -8887,6 +8890,9 @@ def proved_by_patient(
 ) -> set[str]:
     """Return which of these instances a destination says it has, in their series, their study and of their patient.
 
+    Instances are as `/tools/bulk-content` gives them. Where one has a `Place` too, with the identifiers by keyword of patient,
+    study and series as this server has them, these are not asked for.
+
     `ours` is the AE title of this server: what can be retrieved from here is no proof.
 
     Raises
@@ -8897,17 +8903,16 @@ def proved_by_patient(
     for key, one in instances.items():
         by_series.setdefault(one["ParentSeries"], {})[one["MainDicomTags"].get("SOPInstanceUID", "")] = key
     proved, strange = set[str](), set[str]()
-    for series in loopback.post("/tools/bulk-content", {"Resources": sorted(by_series)}):
-        study = loopback.get(f"/studies/{series['ParentStudy']}")
-        of_study: dict[str, str] = {"StudyInstanceUID": study["MainDicomTags"]["StudyInstanceUID"]}
-        place = {**of_study, "SeriesInstanceUID": series["MainDicomTags"]["SeriesInstanceUID"]}
+    for series, here in _places(loopback, by_series, instances.values()):
+        of_study = {"StudyInstanceUID": here["StudyInstanceUID"]}
+        place = {**of_study, "SeriesInstanceUID": here["SeriesInstanceUID"]}
         answers = find("Instance", {"PatientID": "", **place, "SOPInstanceUID": ""})
         retrieved_from = (bare(aet) for each in answers for aet in str(each.get("RetrieveAETitle") or "").split("\\"))
         if ours and any(ANY_CASE.same(aet, ours) for aet in retrieved_from):
             raise ValueError(f"{name} says that what it has is to be retrieved from {ours}, as this server is called")
         at_study: list[dict[str, str]] | None = None
         for answer in answers:
-            instance = by_series[series["ID"]].get(bare(answer.get("SOPInstanceUID")))
+            instance = by_series[series].get(bare(answer.get("SOPInstanceUID")))
             if instance is None or not is_part(place, answer):
                 continue
             patients = {bare(answer.get("PatientID"))}
@@ -8915,7 +8920,7 @@ def proved_by_patient(
                 if at_study is None:
                     at_study = find("Study", {"PatientID": "", **of_study})
                 patients = {bare(one.get("PatientID")) for one in at_study if is_part(of_study, one)}
-            patient = bare(study["PatientMainDicomTags"].get("PatientID"))
+            patient = bare(here["PatientID"])
             (proved if patient and patients == {patient} else strange).add(instance)
     if strange - proved:
         raise ValueError(
@@ -8923,6 +8928,25 @@ def proved_by_patient(
             "another patient, or does not say of which"
         )
     return proved
+
+
+def _places(
+    loopback: Loopback, wanted: Iterable[str], instances: Iterable[Mapping[str, Any]]
+) -> Iterator[tuple[str, Mapping[str, str]]]:
+    """Yield each of these series, and the identifiers of patient, study and series that it has here."""
+    known = {one["ParentSeries"]: one["Place"] for one in instances if "Place" in one}
+    yield from known.items()
+    if unknown := sorted({*wanted} - known.keys()):
+        for series in loopback.post("/tools/bulk-content", {"Resources": unknown}):
+            study = loopback.get(f"/studies/{series['ParentStudy']}")
+            yield (
+                series["ID"],
+                {
+                    "PatientID": study["PatientMainDicomTags"].get("PatientID", ""),
+                    "StudyInstanceUID": study["MainDicomTags"]["StudyInstanceUID"],
+                    "SeriesInstanceUID": series["MainDicomTags"]["SeriesInstanceUID"],
+                },
+            )
 
 
 def bare(value: Any) -> str:
@@ -8944,86 +8968,22 @@ def is_this_machine(host: str) -> bool:
     return False
 
 
-# ---- src/auto_forward_modality.py
+# ---- src/forwarding/node_proof.py: Proof that a DICOM node has instances: by Storage Commitment, by C-FIND, or by both.
 
 
-SECTION = "AutoForwardModality"
-# Of `/modalities/{id}/store`, in all versions together.
-STORE_OPTIONS = (
-    "LocalAet", "CalledAet", "Host", "Port", "MoveOriginatorAet", "MoveOriginatorID", "StorageCommitment", "Timeout", "Priority",
-)  # fmt: skip
-IF_DELAYED = (
-    "set TCP_NODELAY=1 in the environment of that node, or give this machine a route to it with quickack 1, or send more "
-    "studies at a time (ConcurrentJobs); see docs/slow_sending.md"
-)
+# How a node proves what it has; the first one is the default.
+NODE_PROOFS = ("StorageCommitment", "C-FIND", "StorageCommitmentOnly")
 COMMITTED_WITHIN = 3600.0  # seconds in which a node has to report what it committed itself to
 
 
-@dataclasses.dataclass(frozen=True)
-class DestinationOptions(SendOptions):
-    """What is particular to one node."""
-
-    proof: str = dataclasses.field(
-        default="StorageCommitment",
-        metadata={
-            "choices": ("StorageCommitment", "C-FIND", "StorageCommitmentOnly"),
-            "help": "How it proves what it has, for `DeleteAfterForward`. `StorageCommitmentOnly` can't distinguish patients.",
-        },
-    )
-    options: dict[str, Any] = dataclasses.field(
-        default_factory=dict,
-        metadata={"help": f"Options of Orthanc's `/modalities/{{id}}/store`: {store_options_help(STORE_OPTIONS)}."},
-    )
-
-
-@dataclasses.dataclass(frozen=True)
-class Settings(ForwardingSettings):
-    """The section `AutoForwardModality`."""
-
-    REMOVED: ClassVar[Mapping[str, str]] = {
-        "TcpNoDelay": "DICOM goes at full speed now, unless Orthanc's environment has another value of TCP_NODELAY"
-    }
-
-    destinations: tuple[str, ...] | None = dataclasses.field(
-        default=None,
-        metadata={"help": "Names from `DicomModalities`; null: every node that Orthanc knows, also later; `[]`: none."},
-    )
-    delete_after_forward: bool = dataclasses.field(
-        default=False,
-        metadata={
-            "help": "Delete here what every destination has proved to have: by Storage Commitment and C-FIND (`Proof`)."
-        },
-    )
-    destination_options: dict[str, DestinationOptions] = dataclasses.field(
-        default_factory=dict, metadata={"help": "Settings of single destinations, by name (below)."}
-    )
-
-
-def is_for(content: Mapping[str, Any], destination: Mapping[str, Any]) -> bool:
-    """Return whether the content of a DicomModalityStore job names this entry of `DicomModalities`."""
-    return bool(content.get("RemoteAet") == destination["AET"])
-
-
-def came_from(origin: Mapping[str, str], destination: Mapping[str, Any], aets: AeTitles = ANY_CASE) -> bool:
-    """Return whether an instance came from the AE title of this node."""
-    return aets.same(origin.get("RemoteAET", ""), destination["AET"])
-
-
-def probe(loopback: Loopback, name: str) -> None:
-    """Ask a node by C-ECHO whether it is there; raises `LoopbackError` if not."""
-    loopback.post(f"/modalities/{urllib.parse.quote(name)}/echo", {"Timeout": 3})
-
-
-def prove(
-    settings: Settings, loopback: Loopback, name: str, instances: Mapping[str, Mapping[str, Any]], asked: dict[str, Any]
+def proved_by_node(
+    loopback: Loopback, name: str, instances: Mapping[str, Mapping[str, Any]], asked: dict[str, Any], proof: str
 ) -> set[str] | None:
-    """Return which instances a node has, of these patients: found there by C-FIND, and by its own word in Storage Commitment.
+    """Return which instances a node has, of these patients; None: it has not reported yet.
 
     Storage Commitment (DICOM PS3.4 J) names no patient: a node that has the same UIDs under another one, and has dropped what
-    it was sent, commits itself all the same.
+    it was sent, commits itself all the same. So C-FIND is asked too, unless `proof` is "StorageCommitmentOnly".
     """
-    options = settings.destination_options.get(name)
-    proof = options.proof if options else DestinationOptions.proof
     ours = raise_if_here(loopback, name)
     if proof == "C-FIND":
         return found_by_patient(loopback, name, instances, ours)
@@ -9101,6 +9061,84 @@ def find(loopback: Loopback, name: str, level: str, query: Mapping[str, str]) ->
     finally:
         loopback.request("DELETE", f"/queries/{number}")
     return answers
+
+
+# ---- src/auto_forward_modality.py
+
+
+SECTION = "AutoForwardModality"
+# Of `/modalities/{id}/store`, in all versions together.
+STORE_OPTIONS = (
+    "LocalAet", "CalledAet", "Host", "Port", "MoveOriginatorAet", "MoveOriginatorID", "StorageCommitment", "Timeout", "Priority",
+)  # fmt: skip
+IF_DELAYED = (
+    "set TCP_NODELAY=1 in the environment of that node, or give this machine a route to it with quickack 1, or send more "
+    "studies at a time (ConcurrentJobs); see docs/slow_sending.md"
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class DestinationOptions(SendOptions):
+    """What is particular to one node."""
+
+    proof: str = dataclasses.field(
+        default=NODE_PROOFS[0],
+        metadata={
+            "choices": NODE_PROOFS,
+            "help": "How it proves what it has, for `DeleteAfterForward`. `StorageCommitmentOnly` can't distinguish patients.",
+        },
+    )
+    options: dict[str, Any] = dataclasses.field(
+        default_factory=dict,
+        metadata={"help": f"Options of Orthanc's `/modalities/{{id}}/store`: {store_options_help(STORE_OPTIONS)}."},
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings(ForwardingSettings):
+    """The section `AutoForwardModality`."""
+
+    REMOVED: ClassVar[Mapping[str, str]] = {
+        "TcpNoDelay": "DICOM goes at full speed now, unless Orthanc's environment has another value of TCP_NODELAY"
+    }
+
+    destinations: tuple[str, ...] | None = dataclasses.field(
+        default=None,
+        metadata={"help": "Names from `DicomModalities`; null: every node that Orthanc knows, also later; `[]`: none."},
+    )
+    delete_after_forward: bool = dataclasses.field(
+        default=False,
+        metadata={
+            "help": "Delete here what every destination has proved to have: by Storage Commitment and C-FIND (`Proof`)."
+        },
+    )
+    destination_options: dict[str, DestinationOptions] = dataclasses.field(
+        default_factory=dict, metadata={"help": "Settings of single destinations, by name (below)."}
+    )
+
+
+def is_for(content: Mapping[str, Any], destination: Mapping[str, Any]) -> bool:
+    """Return whether the content of a DicomModalityStore job names this entry of `DicomModalities`."""
+    return bool(content.get("RemoteAet") == destination["AET"])
+
+
+def came_from(origin: Mapping[str, str], destination: Mapping[str, Any], aets: AeTitles = ANY_CASE) -> bool:
+    """Return whether an instance came from the AE title of this node."""
+    return aets.same(origin.get("RemoteAET", ""), destination["AET"])
+
+
+def probe(loopback: Loopback, name: str) -> None:
+    """Ask a node by C-ECHO whether it is there; raises `LoopbackError` if not."""
+    loopback.post(f"/modalities/{urllib.parse.quote(name)}/echo", {"Timeout": 3})
+
+
+def prove(
+    settings: Settings, loopback: Loopback, name: str, instances: Mapping[str, Mapping[str, Any]], asked: dict[str, Any]
+) -> set[str] | None:
+    """Return which instances a node has, of these patients, by the proof that is chosen for it."""
+    options = settings.destination_options.get(name)
+    proof = options.proof if options else DestinationOptions.proof
+    return proved_by_node(loopback, name, instances, asked, proof)
 
 
 def deliver(loopback: Loopback, name: str, content: bytes) -> None:

@@ -4910,6 +4910,13 @@ class Deleter:
             orthanc.LogWarning(f"{text}. It will be asked again")
 
 
+# ---- src/forwarding/misconfigured.py: The error of a destination that is not what it should be.
+
+
+class MisconfiguredError(Exception):
+    """What answers is not what it should be: nothing may be sent there until somebody has corrected it."""
+
+
 # ---- src/forwarding/identity.py: Whether what answers at a destination is what it should be: what takes everything and keeps nothing looks well otherwise.
 
 
@@ -4919,10 +4926,6 @@ CHECK_COUNTS_SECONDS = 2 * CHECK_SECONDS  # after which a check says nothing any
 KEPT_UNTIL_CHECKED_DAYS = (
     1 / 24
 )  # at least, so that what was delivered can be sent again if the next check finds it wrong
-
-
-class MisconfiguredError(Exception):
-    """What answers is not what it should be: nothing may be sent there until somebody has corrected it."""
 
 
 class Identity:
@@ -9247,6 +9250,25 @@ def _public_part(peer: Mapping[str, Any]) -> tuple[object, ...]:
     return url.rstrip("/"), peer.get("Username") or "", sorted(peer.get("HttpHeaders") or ()), certificate
 
 
+# ---- src/forwarding/peer_proof.py: Proof that a peer has instances: by its REST API.
+
+
+def proved_by_peer(peers: Peers, name: str, instances: Mapping[str, Mapping[str, Any]]) -> set[str]:
+    """Return which instances a peer has, by Orthanc's identifiers, hence of the same patients.
+
+    Raises
+    ------
+    ValueError : one came from there; or what `Peers.copies_of` raises, as OSError and others do.
+    """
+    url = urllib.parse.urlsplit(peers.settings(name)["Url"])
+    addresses = {found[4][0] for found in socket.getaddrinfo(url.hostname, None)}
+    came = [one.get("Metadata", {}) for one in instances.values()]
+    # Two that forward to each other and both delete would be left with nothing.
+    if any(one.get("Origin") == "RestApi" and one.get("RemoteIP") in addresses for one in came):
+        raise ValueError(f"it came in over HTTP from the address of {name}, which may count on it being here")
+    return peers.copies_of(name, instances)
+
+
 # ---- src/auto_forward_peer.py
 
 
@@ -9326,13 +9348,7 @@ def prove(
     _asked: dict[str, Any],
 ) -> set[str]:
     """Return which instances a peer has, by its REST API: by Orthanc's identifiers, hence of the same patients."""
-    url = urllib.parse.urlsplit(peers.settings(name)["Url"])
-    addresses = {found[4][0] for found in socket.getaddrinfo(url.hostname, None)}
-    came = [one.get("Metadata", {}) for one in instances.values()]
-    # Two that forward to each other and both delete would be left with nothing.
-    if any(one.get("Origin") == "RestApi" and one.get("RemoteIP") in addresses for one in came):
-        raise ValueError(f"it came in over HTTP from the address of {name}, which may count on it being here")
-    return peers.copies_of(name, instances)
+    return proved_by_peer(peers, name, instances)
 
 
 def register() -> None:

@@ -9,8 +9,8 @@ A study whose StudyDate is missing or no valid day stays. What can't be right is
     curl -u USER 'http://127.0.0.1:8042/purge-old-studies?older-than=7y&dry-run=true'
 
 The same by POST, as JSON, which deletes only with "dry-run": false; parameters are `since` or `older-than` (90d, 18m, 7y),
-`by` (StudyDate, received), `Query`, `Labels`, `LabelsConstraint`, `limit`, `undated`, `keep-received-days`, `dry-run`,
-`force`, `async`, `format`. And to look at and to act on:
+`by` (StudyDate, received), `Query`, `Labels`, `LabelsConstraint`, `limit`, `undated`, `keep-received-days`, `only-if-at`,
+`proof`, `dry-run`, `force`, `async`, `format`. And to look at and to act on:
 
     GET  /purge-old-studies/status
     GET  /purge-old-studies/jobs, GET /purge-old-studies/jobs/{id}, POST /purge-old-studies/jobs/{id}/cancel
@@ -53,21 +53,25 @@ import os
 import random
 import re
 import shutil
+import socket
 import sqlite3
 import ssl
 import stat
+import sys
 import threading
 import time
 import traceback
 import types
 import typing
 import urllib.parse
+import urllib.request
 import weakref
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, ClassVar, Generic, NamedTuple, Protocol, TypeVar
+from urllib.parse import quote
 
 import orthanc
 
@@ -2434,6 +2438,833 @@ def matches_any(value: str, patterns: Iterable[str]) -> bool:
     return any(matches_pattern(value, pattern) for pattern in patterns)
 
 
+# ---- src/common/aets.py: AE titles compared as Orthanc compares them: without regard to case, unless it is configured with `StrictAetComparison`.
+
+
+class AeTitles:
+    """Compares AE titles as this Orthanc does; `configuration` is Orthanc's."""
+
+    def __init__(self, configuration: Mapping[str, Any]) -> None:
+        self._is_strict = bool(configuration.get("StrictAetComparison", False))
+
+    def key(self, aet: str) -> str:
+        """Return what is equal for two AE titles that are the same to Orthanc."""
+        aet = aet.strip(" ")
+        return aet if self._is_strict else aet.lower()
+
+    def same(self, one: str, other: str) -> bool:
+        """Return whether two AE titles are the same to Orthanc."""
+        return self.key(one) == self.key(other)
+
+    def matches_any(self, aet: str, patterns: Iterable[str]) -> bool:
+        """Return whether an AE title fits one of the patterns (`*`, `?`)."""
+        return matches_any(self.key(aet), map(self.key, patterns))
+
+
+ANY_CASE = AeTitles({})  # as Orthanc compares them unless it is configured otherwise
+
+
+# ---- src/forwarding/patient_proof.py: Proof that a destination has instances, and of the same patient: by what it answers when it is searched (C-FIND, QIDO-RS).
+
+
+# Of a level ("Instance", "Study") and a query, by keyword: the answers of a destination, by keyword too.
+Find = Callable[[str, Mapping[str, str]], list[dict[str, str]]]
+
+
+def proved_by_patient(
+    loopback: Loopback, name: str, instances: Mapping[str, Mapping[str, Any]], find: Find, ours: str = ""
+) -> set[str]:
+    """Return which of these instances a destination says it has, in their series, their study and of their patient.
+
+    Instances are as `/tools/bulk-content` gives them. Where one has a `Place` too, with the identifiers by keyword of patient,
+    study and series as this server has them, these are not asked for.
+
+    `ours` is the AE title of this server: what can be retrieved from here is no proof.
+
+    Raises
+    ------
+    ValueError : it has some of another patient, or does not say of which; or it means those that this server has.
+    """
+    by_series: dict[str, dict[str, str]] = {}
+    for key, one in instances.items():
+        by_series.setdefault(one["ParentSeries"], {})[one["MainDicomTags"].get("SOPInstanceUID", "")] = key
+    proved, strange = set[str](), set[str]()
+    for series, here in _places(loopback, by_series, instances.values()):
+        of_study = {"StudyInstanceUID": here["StudyInstanceUID"]}
+        place = {**of_study, "SeriesInstanceUID": here["SeriesInstanceUID"]}
+        answers = find("Instance", {"PatientID": "", **place, "SOPInstanceUID": ""})
+        retrieved_from = (bare(aet) for each in answers for aet in str(each.get("RetrieveAETitle") or "").split("\\"))
+        if ours and any(ANY_CASE.same(aet, ours) for aet in retrieved_from):
+            raise ValueError(f"{name} says that what it has is to be retrieved from {ours}, as this server is called")
+        at_study: list[dict[str, str]] | None = None
+        for answer in answers:
+            instance = by_series[series].get(bare(answer.get("SOPInstanceUID")))
+            if instance is None or not is_part(place, answer):
+                continue
+            patients = {bare(answer.get("PatientID"))}
+            if patients == {""}:  # PS3.4 C.6.2.1 does not oblige it to say so at this level, but at the study's
+                if at_study is None:
+                    at_study = find("Study", {"PatientID": "", **of_study})
+                patients = {bare(one.get("PatientID")) for one in at_study if is_part(of_study, one)}
+            patient = bare(here["PatientID"])
+            (proved if patient and patients == {patient} else strange).add(instance)
+    if strange - proved:
+        raise ValueError(
+            f"{name} has not proved to have {len(strange - proved)} of {len(instances)} instances: it has their UIDs, but of "
+            "another patient, or does not say of which"
+        )
+    return proved
+
+
+def _places(
+    loopback: Loopback, wanted: Iterable[str], instances: Iterable[Mapping[str, Any]]
+) -> Iterator[tuple[str, Mapping[str, str]]]:
+    """Yield each of these series, and the identifiers of patient, study and series that it has here."""
+    known = {one["ParentSeries"]: one["Place"] for one in instances if "Place" in one}
+    yield from known.items()
+    if unknown := sorted({*wanted} - known.keys()):
+        for series in loopback.post("/tools/bulk-content", {"Resources": unknown}):
+            study = loopback.get(f"/studies/{series['ParentStudy']}")
+            yield (
+                series["ID"],
+                {
+                    "PatientID": study["PatientMainDicomTags"].get("PatientID", ""),
+                    "StudyInstanceUID": study["MainDicomTags"]["StudyInstanceUID"],
+                    "SeriesInstanceUID": series["MainDicomTags"]["SeriesInstanceUID"],
+                },
+            )
+
+
+def bare(value: Any) -> str:
+    """Return a value without what DICOM pads it with."""
+    return value.strip(" \0") if isinstance(value, str) else ""
+
+
+def is_part(place: Mapping[str, str], answer: Mapping[str, Any]) -> bool:
+    """Return whether an answer is of this place: some destinations answer with more than they were asked for."""
+    return all(bare(answer.get(tag, uid)) == uid for tag, uid in place.items())
+
+
+def is_this_machine(host: str) -> bool:
+    """Return whether a host is, by one of its addresses, the machine that this runs on: only its own can be bound."""
+    for family, _, _, _, where in socket.getaddrinfo(host, 0, type=socket.SOCK_DGRAM):
+        with contextlib.suppress(OSError), socket.socket(family, socket.SOCK_DGRAM) as one:
+            one.bind(where)
+            return True
+    return False
+
+
+# ---- src/forwarding/node_proof.py: Proof that a DICOM node has instances: by Storage Commitment, by C-FIND, or by both.
+
+
+# How a node proves what it has; the first one is the default.
+NODE_PROOFS = ("StorageCommitment", "C-FIND", "StorageCommitmentOnly")
+COMMITTED_WITHIN = 3600.0  # seconds in which a node has to report what it committed itself to
+
+
+def proved_by_node(
+    loopback: Loopback, name: str, instances: Mapping[str, Mapping[str, Any]], asked: dict[str, Any], proof: str
+) -> set[str] | None:
+    """Return which instances a node has, of these patients; None: it has not reported yet.
+
+    Storage Commitment (DICOM PS3.4 J) names no patient: a node that has the same UIDs under another one, and has dropped what
+    it was sent, commits itself all the same. So C-FIND is asked too, unless `proof` is "StorageCommitmentOnly".
+    """
+    ours = raise_if_here(loopback, name)
+    if proof == "C-FIND":
+        return found_by_patient(loopback, name, instances, ours)
+    committed = committed_to(loopback, name, instances, asked)
+    if committed is None or proof == "StorageCommitmentOnly":
+        return committed
+    try:
+        return committed & found_by_patient(loopback, name, instances, ours)
+    except LoopbackError as error:
+        if error.status == 0:
+            raise
+        raise ValueError(
+            f"{name} can't be asked by C-FIND of which patient it has what it committed to: {error}"
+        ) from error
+
+
+def raise_if_here(loopback: Loopback, name: str) -> str:
+    """Return our own AE title. Raises ValueError if a node leads back to this server, which has all that it was sent."""
+    system, node = loopback.get("/system"), loopback.get("/modalities?expand").get(name)
+    if node is None:
+        raise ValueError(f"Orthanc does not know {name}")
+    if ANY_CASE.same(node["AET"], system["DicomAet"]):
+        raise ValueError(
+            f"{name} has the AE title of this server, {node['AET']}, so what it says may be said by this one"
+        )
+    if int(node["Port"]) == system["DicomPort"] and is_this_machine(node["Host"]):
+        raise ValueError(f"{name} leads back to this server ({node['Host']}:{node['Port']})")
+    return str(system["DicomAet"])
+
+
+def committed_to(
+    loopback: Loopback, name: str, instances: Mapping[str, Mapping[str, Any]], asked: dict[str, Any]
+) -> set[str] | None:
+    """Return the instances whose SOP Instance UIDs a node has committed itself to; None: it has not reported yet."""
+    by_uid = {one["MainDicomTags"].get("SOPInstanceUID"): key for key, one in instances.items()}
+    if name not in asked:
+        path = f"/modalities/{urllib.parse.quote(name)}/storage-commitment"
+        asked[name] = [loopback.post(path, {"Resources": [*instances]})["ID"], time.time()]
+        return None
+    transaction, since = asked[name]
+    try:
+        report = loopback.get(f"/storage-commitment/{transaction}")
+    except LoopbackError as error:
+        if error.status != 404:
+            raise
+        del asked[name]  # Orthanc keeps them in memory, and a hundred at most: ask again
+        return None
+    if report["Status"] == "Pending" and abs(time.time() - since) < COMMITTED_WITHIN:
+        return None
+    if report["Status"] == "Pending":
+        raise ValueError(f"{name} has sent no report of storage commitment within {COMMITTED_WITHIN:g} s")
+    return {by_uid[one["SOPInstanceUID"]] for one in report["Success"] if one["SOPInstanceUID"] in by_uid}
+
+
+def found_by_patient(
+    loopback: Loopback, name: str, instances: Mapping[str, Mapping[str, Any]], ours: str = ""
+) -> set[str]:
+    """Return which of these instances a node says it has, in their series, their study and of their patient.
+
+    `ours` is the AE title of this server: what can be retrieved from here is no proof.
+
+    Raises
+    ------
+    ValueError : it has some of another patient, or does not say of which; or it means those that this server has.
+    """
+    return proved_by_patient(loopback, name, instances, functools.partial(find, loopback, name), ours)
+
+
+def find(loopback: Loopback, name: str, level: str, query: Mapping[str, str]) -> list[dict[str, str]]:
+    """Return what a node answers to C-FIND."""
+    path = f"/modalities/{urllib.parse.quote(name)}/query"
+    number = loopback.post(path, {"Level": level, "Query": dict(query)})["ID"]
+    try:
+        answers: list[dict[str, str]] = loopback.get(f"/queries/{number}/answers?expand&simplify")
+    finally:
+        loopback.request("DELETE", f"/queries/{number}")
+    return answers
+
+
+# ---- src/common/dicomweb.py: Where Orthanc's DICOMweb plugin is.
+
+
+def dicomweb_root(configuration: Mapping[str, Any]) -> str:
+    """Return the path of the plugin's routes, without slashes at its ends: `dicom-web`."""
+    section = configuration.get("DicomWeb")
+    return str((section if isinstance(section, dict) else {}).get("Root", "/dicom-web/")).strip("/")
+
+
+def dicomweb_servers_route(configuration: Mapping[str, Any]) -> str:
+    """Return the path of the servers that the plugin can send to: `dicom-web/servers`."""
+    return "/".join(filter(None, (dicomweb_root(configuration), "servers")))
+
+
+# ---- src/forwarding/dicomweb.py: The servers of Orthanc's DICOMweb plugin (`DicomWeb.Servers`), asked through the plugin: it has their passwords.
+
+
+# The plugin reads its servers at Orthanc's start, as the script does: a moment before or after it.
+PLUGIN_LOOKS, PLUGIN_LOOK_SECONDS = 20, 0.1
+ANSWERS_PER_PAGE = 1000  # of QIDO-RS
+INSTANCES_PER_LOOKUP = 500  # of this Orthanc
+TAGS = {
+    "00080018": "SOPInstanceUID",
+    "00100020": "PatientID",
+    "0020000D": "StudyInstanceUID",
+    "0020000E": "SeriesInstanceUID",
+}
+PATIENT_ID = "00100020"
+KNOWS_NO_ROUTE = (400, 401, 404)  # as Orthanc passes on what a server answers; of all other errors it makes a 500
+JSON = {"Accept": "application/dicom+json"}
+
+
+class DicomWebServers:
+    """What is known of the servers, and what they say they have.
+
+    Parameters
+    ----------
+    configuration : Orthanc's.
+    loopback : to this Orthanc.
+    is_wanted : somebody wants that something is sent: then it is an error that the plugin is not loaded.
+    script : as its routes have it: it has a route of its own below the plugin's root.
+    """
+
+    def __init__(
+        self,
+        configuration: Mapping[str, Any],
+        loopback: Loopback,
+        *,
+        is_wanted: bool,
+        script: str = "auto-forward-dicomweb",
+    ) -> None:
+        section = configuration.get("DicomWeb")
+        section = section if isinstance(section, dict) else {}
+        self.route = dicomweb_servers_route(configuration)
+        """Of the plugin, where its servers are."""
+        self._files = f"{script}/files"
+        self._files_route = "/".join(filter(None, (dicomweb_root(configuration), self._files)))
+        servers = section.get("Servers")
+        self.configured = frozenset(servers if isinstance(servers, dict) else ())
+        """The servers that the configuration names: the plugin knows them a moment after its start."""
+        self._is_wanted = is_wanted or bool(self.configured)
+        self._port, self._loopback = configuration.get("HttpPort", 8042), loopback
+
+    def missing(self, loopback: Loopback) -> str | None:
+        """Return why what is to be sent can't be, or None.
+
+        It waits until the plugin has read its servers. They start together.
+        """
+        try:
+            for _ in range(PLUGIN_LOOKS):
+                if self.configured <= {*loopback.get(f"/{self.route}")}:
+                    break
+                time.sleep(PLUGIN_LOOK_SECONDS)
+        except LoopbackError as error:
+            if error.status != 404:
+                raise
+            if not self._is_wanted:
+                orthanc.LogWarning(
+                    "auto-forward-dicomweb: Orthanc has no DICOMweb plugin, hence no destination: nothing is sent"
+                )
+                return None
+            return (
+                "Destinations: these are servers of Orthanc's DICOMweb plugin, which is not loaded, or is switched off. "
+                'Allowed: a configuration whose "Plugins" name libOrthancDicomWeb.so (Debian\'s package orthanc-dicomweb)'
+            )
+        return None
+
+    def probe(self, loopback: Loopback, name: str) -> None:
+        """Ask a server for one study. Raises `LoopbackError` if it does not answer, or refuses us.
+
+        One that takes images and can't be searched answers 404 or 400.
+        """
+        try:
+            self._get(loopback, name, "/studies", {"limit": "1"})
+        except LoopbackError as error:
+            if error.status not in (400, 404):
+                raise
+
+    def prove(
+        self, loopback: Loopback, name: str, instances: Mapping[str, Mapping[str, Any]], _asked: dict[str, Any]
+    ) -> set[str]:
+        """Return which instances a server has, of these patients, by QIDO-RS."""
+        server = loopback.get(f"/{self.route}?expand").get(name)
+        if server is None:
+            raise ValueError(f"Orthanc does not know {name}")
+        url = urllib.parse.urlsplit(server["Url"])
+        host = url.hostname or ""
+        if (url.port or {"https": 443}.get(url.scheme, 80)) == self._port and is_this_machine(host):
+            raise ValueError(f"{name} leads back to this server")
+        addresses = {found[4][0] for found in socket.getaddrinfo(host, None)}
+        # Two that forward to each other and both delete would be left with nothing. Orthanc does not say who sent what came
+        # through a plugin, as by STOW-RS.
+        for came in (one.get("Metadata", {}) for one in instances.values()):
+            if came.get("Origin") == "Plugins" or (
+                came.get("Origin") == "RestApi" and came.get("RemoteIP") in addresses
+            ):
+                why = "it came in by a plugin, as by DICOMweb, or over HTTP from the address of"
+                raise ValueError(f"{why} {name}: who sent it may count on it being here")
+        found = self._found(loopback, name, instances)
+        for instance in sorted(found)[:1]:
+            self._raise_if_same_file(loopback, name, instance, instances[instance].get("FileUuid"))
+        return found
+
+    def _raise_if_same_file(self, loopback: Loopback, name: str, instance: str, file: str | None) -> None:
+        """Raise ValueError if a server leads back to this one, by whatever way, or shares its database: it names our file."""
+        try:
+            answer = self._ask(loopback, name, f"/{self._files}/{instance}", {})
+        except LoopbackError as error:
+            # One of another kind, or without this script, knows no such route; all else says nothing.
+            if error.status not in KNOWS_NO_ROUTE:
+                raise ValueError(f"{name} can't be asked whether it leads back to this server: {error}") from error
+            return
+        if isinstance(answer, dict) and file and answer.get("FileUuid") == file:
+            raise ValueError(
+                f"{name} leads back to this server, or shares its database: it names the file that is here"
+            )
+
+    def register_route(self, bound: Callable[[RouteHandler], RouteHandler], refusal: str | None) -> None:
+        """Register the route that an Orthanc asks which wants to know whether a server leads back to it.
+
+        `bound` lets few requests at a time ask Orthanc.
+        """
+
+        def file(request: Request) -> dict[str, Any]:
+            """Return the name of an instance's file: an Orthanc asks for it to see whether it would send to itself."""
+            try:
+                found = self._loopback.get(f"/instances/{request.groups[0]}")
+            except LoopbackError as error:
+                if error.status != 404:
+                    raise
+                raise Refused(404, "There is no such instance") from None
+            return {"FileUuid": found.get("FileUuid")}
+
+        register_route(f"/{self._files_route}/([0-9a-f-]+)", {"GET": bound(file)}, lambda: refusal)
+
+    def instances_of(self, name: str, instances: Collection[str], _within: Collection[str] = ()) -> set[str]:
+        """Return which of these instances a server says it has, of their patients.
+
+        Raises
+        ------
+        ValueError, LoopbackError : it can't be asked, does not answer as a DICOMweb server, or has some of another patient.
+        """
+        keys, here = [*instances], dict[str, Mapping[str, Any]]()
+        for start in range(0, len(keys), INSTANCES_PER_LOOKUP):
+            body = {"Resources": keys[start : start + INSTANCES_PER_LOOKUP], "Metadata": False}
+            here |= {one["ID"]: one for one in self._loopback.post("/tools/bulk-content", body)}
+        return self._found(self._loopback, name, here)
+
+    def _found(self, loopback: Loopback, name: str, instances: Mapping[str, Mapping[str, Any]]) -> set[str]:
+        def find(level: str, query: Mapping[str, str]) -> list[dict[str, str]]:
+            return self._find(loopback, name, level, query)
+
+        return proved_by_patient(loopback, name, instances, find)
+
+    def _find(self, loopback: Loopback, name: str, level: str, query: Mapping[str, str]) -> list[dict[str, str]]:
+        """Return all that a server answers to QIDO-RS, page by page: it may give fewer at a time than it is asked for."""
+        study, arguments = query["StudyInstanceUID"], {"includefield": PATIENT_ID}
+        if level == "Study":
+            path, arguments = "/studies", {**arguments, "StudyInstanceUID": study}
+        else:
+            path = f"/studies/{study}/series/{query['SeriesInstanceUID']}/instances"
+        answers: dict[tuple[tuple[str, str], ...], dict[str, str]] = {}
+        number = 0
+        while True:
+            paged = {**arguments, "limit": str(ANSWERS_PER_PAGE), "offset": str(number)}
+            try:
+                page = self._get(loopback, name, path, paged)
+            except LoopbackError as error:
+                if error.status != 404:
+                    raise
+                page = []  # some say so of a study that they don't have
+            number += len(page)
+            before = len(answers)
+            answers |= {tuple(sorted(found.items())): found for found in map(_by_keyword, page)}
+            if len(answers) == before:  # the end, or it knows no offset
+                return [*answers.values()]
+
+    def _get(self, loopback: Loopback, name: str, path: str, arguments: Mapping[str, str]) -> list[Mapping[str, Any]]:
+        found = self._ask(loopback, name, path, arguments)
+        if not isinstance(found, list) or not all(isinstance(one, dict) for one in found):
+            raise ValueError(f"{name} does not answer as a DICOMweb server when asked what it has")
+        return found
+
+    def _ask(self, loopback: Loopback, name: str, path: str, arguments: Mapping[str, str]) -> Any:
+        """Return what a server answers to a GET, decoded; None if that is no JSON, and `[]` if it is nothing."""
+        body = {"Uri": path, "Arguments": arguments, "HttpHeaders": JSON}
+        found = loopback.post(f"/{self.route}/{urllib.parse.quote(name, safe='')}/get", body)
+        try:
+            return json.loads(found or b"[]") if isinstance(found, bytes) else found
+        except (ValueError, RecursionError):
+            return None
+
+
+def _by_keyword(answer: Mapping[str, Any]) -> dict[str, str]:
+    """Return the texts of an answer of QIDO-RS, by keyword (DICOM JSON, PS3.18 F.2); what it leaves out is not among them."""
+    values = {keyword: (answer.get(tag) or {}).get("Value") for tag, keyword in TAGS.items()}
+    return {keyword: str(value[0]) for keyword, value in values.items() if value and value[0] is not None}
+
+
+# ---- src/forwarding/misconfigured.py: The error of a destination that is not what it should be.
+
+
+class MisconfiguredError(Exception):
+    """What answers is not what it should be: nothing may be sent there until somebody has corrected it."""
+
+
+# ---- src/forwarding/peer_http.py: HTTP to a peer as Orthanc's own client would send it: proxy, authority, client certificate, user and headers.
+
+
+LARGEST_ANSWER = 4 * 1024 * 1024  # bytes; of a hundred instances in short form, 100 times what Orthanc needs
+
+
+class OnlyOrthancCanAskError(ValueError):
+    """Only Orthanc itself can speak to this peer, with what we don't have: a password, a PKCS#11 key, a proxy of another kind."""
+
+
+class PeerHttp:
+    """Sends requests to peers.
+
+    Parameters
+    ----------
+    configuration : Orthanc's, which names proxy and authorities.
+    """
+
+    def __init__(self, configuration: Mapping[str, Any]) -> None:
+        self._configuration = configuration
+
+    def request(
+        self, peer: Mapping[str, Any], method: str, path: str, body: bytes | None, timeout: float
+    ) -> tuple[int, http.client.HTTPMessage, bytes]:
+        """Send one request, and return status, headers and content of its answer. No redirect is followed.
+
+        No error has a header in its text, nor a part of the URL: they may be secret.
+        """
+        try:
+            return self._exchange(peer, method, path, body, timeout)
+        except (OnlyOrthancCanAskError, OSError):  # one of TLS is both an OSError and a ValueError
+            raise
+        except (ValueError, http.client.InvalidURL) as error:
+            raise ValueError(
+                f"its address or one of its HttpHeaders can't be sent as it is written ({type(error).__name__})"
+            ) from None
+
+    def _exchange(
+        self, peer: Mapping[str, Any], method: str, path: str, body: bytes | None, timeout: float
+    ) -> tuple[int, http.client.HTTPMessage, bytes]:
+        url = urllib.parse.urlsplit(peer["Url"])
+        headers = dict(peer.get("HttpHeaders") or {})
+        user, password = peer.get("Username") or url.username, peer.get("Password") or url.password
+        if user:
+            headers["Authorization"] = _basic(user, password or "")
+        target = f"{url.path.rstrip('/')}{path}"
+        connection = self._connect(peer, url, timeout)
+        if isinstance(connection, _Proxied):
+            headers |= connection.credentials
+            target = f"{url.scheme}://{url.netloc.rpartition('@')[2]}{target}"
+        with contextlib.closing(connection):
+            connection.request(method, target, body, headers)
+            response = connection.getresponse()
+            return response.status, response.headers, response.read(LARGEST_ANSWER)
+
+    def _connect(
+        self, peer: Mapping[str, Any], url: urllib.parse.SplitResult, timeout: float
+    ) -> http.client.HTTPConnection:
+        """Return a connection with the proxy, the authority and the client certificate that Orthanc itself would use."""
+        proxy = self._proxy(url)
+        encrypted, host = url.scheme == "https", url.hostname or ""
+        if not encrypted and proxy is None:
+            return http.client.HTTPConnection(host, url.port, timeout=timeout)
+        if not encrypted and proxy is not None:
+            plain = _Proxied(proxy.hostname or "", proxy.port or 1080, timeout=timeout)
+            plain.credentials = _proxy_credentials(proxy)
+            return plain
+        context = self._tls(peer)
+        if proxy is None:
+            return http.client.HTTPSConnection(host, url.port, timeout=timeout, context=context)
+        tunnel = http.client.HTTPSConnection(proxy.hostname or "", proxy.port or 1080, timeout=timeout, context=context)
+        tunnel.set_tunnel(host, url.port or 443, _proxy_credentials(proxy))
+        return tunnel
+
+    def _proxy(self, url: urllib.parse.SplitResult) -> urllib.parse.SplitResult | None:
+        """Return the proxy that Orthanc uses: `HttpProxy`, else what the environment says, as curl reads it."""
+        if urllib.request.proxy_bypass(url.hostname or ""):
+            return None
+        inherited = urllib.request.getproxies()
+        proxy = self._configuration.get("HttpProxy") or inherited.get(url.scheme) or inherited.get("all")
+        if not proxy:
+            return None
+        found = urllib.parse.urlsplit(proxy if "://" in proxy else f"http://{proxy}")
+        if found.scheme != "http":
+            raise OnlyOrthancCanAskError(f"only Orthanc can speak to a proxy by {found.scheme}")
+        return found
+
+    def _tls(self, peer: Mapping[str, Any]) -> ssl.SSLContext:
+        configuration = self._configuration
+        try:
+            context = ssl.create_default_context(cafile=configuration.get("HttpsCACertificates") or None)
+            if certificate := peer.get("CertificateFile"):
+                key, password = peer.get("CertificateKeyFile"), peer.get("CertificateKeyPassword")
+                context.load_cert_chain(certificate, key or None, password or "")
+        except OSError as error:
+            raise OnlyOrthancCanAskError(f"a certificate of Orthanc's can't be used here: {error}") from error
+        # As curl does: a certificate that is trusted itself needs no authority, and an old one is no worse.
+        context.verify_flags |= ssl.VerifyFlags.VERIFY_X509_PARTIAL_CHAIN
+        context.verify_flags &= ~ssl.VerifyFlags.VERIFY_X509_STRICT
+        if not configuration.get("HttpsVerifyPeers", True):
+            context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+        return context
+
+
+class _Proxied(http.client.HTTPConnection):
+    """A connection to a proxy, which is asked for whole URLs."""
+
+    credentials: Mapping[str, str] = {}
+
+
+def _basic(user: str, password: str) -> str:
+    return "Basic " + base64.b64encode(f"{user}:{password}".encode()).decode()
+
+
+def _proxy_credentials(proxy: urllib.parse.SplitResult) -> dict[str, str]:
+    if not proxy.username:
+        return {}
+    user, password = urllib.parse.unquote(proxy.username), urllib.parse.unquote(proxy.password or "")
+    return {"Proxy-Authorization": _basic(user, password)}
+
+
+# ---- src/forwarding/peers.py: Peers, asked directly as Orthanc's own HTTP client would ask: whether one is an Orthanc, and which instances it has.
+
+
+INSTANCES_PER_QUESTION = 100  # to `/tools/bulk-content`: more would hold up the peer's other work
+CHECK_TIMEOUT_SECONDS = 10.0  # until a peer has answered who it is
+PEER_TIMEOUT_SECONDS = 30.0  # until it has answered which of a hundred instances it has
+DELIVER_TIMEOUT_SECONDS = 300.0  # until a part of an image is taken, and until it is stored
+SYSTEM_KEYS = ("ApiVersion", "DicomAet", "Version")  # of each Orthanc's /system
+NOT_NOW = (http.HTTPStatus.REQUEST_TIMEOUT, http.HTTPStatus.TOO_MANY_REQUESTS)  # of a proxy; and all from 500 up
+CONFIRMED_SECONDS = 60.0  # that a peer that was found to be an Orthanc counts as one
+REFUSED_SECONDS = 10.0  # that a peer that was not one counts as none
+ASK_OPENLY_SECONDS = (
+    3600.0  # between two questions without a password; a server may bar who asks often without a password
+)
+
+
+class Peers:
+    """The peers that Orthanc knows.
+
+    Parameters
+    ----------
+    configuration : Orthanc's, which has the passwords; Orthanc shows only what it knows of a peer besides.
+    loopback : to this Orthanc.
+    """
+
+    def __init__(self, configuration: Mapping[str, Any], loopback: Loopback) -> None:
+        self._configuration, self._loopback, self._http = configuration, loopback, PeerHttp(configuration)
+        # By name: until when it counts, why nothing may be sent there, and what Orthanc showed of it before it was asked.
+        self._found: dict[str, tuple[float, str, dict[str, Any] | None]] = {}
+        self._asked_openly: dict[
+            str, float
+        ] = {}  # by URL: when it was asked without a password last, and did not redirect
+
+    def why_not(self, name: str) -> str:
+        """Return why nothing may be sent to a peer now, or nothing; it is asked once a minute at most.
+
+        Raises
+        ------
+        LoopbackError : this Orthanc does not answer.
+        """
+        until, why, was = self._found.get(name, (0.0, "", None))
+        public: dict[str, Any] | None = None
+        try:
+            public = self._public(name)
+            if time.monotonic() < until and public == was:
+                return why
+            self.check(name)
+            why = ""
+        except MisconfiguredError as error:
+            why = str(error)
+        except (OSError, http.client.HTTPException, ValueError, LoopbackError) as error:
+            if isinstance(error, LoopbackError) and error.status == 0:
+                raise
+            why = f"{name} can't be asked who it is: {error}"
+        until = time.monotonic() + (REFUSED_SECONDS if why else CONFIRMED_SECONDS)
+        self._found[name] = until, one_line(why), public
+        return one_line(why)
+
+    def check(self, name: str) -> None:
+        """Ask a peer for its `/system`, with its credentials and without following a redirect.
+
+        Raises
+        ------
+        MisconfiguredError : it answers, but is no Orthanc (the address it redirects to is in the text), or refuses us.
+        OSError, HTTPException, LoopbackError, ValueError : it can't be reached now.
+        """
+        try:
+            status, headers, content = self._http.request(
+                self.settings(name), "GET", "/system", None, CHECK_TIMEOUT_SECONDS
+            )
+        except (OnlyOrthancCanAskError, ssl.SSLError):
+            self._check_over_orthanc(name)
+            return
+        if status >= http.HTTPStatus.INTERNAL_SERVER_ERROR or status in NOT_NOW:
+            raise OSError(f"it answers {status} to GET /system")
+        if http.HTTPStatus.MULTIPLE_CHOICES <= status < http.HTTPStatus.BAD_REQUEST:
+            raise MisconfiguredError(redirected(name, self.settings(name)["Url"], headers.get("Location", "")))
+        if status != http.HTTPStatus.OK:
+            is_denied = status in (http.HTTPStatus.UNAUTHORIZED, http.HTTPStatus.FORBIDDEN)
+            why = (
+                ", which its user in OrthancPeers must be allowed to see"
+                if is_denied
+                else ": is its URL in OrthancPeers right?"
+            )
+            raise MisconfiguredError(f"{name} answers {status} to GET /system{why}")
+        _raise_unless_orthanc(name, content)
+
+    def _check_over_orthanc(self, name: str) -> None:
+        """Check over Orthanc's own connection, which follows redirects: whether there are any is asked without credentials."""
+        url = str(self._public(name)["Url"])
+        if time.monotonic() - self._asked_openly.get(url, -ASK_OPENLY_SECONDS) >= ASK_OPENLY_SECONDS:
+            with contextlib.suppress(OSError, http.client.HTTPException, ValueError):
+                status, headers, _ = self._http.request({"Url": url}, "GET", "/system", None, CHECK_TIMEOUT_SECONDS)
+                if http.HTTPStatus.MULTIPLE_CHOICES <= status < http.HTTPStatus.BAD_REQUEST:
+                    raise MisconfiguredError(redirected(name, url, headers.get("Location", "")))
+            self._asked_openly[url] = time.monotonic()
+        content = self._loopback.request_raw("GET", f"/peers/{urllib.parse.quote(name, safe='')}/system")[1]
+        _raise_unless_orthanc(name, content)
+
+    def instances_of(self, name: str, instances: Collection[str], within: Collection[str] = ()) -> set[str]:
+        """Return which of these instances a peer says it has.
+
+        Orthanc's identifier of an instance is made of PatientID, Study, Series and SOP Instance UID: the same UIDs under another
+        patient have another one.
+
+        Parameters
+        ----------
+        within : series and studies, whose lists are asked for first: an instance in the list of its series takes the peer a third
+            of the time that its own content takes. What they don't show is asked for one by one.
+
+        Raises
+        ------
+        ValueError, OSError, HTTPException, LoopbackError : it can't be asked, or does not answer as an Orthanc.
+        """
+        there = self._listed_in(name, within) if within else set[str]()
+        there |= {one["ID"] for one in self._content(name, {*instances} - there, short=True)}
+        return there.intersection(instances)
+
+    def _listed_in(self, name: str, resources: Collection[str]) -> set[str]:
+        body = {"Resources": list(resources), "Level": "Series", "Short": True, "Metadata": False}
+        with contextlib.suppress(ValueError):  # it has none of them, or so much that not all of it is read
+            return {str(one) for series in self._ask(name, body) for one in series.get("Instances", ())}
+        return set()
+
+    def deliver(self, _loopback: Loopback, name: str, content: bytes) -> None:
+        """Send one image, given as its file, to a peer, which says of it that it has it.
+
+        Raises
+        ------
+        ValueError : it refuses it, drops it, is no Orthanc, or only Orthanc could speak to it.
+        OSError, HTTPException, LoopbackError : it can't be reached, or breaks off.
+        """
+        try:
+            peer = self.settings(name)
+        except OnlyOrthancCanAskError as error:
+            raise ValueError(f"the script can't connect to {name} itself, as changed images need: {error}") from error
+        status, headers, said = self._http.request(peer, "POST", "/instances", content, DELIVER_TIMEOUT_SECONDS)
+        if http.HTTPStatus.MULTIPLE_CHOICES <= status < http.HTTPStatus.BAD_REQUEST:
+            raise ValueError(redirected(name, peer["Url"], headers.get("Location", "")))
+        if status in (http.HTTPStatus.UNAUTHORIZED, http.HTTPStatus.FORBIDDEN):
+            raise ValueError(f"{name} answers {status} to POST /instances: bad credentials")
+        answer = _decoded(said)
+        if status != http.HTTPStatus.OK:
+            why = one_line(answer.get("Details") or answer.get("Message") or "") if isinstance(answer, dict) else ""
+            raise ValueError(f"{name} answers {status} to POST /instances{': ' if why else ''}{why}")
+        found = answer.get("Status") if isinstance(answer, dict) else None
+        if found not in ("Success", "AlreadyStored"):
+            what = f"has not kept it ({one_line(found)})" if isinstance(found, str) else "does not answer as an Orthanc"
+            raise ValueError(f"{name} {what} after POST /instances")
+
+    def copies_of(self, name: str, instances: Mapping[str, Mapping[str, Any]]) -> set[str]:
+        """Return of which instances, given as our `/tools/bulk-content` has them, a peer has a file of its own.
+
+        A peer that leads back to this server, or shares its database, names the very file (`FileUuid`) that we have.
+
+        Raises
+        ------
+        ValueError, OSError, HTTPException, LoopbackError : it has ours, can't be asked, or does not answer as an Orthanc.
+        """
+        there = {one["ID"]: one.get("FileUuid") for one in self._content(name, instances.keys(), short=False)}
+        if ours := sum(bool(uuid) and uuid == instances[key].get("FileUuid") for key, uuid in there.items()):
+            raise ValueError(
+                f"{name} leads back to this server, or shares its database: {ours} of {len(instances)} files are the same"
+            )
+        return {key for key, uuid in there.items() if uuid}
+
+    def _content(self, name: str, instances: Collection[str], *, short: bool) -> list[dict[str, Any]]:
+        keys, found = list(instances), list[dict[str, Any]]()
+        for start in range(0, len(keys), INSTANCES_PER_QUESTION):
+            some = keys[start : start + INSTANCES_PER_QUESTION]
+            # Metadata is not needed here, and takes a quarter of the time.
+            found += self._ask(name, {"Resources": some, "Short": short, "Metadata": False})
+        return [one for one in found if one["ID"] in instances]
+
+    def _ask(self, name: str, question: Mapping[str, Any]) -> list[dict[str, Any]]:
+        """Return the content of resources in a peer, by its `/tools/bulk-content`."""
+        body, path = json.dumps(question).encode(), "/tools/bulk-content"
+        status, _, content = self._http.request(self.settings(name), "POST", path, body, PEER_TIMEOUT_SECONDS)
+        if status != http.HTTPStatus.OK:
+            raise ValueError(f"{name} answers {status} when asked which instances it has")
+        listed = _decoded(content)
+        if not isinstance(listed, list) or not all(isinstance(one, dict) and "ID" in one for one in listed):
+            raise ValueError(f"{name} does not answer as an Orthanc when asked which instances it has")
+        return listed
+
+    def settings(self, name: str) -> dict[str, Any]:
+        """Return the URL, user, password and so on of a peer: those of the configuration, if Orthanc uses them.
+
+        Raises
+        ------
+        OnlyOrthancCanAskError : Orthanc knows more than it shows, or than we can do.
+        ValueError : Orthanc does not know it.
+        """
+        public, peer = self._public(name), self._configuration.get("OrthancPeers", {}).get(name)
+        if isinstance(peer, list):
+            peer = dict(zip(("Url", "Username", "Password"), peer, strict=False))
+        if public.get("Pkcs11"):
+            raise OnlyOrthancCanAskError(f"the key of {name} is in a PKCS#11 module, which only Orthanc can use")
+        # A peer that was changed by PUT /peers/{id}, or lives in the database, is not what the configuration says.
+        if peer is not None and _public_part({**peer, "Url": peer.get("Url") or peer.get("URL")}) == _public_part(
+            public
+        ):
+            return {**peer, "Url": public["Url"]}
+        if any(public.get(key) for key in ("Username", "HttpHeaders", "CertificateFile")):
+            raise OnlyOrthancCanAskError(
+                f"Orthanc does not tell the password of {name}: only of peers in its configuration it can be used"
+            )
+        return {"Url": public["Url"]}
+
+    def _public(self, name: str) -> dict[str, Any]:
+        public: dict[str, Any] = self._loopback.get("/peers?expand")
+        if name not in public:
+            raise ValueError(f"Orthanc does not know {name}")
+        return dict(public[name])
+
+
+def redirected(name: str, url: str, location: str) -> str:
+    """Return what to say of a redirect: where to, without user, password or query, which may be secrets."""
+    where = "no address"
+    with contextlib.suppress(ValueError):
+        there = urllib.parse.urlsplit(urllib.parse.urljoin(url, location))
+        if location and there.netloc:
+            where = one_line(f"{there.scheme}://{there.netloc.rpartition('@')[2]}{there.path.removesuffix('/system')}/")
+    return (
+        f"{name} redirects to {where}: what is sent there would be lost, for a POST that is redirected becomes a GET. "
+        "Write the address that it leads to into OrthancPeers"
+    )
+
+
+def _raise_unless_orthanc(name: str, content: bytes) -> None:
+    found = _decoded(content)
+    if not isinstance(found, dict) or any(key not in found for key in SYSTEM_KEYS):
+        html = content.lstrip()[:1] == b"<"
+        what = "with a page of HTML (a login?)" if html else "with something that no Orthanc says"
+        raise MisconfiguredError(f"{name} is no Orthanc: it answers GET /system {what}")
+
+
+def _decoded(content: bytes) -> Any:
+    try:
+        return json.loads(content)
+    except (ValueError, RecursionError):
+        return None
+
+
+def _public_part(peer: Mapping[str, Any]) -> tuple[object, ...]:
+    """Return what Orthanc shows of a peer too."""
+    certificate, url = peer.get("CertificateFile") or "", str(peer.get("Url") or "")
+    return url.rstrip("/"), peer.get("Username") or "", sorted(peer.get("HttpHeaders") or ()), certificate
+
+
+# ---- src/forwarding/peer_proof.py: Proof that a peer has instances: by its REST API.
+
+
+def proved_by_peer(peers: Peers, name: str, instances: Mapping[str, Mapping[str, Any]]) -> set[str]:
+    """Return which instances a peer has, by Orthanc's identifiers, hence of the same patients.
+
+    Raises
+    ------
+    ValueError : one came from there; or what `Peers.copies_of` raises, as OSError and others do.
+    """
+    url = urllib.parse.urlsplit(peers.settings(name)["Url"])
+    addresses = {found[4][0] for found in socket.getaddrinfo(url.hostname, None)}
+    came = [one.get("Metadata", {}) for one in instances.values()]
+    # Two that forward to each other and both delete would be left with nothing.
+    if any(one.get("Origin") == "RestApi" and one.get("RemoteIP") in addresses for one in came):
+        raise ValueError(f"it came in over HTTP from the address of {name}, which may count on it being here")
+    return peers.copies_of(name, instances)
+
+
 # ---- src/common/append_only.py: Files of lines that are only appended to: what is appended is there whole, or not at all.
 
 
@@ -2875,6 +3706,8 @@ PARAMETERS: dict[str, Text] = {
     "limit": WholeNumber(least=1, most=10**9),
     "undated": Undated(),
     "keep-received-days": WholeNumber(most=MAX_DAYS),
+    "only-if-at": Texts(allowed="a list of destinations, at least one"),
+    "proof": OneOf(choices=NODE_PROOFS),
     "dry-run": Flag(),
     "force": Flag(),
     "async": Flag(),
@@ -2909,6 +3742,8 @@ QUERY_TAGS = (
 class Conditions:
     """Which studies go: those up to the day `last`, of these matching `query` and `labels`, the `limit` oldest.
 
+    What of them is not proved to be at each destination of `only_if_at` stays; `proof` is how a DICOM node proves it.
+
     Where `received_until` is given (Orthanc's LastUpdate, UTC), what came in later stays, and what came in nobody knows when.
     """
 
@@ -2920,10 +3755,14 @@ class Conditions:
     limit: int | None = None
     undated: bool | str = False
     received_until: str = ""
+    only_if_at: tuple[str, ...] = ()
+    proof: str = NODE_PROOFS[0]
 
     def as_json(self) -> dict[str, Any]:
         found = dataclasses.asdict(self)
-        return {**found, "last": f"{self.last:%Y%m%d}", "labels": list(self.labels)}
+        elsewhere = {"only_if_at": list(found.pop("only_if_at")), "proof": found.pop("proof")}
+        found |= {"last": f"{self.last:%Y%m%d}", "labels": list(self.labels)}
+        return {**found, **(elsewhere if self.only_if_at else {})}
 
     def in_words(self, number: int) -> str:
         """Return so many studies of these, as `12 studies dated on or before 20000101`."""
@@ -2936,7 +3775,8 @@ class Conditions:
     def from_json(cls, text: str) -> Conditions:
         found = json.loads(text)
         last = typing.cast("datetime.date", parse_day(found["last"]))
-        return cls(**{**found, "last": last, "labels": tuple(found["labels"])})
+        lists = {name: tuple(found.get(name, ())) for name in ("labels", "only_if_at")}
+        return cls(**{**found, "last": last, **lists})
 
 
 def conditions(found: Mapping[str, Any], today: datetime.date, *, has_labels: bool = True) -> Conditions:
@@ -2944,6 +3784,8 @@ def conditions(found: Mapping[str, Any], today: datetime.date, *, has_labels: bo
     by, constraint = found.get("by", "StudyDate"), found.get("LabelsConstraint", "All")
     if "LabelsConstraint" in found and "Labels" not in found:
         raise Refused(400, "LabelsConstraint needs Labels")
+    if "proof" in found and "only-if-at" not in found:
+        raise Refused(400, "proof needs only-if-at")
     if "Labels" in found and not has_labels:
         raise Refused(400, "Labels: this Orthanc has none, they came with 1.12.0")
     for label in found.get("Labels", ()):
@@ -2958,6 +3800,8 @@ def conditions(found: Mapping[str, Any], today: datetime.date, *, has_labels: bo
         constraint,
         found.get("limit"),
         found.get("undated", False),
+        only_if_at=tuple(found.get("only-if-at", ())),
+        proof=found.get("proof", NODE_PROOFS[0]),
     )
 
 
@@ -3114,8 +3958,9 @@ def facts(study: Study) -> dict[str, Any]:
 # ---- src/purge_old_studies/index.py: Orthanc's index, read in lists by loopback HTTP: through the SDK what takes long would hold stores up.
 
 
-PAGE = 500  # studies read at a time: each question reads through all that match
+STUDIES_PAGE = 500  # studies read at a time: each question reads through all that match
 INSTANCES_PAGE = 2000  # instances read at a time: to decode an answer holds the interpreter, and with it every store
+INSTANCES_BY_NAME = 200  # instances of one question before 1.12.5
 FEW = 30  # studies of one question before 1.12.5: hardly anybody else gets at Orthanc's index before it is answered
 UNKNOWN_RESOURCE = (17, 3)  # codes of OrthancException; 3 is what the protection of an unknown patient gives
 
@@ -3162,13 +4007,13 @@ class Index:
         return itertools.chain.from_iterable(pages)
 
     def _pages(self, query: Mapping[str, str]) -> Iterator[list[dict[str, Any]]]:
-        for since in itertools.count(0, PAGE):
+        for since in itertools.count(0, STUDIES_PAGE):
             # Counted here, not when they are looked at again: each question that counts reads through the archive once more.
             page = self.search(
-                self.find(query, Since=since, Limit=PAGE, RequestedTags=["NumberOfStudyRelatedInstances"])
+                self.find(query, Since=since, Limit=STUDIES_PAGE, RequestedTags=["NumberOfStudyRelatedInstances"])
             )
             yield page
-            if len(page) < PAGE:
+            if len(page) < STUDIES_PAGE:
                 return
 
     def _before_pages(self, query: Mapping[str, str]) -> Iterator[list[dict[str, Any]]]:
@@ -3176,8 +4021,8 @@ class Index:
             studies = self._loopback.post("/tools/find", self.find(query, Expand=False))
         else:
             studies = self._loopback.get("/studies")  # `is_meant` looks at each
-        for start in range(0, len(studies), PAGE):
-            page = self.content("Study", studies[start : start + PAGE])
+        for start in range(0, len(studies), STUDIES_PAGE):
+            page = self.content("Study", studies[start : start + STUDIES_PAGE])
             yield page if self._loopback.find_is_unlimited else self._of_modality(page, query.get("ModalitiesInStudy"))
 
     def _of_modality(self, studies: list[dict[str, Any]], wanted: str | None) -> list[dict[str, Any]]:
@@ -3237,6 +4082,30 @@ class Index:
                 sizes[study] += sum(int(file["CompressedSize"]) for file in instance["Attachments"])
         return sizes
 
+    def instances_of(self, studies: Collection[Study]) -> Iterator[tuple[str, str, dict[str, Any]]]:
+        """Yield study, identifier and content of each instance of some studies: what proofs of having it need, and no more.
+
+        It is as `/tools/bulk-content` gives it, with the `Place` of its series.
+        """
+        of_study = {study.id: study for study in studies}
+        if self.is_extended:
+            every_series = self.children("Series", studies, ["MainDicomTags", "Parent"])
+            found = self._instances(studies, ["MainDicomTags", "Metadata", "Parent", "Attachments"])
+        else:
+            every_series = self.content("Series", [*of_study])
+            found = self._by_name([instance for series in every_series for instance in series["Instances"]])
+        # Others may have the same StudyInstanceUID; what comes in between the two questions is not among them.
+        here = {each["ID"]: each for each in every_series if each["ParentStudy"] in of_study}
+        places = {key: _place(of_study[each["ParentStudy"]], each) for key, each in here.items()}
+        for each in found:
+            if series := here.get(each["ParentSeries"]):
+                yield series["ParentStudy"], each["ID"], _for_proof(each, places[series["ID"]])
+
+    def _by_name(self, instances: Sequence[str]) -> Iterator[dict[str, Any]]:
+        for start in range(0, len(instances), INSTANCES_BY_NAME):
+            some = {"Resources": instances[start : start + INSTANCES_BY_NAME], "Metadata": True}
+            yield from self._loopback.post("/tools/bulk-content", some)
+
     def _instances(self, studies: Collection[Study], content: Sequence[str]) -> Iterator[dict[str, Any]]:
         """Yield the instances of some studies, from 1.12.5: a page at a time, for they may be hundreds of thousands."""
         for since in itertools.count(0, INSTANCES_PAGE):
@@ -3250,6 +4119,30 @@ class Index:
         return int(self._loopback.get("/statistics")["CountStudies"])
 
 
+def _place(study: Study, series: Mapping[str, Any]) -> dict[str, str]:
+    """Return what the identifiers of a series, its study and its patient are."""
+    uids = {tag: study.tags.get(tag, "") for tag in ("PatientID", "StudyInstanceUID")}
+    return {**uids, "SeriesInstanceUID": series["MainDicomTags"].get("SeriesInstanceUID", "")}
+
+
+def _file_of(instance: Mapping[str, Any]) -> str:
+    """Return Orthanc's name of the DICOM file of an instance (an attachment of type 1), or ""."""
+    files = [file["Uuid"] for file in instance.get("Attachments", ()) if file["ContentType"] == 1]
+    return str(instance.get("FileUuid") or (files or [""])[0])
+
+
+def _for_proof(instance: Mapping[str, Any], place: Mapping[str, str]) -> dict[str, Any]:
+    """Return of an instance what proofs look at: there may be hundreds of thousands."""
+    metadata = instance.get("Metadata", {})
+    return {
+        "ParentSeries": instance["ParentSeries"],
+        "MainDicomTags": {"SOPInstanceUID": instance["MainDicomTags"].get("SOPInstanceUID", "")},
+        "FileUuid": _file_of(instance),
+        "Metadata": {key: sys.intern(str(metadata[key])) for key in ("Origin", "RemoteIP") if key in metadata},
+        "Place": place,
+    }
+
+
 def if_there(path: str) -> Any:
     """Return what Orthanc says of one resource (through the SDK: microseconds); None if it is not there.
 
@@ -3261,6 +4154,258 @@ def if_there(path: str) -> Any:
         if error.args[0] in UNKNOWN_RESOURCE:
             return None
         raise
+
+
+# ---- src/purge_old_studies/elsewhere.py: `OnlyIfAt`: studies go only if destinations prove to have each of their instances.
+
+
+REPORT_WITHIN_SECONDS = 300.0  # in which a node has to report what it committed itself to; forwarders wait longer
+LOOK_FOR_REPORT_SECONDS = 0.1
+# Of one request: an Orthanc takes 1 s to commit itself to these, and for more the square of it (1.10.1: 31 s for 1,250).
+INSTANCES_PER_COMMITMENT = 100
+FAILURES_IN_A_ROW = 3  # after which a destination is not asked any more by a purge
+LACKING_SECONDS = 6 * 3600.0  # in which rules by space leave out what a destination did not have
+MOST_REMEMBERED = 50_000  # studies that a destination did not have
+NAMES_SHOWN = 20
+
+
+class Destination(NamedTuple):
+    """A DICOM node ("modality"), an Orthanc ("peer") or a DICOMweb server ("dicomweb"), by Orthanc's name of it."""
+
+    kind: str
+    name: str
+
+
+class Elsewhere:
+    """The destinations that this Orthanc knows, and what they prove to have, as the forwarders ask them."""
+
+    def __init__(self, configuration: Mapping[str, Any], loopback: Loopback) -> None:
+        self._configuration, self._loopback = configuration, loopback
+        self._peers = Peers(configuration, loopback)
+        self.servers = DicomWebServers(configuration, loopback, is_wanted=False, script="purge-old-studies")
+        self._silent: dict[Destination, str] = {}  # that did not answer last
+        self._lacking: dict[str, tuple[str, float]] = {}  # of studies: LastUpdate, and when a destination lacked it
+
+    def destinations(self, names: Sequence[str]) -> list[Destination]:
+        """Return the destinations of these names.
+
+        Raises
+        ------
+        Refused : one is not known, or is the name of several; or an instance can come again with another content.
+        LoopbackError : Orthanc does not answer.
+        """
+        if not names:
+            return []
+        if self._configuration.get("OverwriteInstances", False) not in (False, "Never"):
+            why = "a new image of the same identifier could be deleted because an older one was proved"
+            raise Refused(400, f'OnlyIfAt: not allowed where "OverwriteInstances" is on: {why}')
+        known = self._known()
+        return [self._destination(name, known) for name in names]
+
+    def _known(self) -> list[Destination]:
+        found = [Destination("modality", name) for name in self._loopback.get("/modalities")]
+        found += [Destination("peer", name) for name in self._loopback.get("/peers")]
+        try:
+            servers = {*self._loopback.get(f"/{self.servers.route}")} | self.servers.configured
+        except LoopbackError as error:
+            if error.status != http.client.NOT_FOUND:
+                raise
+            servers = set()  # the plugin is not loaded
+        return [*found, *(Destination("dicomweb", name) for name in sorted(servers))]
+
+    def _destination(self, wanted: str, known: Sequence[Destination]) -> Destination:
+        fitting = [each for each in known if wanted in (each.name, ":".join(each))]
+        if len(fitting) == 1:
+            return fitting[0]
+        number = Counter(each.name for each in known)
+        allowed = [each.name if number[each.name] == 1 else ":".join(each) for each in fitting or known]
+        what = f"{shown(wanted)} is the name of several destinations"
+        if not fitting:
+            near = difflib.get_close_matches(wanted, allowed, 1, 0.6)
+            what = f"Orthanc knows no destination {shown(wanted)}" + (f" (did you mean {near[0]}?)" if near else "")
+        listed = ", ".join(allowed[:NAMES_SHOWN]) + (", ..." if len(allowed) > NAMES_SHOWN else "")
+        raise Refused(400, f"OnlyIfAt: {what}, allowed: {one_line(listed) or 'none, for it knows none'}")
+
+    def prove(
+        self, destination: Destination, instances: Mapping[str, Mapping[str, Any]], asked: dict[str, Any], proof: str
+    ) -> set[str] | None:
+        """Return which of these instances a destination has, of their patients; None: it has not reported yet.
+
+        Raises
+        ------
+        LoopbackError, OSError, HTTPException : it does not answer, or refuses.
+        ValueError : what it answers is no proof.
+        """
+        if destination.kind == "modality":
+            return proved_by_node(self._loopback, destination.name, instances, asked, proof)
+        if destination.kind == "peer":
+            return proved_by_peer(self._peers, destination.name, instances)
+        return self.servers.prove(self._loopback, destination.name, instances, asked)
+
+    def raise_if_orthanc_is_silent(self) -> None:
+        """Raise `LoopbackError` if this Orthanc itself does not answer."""
+        self._loopback.get("/system")
+
+    def is_silent(self, destination: Destination, why: str) -> None:
+        """Note that a destination did not answer."""
+        self._silent[destination] = why
+
+    def answers(self, destination: Destination) -> None:
+        """Note that a destination answered."""
+        self._silent.pop(destination, None)
+
+    def why_silent(self, names: Sequence[str]) -> str:
+        """Return why one of these can't be asked that did not answer last, and does not now; "" if all may be asked.
+
+        Raises what `destinations` does.
+        """
+        for destination in self.destinations(names):
+            if destination in self._silent:
+                try:
+                    self._probe(destination)
+                except Exception as error:  # noqa: BLE001 - whatever it is, it is no answer
+                    return f"{destination.name} does not answer: {one_line(error) or repr(error)}"
+                self.answers(destination)
+        return ""
+
+    def _probe(self, destination: Destination) -> None:
+        if destination.kind == "modality":
+            self._loopback.post(f"/modalities/{quote(destination.name)}/echo", {"Timeout": 3})
+        elif destination.kind == "peer":
+            self._peers.check(destination.name)
+        else:
+            self.servers.probe(self._loopback, destination.name)
+
+    def lacks(self, study: Study) -> None:
+        """Note that a destination does not have all of a study."""
+        self._lacking.pop(study.id, None)  # the newest ones are last
+        self._lacking[study.id] = study.received, time.monotonic()
+        if len(self._lacking) > MOST_REMEMBERED:
+            del self._lacking[next(iter(self._lacking))]
+
+    def has_lacked(self, study: Study) -> bool:
+        """Return whether a destination lacked some of a study lately: rules by space would choose it again and again."""
+        received, at = self._lacking.get(study.id, ("", 0.0))
+        return received == study.received and time.monotonic() - at < LACKING_SECONDS
+
+
+class Proving:
+    """What one purge asks the destinations of its `OnlyIfAt`: one that does not answer is not asked again by it."""
+
+    def __init__(self, elsewhere: Elsewhere, index: Index, asked: Conditions) -> None:
+        self._elsewhere, self._index = elsewhere, index
+        self._names, self._proof = asked.only_if_at, asked.proof
+        self._silent: dict[Destination, str] = {}
+        self._failures = Counter[Destination]()  # in a row
+        self._lacking = set[str]()  # studies of the last question of which a destination answered that it has not all
+        self.proved: dict[str, list[str]] = {}
+        """The instances of each study of the last question that every destination has proved to have: all of it."""
+
+    def why_kept(self, studies: Collection[Study], is_halted: Callable[[], bool]) -> dict[str, str]:
+        """Return why some of these studies stay, by their identifiers: each that is not wholly proved.
+
+        Where `is_halted` becomes true meanwhile, what is returned means nothing.
+
+        Raises
+        ------
+        LoopbackError : Orthanc does not answer.
+        """
+        self.proved, self._lacking = {}, set()
+        if not (self._names and studies):
+            return {}
+        try:
+            destinations = self._elsewhere.destinations(self._names)
+        except Refused as refused:  # since the purge began, or a restart
+            return {study.id: refused.message for study in studies}
+        if why := next((self._silent[each] for each in destinations if each in self._silent), ""):
+            return {study.id: why for study in studies}
+        content: dict[str, dict[str, Any]] = {study.id: {} for study in studies}
+        for study_id, key, instance in self._index.instances_of(studies):
+            content[study_id][key] = instance
+        # Without its name, nobody could see that a destination names the very same file.
+        unread = [
+            study for study, some in content.items() if not some or not all(one["FileUuid"] for one in some.values())
+        ]
+        reasons = dict.fromkeys(unread, "its instances can't be read")
+        for destination in destinations:
+            left = {study: instances for study, instances in content.items() if study not in reasons}
+            reasons |= self._missing_at(destination, left, is_halted) if left else {}
+        for study in studies:
+            if study.id in self._lacking and not is_halted():
+                self._elsewhere.lacks(study)
+        self.proved = {study: [*instances] for study, instances in content.items() if study not in reasons}
+        return reasons
+
+    def _missing_at(
+        self, destination: Destination, content: Mapping[str, Mapping[str, Any]], is_halted: Callable[[], bool]
+    ) -> dict[str, str]:
+        """Return why some studies, given with their instances, stay as far as one destination is asked."""
+        if why := self._silent.get(destination):
+            return dict.fromkeys(content, why)
+        instances = {key: one for some in content.values() for key, one in some.items()}
+        try:
+            proved = self._asked(destination, instances, is_halted)
+        except (LoopbackError, OSError, http.client.HTTPException, ValueError) as error:
+            why = self._failed(destination, error)
+            if len(content) == 1 or is_halted():
+                self._lacking |= set() if self._failures[destination] else content.keys()
+                return dict.fromkeys(content, why)
+            # It may be about one of them: that keeps no other.
+            return {
+                study: why
+                for one in content
+                for study, why in self._missing_at(destination, {one: content[one]}, is_halted).items()
+            }
+        self._failures[destination] = 0
+        self._elsewhere.answers(destination)
+        missing = {study: number for study, some in content.items() if (number := len(some.keys() - proved))}
+        self._lacking |= missing.keys()
+        return {
+            study: f"{destination.name} has not proved to have {number} of {len(content[study])} instances"
+            for study, number in missing.items()
+        }
+
+    def _asked(self, destination: Destination, instances: Mapping[str, Any], is_halted: Callable[[], bool]) -> set[str]:
+        """Return which instances a destination has."""
+        if destination.kind != "modality" or self._proof == "C-FIND":
+            return self._elsewhere.prove(destination, instances, {}, "C-FIND") or set()
+        found = {*instances}
+        if self._proof == "StorageCommitment":  # first, for it is the quicker one; a commitment names no patient
+            found = self._elsewhere.prove(destination, instances, {}, "C-FIND") or set()
+        committed, left = set[str](), sorted(found)
+        while left and not is_halted():
+            some, left = left[:INSTANCES_PER_COMMITMENT], left[INSTANCES_PER_COMMITMENT:]
+            committed |= self._committed(destination, {key: instances[key] for key in some}, is_halted)
+        return committed
+
+    def _committed(
+        self, destination: Destination, instances: Mapping[str, Any], is_halted: Callable[[], bool]
+    ) -> set[str]:
+        """Return to which instances a node commits itself: its report is waited for."""
+        memory, begun = dict[str, Any](), time.monotonic()
+        while (found := self._elsewhere.prove(destination, instances, memory, "StorageCommitmentOnly")) is None:
+            if is_halted():
+                return set()
+            if time.monotonic() - begun > REPORT_WITHIN_SECONDS:
+                self._failures[destination] = FAILURES_IN_A_ROW  # to wait for each study would take weeks
+                raise TimeoutError(f"it has sent no report of storage commitment within {REPORT_WITHIN_SECONDS:g} s")
+            time.sleep(LOOK_FOR_REPORT_SECONDS)
+        return found
+
+    def _failed(self, destination: Destination, error: Exception) -> str:
+        """Return why a study stays that could not be asked for; a destination that does not answer is left alone then."""
+        if isinstance(error, LoopbackError) and error.status == 0:
+            self._elsewhere.raise_if_orthanc_is_silent()
+        why = f"{destination.name} has not proved to have it: {one_line(error) or repr(error)}"
+        no_answer = (LoopbackError, OSError, http.client.HTTPException)
+        if not isinstance(error, no_answer) and not isinstance(error.__cause__, no_answer):
+            self._failures[destination] = 0
+            return why
+        self._failures[destination] += 1
+        if self._failures[destination] >= FAILURES_IN_A_ROW:
+            self._silent[destination] = f"{why} (this purge does not ask it again)"
+            self._elsewhere.is_silent(destination, why)
+        return self._silent.get(destination, why)
 
 
 # ---- src/purge_old_studies/disk.py: How full it is: the file system of the storage in percent, or what the archive holds in bytes.
@@ -3414,6 +4559,10 @@ def _oldest_by(text: str) -> str | None:
     return None if text in ("received", "StudyDate") else "received, StudyDate"
 
 
+def _destinations(names: Sequence[str]) -> str | None:
+    return not_empty(names) or (None if all(name.strip() for name in names) else "names of destinations")
+
+
 def _undated(value: object) -> str | None:
     return None if isinstance(value, bool) or value == "received" else 'true, false or "received"'
 
@@ -3469,6 +4618,20 @@ class Rule:
         },
     )
 
+    only_if_at: tuple[str, ...] = dataclasses.field(
+        default=(),
+        metadata={
+            "check": _destinations,
+            "help": (
+                "Destinations that must prove to have each instance of a study ([more](#only-what-is-elsewhere-too)): names "
+                "from `DicomModalities`, `OrthancPeers`, `DicomWeb.Servers`, or `modality:PACS`, `peer:PACS`, `dicomweb:PACS`."
+            ),
+        },
+    )
+    proof: str = dataclasses.field(
+        default=NODE_PROOFS[0],
+        metadata={"choices": NODE_PROOFS, "help": "How the DICOM nodes of `OnlyIfAt` prove it."},
+    )
     when_disk_above: str | None = dataclasses.field(
         default=None,
         metadata={
@@ -3564,6 +4727,8 @@ def rule_conditions(rule: Rule, today: datetime.date, *, has_labels: bool = True
         found["limit"] = rule.limit
     if rule.labels:
         found |= {"Labels": list(rule.labels), "LabelsConstraint": rule.labels_constraint}
+    if rule.only_if_at:
+        found |= {"only-if-at": list(rule.only_if_at), "proof": rule.proof}
     return conditions(found, today, has_labels=has_labels)
 
 
@@ -3605,6 +4770,11 @@ def _check_space(rule: Rule, path: str) -> None:
         )
 
 
+def _check_proof(rule: Rule, path: str) -> None:
+    if rule.proof != Rule().proof and not rule.only_if_at:
+        raise SettingsError(f"{path}.Proof: only a rule with OnlyIfAt has it")
+
+
 def check_settings(settings: Settings, configuration: Mapping[str, Any]) -> None:
     """Check what the types don't say. Raises `SettingsError`."""
     known = {*(configuration.get("UserMetadata") or {}), *KNOWN_METADATA}
@@ -3629,6 +4799,7 @@ def check_settings(settings: Settings, configuration: Mapping[str, Any]) -> None
             raise SettingsError(f'{path}.Name: found "{rule.name}" twice, allowed: a name of its own')
         if not all(isinstance(value, str) for value in rule.query.values()):
             raise SettingsError(f"{path}.Query: found {json.dumps(rule.query)}, allowed: {PARAMETERS['Query'].allowed}")
+        _check_proof(rule, path)
         _check_space(rule, path)
         today = datetime.date.today()  # noqa: DTZ011 - days are the server's local ones
         try:
@@ -3771,10 +4942,11 @@ def in_order(studies: Iterable[Study], asked: Conditions) -> list[Study]:
 class Archive:
     """The studies of this Orthanc, by loopback HTTP: through the SDK what takes long would hold stores up."""
 
-    def __init__(self, loopback: Loopback, settings: Settings, clock: Clock) -> None:
+    def __init__(self, loopback: Loopback, settings: Settings, clock: Clock, elsewhere: Elsewhere) -> None:
         self._loopback, self._settings, self._clock = loopback, settings, clock
         self.index = Index(loopback, with_metadata=bool(settings.keep_metadata))
         self.undelivered = Undelivered(loopback, keeps=settings.keep_undelivered)
+        self.elsewhere = elsewhere
         self._tells_protection = True  # until it says that it does not
 
     def chosen(self, asked: Conditions) -> Choice:
@@ -3793,6 +4965,11 @@ class Archive:
         nothing, and stays.
         """
         meant, found, reasons, total = in_order(self._meant(asked), asked), list[Study](), Counter[str](), 0
+        if asked.only_if_at:
+            left = [study for study in meant if not self.elsewhere.has_lacked(study)]
+            where = ", ".join(asked.only_if_at)
+            reasons.update({f"{where} did not prove to have them within the last hours": len(meant) - len(left)})
+            meant, reasons = left, +reasons
         for start in range(0, len(meant), SIZED):
             if len(found) == most or total >= size:
                 break
@@ -3805,7 +4982,8 @@ class Archive:
         return Choice(found, reasons, total)
 
     def _meant(self, asked: Conditions) -> list[Study]:
-        """Return the studies that the conditions name, whatever keeps them."""
+        """Return the studies that the conditions name, whatever keeps them. Raises `Refused`: `OnlyIfAt` can't be asked."""
+        self.elsewhere.destinations(asked.only_if_at)
         # Orthanc's index leaves out what is not ASCII, so that `?` misses letters with accents there; `is_meant` has all.
         query = {tag: value for tag, value in asked.query.items() if "?" not in value}
         if asked.by == "StudyDate" and not asked.undated:
@@ -3893,6 +5071,26 @@ class Archive:
             return "its patient is protected"
         return None
 
+    def proving(self, asked: Conditions) -> Proving:
+        """Return what asks the destinations of `OnlyIfAt`, for one purge."""
+        return Proving(self.elsewhere, self.index, asked)
+
+    def delete_instances(
+        self, studies: Mapping[str, Sequence[str]], who: Mapping[str, Any], stopping: Callable[[], bool]
+    ) -> str | None:
+        """Delete these instances of studies, and no other; what Orthanc says if it can't, else ""; None if stopped."""
+        instances = [instance for some in studies.values() for instance in some]
+        # With its last instance a study goes: whoever keeps a record is told who asked for that.
+        report_request("POST", "/tools/bulk-delete", {"Resources": [*studies]}, asked_by(who))
+        try:
+            for start in range(0, len(instances), PIECE):
+                if stopping():
+                    return None
+                self._bulk_delete(instances[start : start + PIECE], who)
+        except LoopbackError as error:
+            return one_line(error) or repr(error)
+        return ""
+
     def delete(self, studies: Sequence[str], who: Mapping[str, Any]) -> dict[str, str]:
         """Delete some studies; those that are still there, with what Orthanc says. `who` asked for it."""
         try:
@@ -3952,12 +5150,25 @@ def never_apply(settings: Settings, *, has_labels: bool, is_elsewhere: bool, ver
     return found
 
 
-def warn_of_guards(settings: Settings, index: Index) -> None:
+def wrong_destinations(settings: Settings, elsewhere: Elsewhere) -> list[str]:
+    """Return which rules can't run as long as Orthanc does not know their destinations, a line each."""
+    found = []
+    for number, rule in enumerate(settings.rules):
+        try:
+            elsewhere.destinations(rule.only_if_at)
+        except Refused as refused:
+            found.append(f"{SECTION}.Rules[{number}].{refused.message}. Until then rule {rule.name} does not run")
+    return found
+
+
+def warn_of_guards(settings: Settings, archive: Archive) -> None:
     """Log an ERROR for each guard or rule that can never apply here."""
     if not (settings.keep_labels or settings.rules):
         return
+    index = archive.index
     try:
-        lines = never_apply(
+        lines = wrong_destinations(settings, archive.elsewhere)
+        lines += never_apply(
             settings, has_labels=index.has_labels, is_elsewhere=index.is_elsewhere, version=index.version
         )
     except LoopbackError as error:
@@ -4120,6 +5331,7 @@ class Purge:
         self._ledger, self._history, self._archive = ledger, history, archive
         self.stopping = self.cancelled = False
         self.done = threading.Event()
+        self._proving = archive.proving(asked)
         self._began, self._settled = time.monotonic(), 0
         # Instances a request; never so many that a study deleted in pieces shares one with others, which then counted as begun.
         self._at_once = float(min(BATCH, PIECE))
@@ -4186,19 +5398,23 @@ class Purge:
         outcome: Outcome = {"gone": [], "kept": []}
         batch, sizes = list[dict[str, Any]](), list[int]()
         studies = [study for _, study in looked if study is not None]
+        unproved = self._proving.why_kept(studies, self._halted)  # first: it may take minutes
+        if self._halted():
+            return {}
         protection, undelivered = self._archive.protection(studies), self._archive.undelivered.why_kept(studies)
         if time.monotonic() - looked_at > STALE:  # the questions took long
             found = self._look([row for row, study in looked if study is not None])
             looked = [(row, found.get(row["study"])) for row, _ in looked]
         for row, study in looked:
-            if why := self._why_not(row, study, protection, undelivered):
+            if why := self._why_not(row, study, protection, {**unproved, **undelivered}):
                 outcome[why[0]].append((row, why[1]))
             else:
                 batch.append(row)
                 sizes.append(_instances(row, study))
         if batch:
             began, large = time.monotonic(), sizes[0] > 2 * PIECE
-            outcome |= self._delete(batch, large=large)
+            for state, of_it in self._delete(batch, large=large).items():
+                outcome.setdefault(state, []).extend(of_it)
             if not large:
                 fitting = sum(sizes) * BATCH_SECONDS / max(time.monotonic() - began, 0.001)
                 self._at_once = min(max(fitting, self._at_once / 2), self._at_once * 2, PIECE)
@@ -4209,7 +5425,7 @@ class Purge:
         row: Mapping[str, Any],
         study: Study | None,
         protection: Mapping[str, bool],
-        undelivered: Mapping[str, str],
+        others: Mapping[str, str],
     ) -> tuple[str, str] | None:
         if study is None:
             if if_there(f"/studies/{row['study']}") is None:
@@ -4219,12 +5435,14 @@ class Purge:
             return "kept", "it has received something since it was chosen"
         if not is_meant(study, self._asked):
             return "kept", "it does not fit the conditions any more"
-        reason = self._archive.why_kept(study, protection) or undelivered.get(study.id)
+        reason = self._archive.why_kept(study, protection) or others.get(study.id)
         return ("kept", reason) if reason else None
 
     def _delete(self, rows: list[dict[str, Any]], *, large: bool) -> Outcome:
         self._mark(rows, "pieces" if large else "deleting")
         who = {**self._who, "Purge": self.number}
+        if self._asked.only_if_at:
+            return self._delete_proved(rows, who)
         if large:
             if not self._archive.delete_in_pieces(rows[0]["study"], who, lambda: self.stopping):
                 return {}
@@ -4236,6 +5454,19 @@ class Purge:
         return {
             "deleted": [(row, "") for row in rows if row["study"] not in left],
             "failed": [(row, left[row["study"]]) for row in rows if row["study"] in left],
+        }
+
+    def _delete_proved(self, rows: list[dict[str, Any]], who: Mapping[str, Any]) -> Outcome:
+        """Delete the instances that are proved to be elsewhere, and no other: one that has come in meanwhile stays."""
+        proved = {row["study"]: self._proving.proved[row["study"]] for row in rows}
+        error = self._archive.delete_instances(proved, who, lambda: self.stopping)
+        if error is None:
+            return {}
+        there = self._look(rows)
+        left = [(row, error or "something came in while it was being deleted, and stays") for row in rows]
+        return {
+            "deleted": [(row, "") for row in rows if row["study"] not in there],
+            "failed" if error else "kept": [each for each in left if each[0]["study"] in there],
         }
 
     def _mark(self, rows: list[dict[str, Any]], state: str, reason: str = "") -> None:
@@ -4273,10 +5504,13 @@ class Purge:
     def _finish_pieces(self, row: dict[str, Any]) -> None:
         """Delete the rest of a study that was begun, unless it was received again: half a study is worse than none."""
         study = self._look([row]).get(row["study"])
+        unproved = self._proving.why_kept([study] if study else [], lambda: self.stopping)
+        if self.stopping:
+            return
         undelivered = self._archive.undelivered.why_kept([study] if study else [])
         if study is not None:
             study = self._look([row]).get(row["study"])  # the question may have taken long
-        why = self._why_not(row, study, {}, undelivered)
+        why = self._why_not(row, study, {}, {**unproved, **undelivered})
         if why is None:
             for state, of_it in self._delete([row], large=True).items():
                 self._settle(of_it, state)
@@ -4736,6 +5970,7 @@ def summary(index: Index, studies: Sequence[Study], asked: Conditions, now: floa
         "DryRun": True,
         "Since": f"{asked.last:%Y%m%d}",
         "Studies": len(studies),
+        **({"OnlyIfAt": list(asked.only_if_at)} if asked.only_if_at else {}),
         f"ReceivedWithin{LATELY_DAYS}Days": sum(study.arrived > lately for study in studies),
         "Bytes": size,
         "Years": dict(sorted(years.items())),
@@ -4833,6 +6068,8 @@ class SpaceRules:
                 self._runner.busy.release()
                 return
             self._freeing.add(rule.name)
+            if why := self._archive.elsewhere.why_silent(plan.asked.only_if_at):
+                raise Refused(409, why)  # else each look would write down that it keeps the same studies
             if not plan.choice.studies:  # so it is while the clock is doubted
                 raise Refused(409, reading.doubt or plan.why)
         except BaseException:
@@ -4980,7 +6217,8 @@ class Purges:
         self._loopback = Loopback(configuration)
         if not refusal and not self._loopback.enabled:
             self._refusal = 'purge_old_studies stays idle: it needs Orthanc\'s HTTP server ("HttpServerEnabled": true)'
-        self._turns = HttpTurns(configuration, "dry runs")
+        self.turns = HttpTurns(configuration, "dry runs")
+        self.elsewhere = Elsewhere(configuration, self._loopback)
         self._worker = Worker("purge_old_studies", self._open, self._forget_old)
         self._runner: Runner | None = None
 
@@ -5016,7 +6254,7 @@ class Purges:
         try:
             self._ledger, self._clock, self._jobs = ledger, Clock(ledger), Jobs(ledger)
             self._history = History(folder / "purge_old_studies.jsonl", durable=durability == "full")
-            self._archive = Archive(self._loopback, self._settings, self._clock)
+            self._archive = Archive(self._loopback, self._settings, self._clock, self.elsewhere)
             runner = Runner(self._settings, ledger, self._history, self._archive)
             schedule = Schedule(self._settings, ledger, self._clock, self._archive, runner)
             # Its default is Orthanc's own.
@@ -5032,7 +6270,7 @@ class Purges:
         runner.thread(schedule.run, "purge-schedule")
         runner.thread(self._history.read_ahead, "purge-history")
         runner.thread(space.run, "purge-space")
-        runner.thread(lambda: warn_of_guards(self._settings, self._archive.index), "purge-guards")
+        runner.thread(lambda: warn_of_guards(self._settings, self._archive), "purge-guards")
         return ledger
 
     def _forget_old(self) -> float:
@@ -5085,7 +6323,7 @@ class Purges:
 
     def _dry_run(self, asked: Conditions, reading: Reading, *, force: bool) -> dict[str, Any]:
         try:
-            with self._turns.turn():
+            with self.turns.turn():
                 choice = self._archive.chosen(asked)
                 content = summary(self._archive.index, choice.studies, asked, reading.earliest)
             if choice.undelivered:
@@ -5161,7 +6399,7 @@ class Purges:
 
     def dry_run_of_rule(self, request: Request) -> Any:
         """What a rule would delete if it ran now, and why: a dry run."""
-        return self._rules.dry_run(request, self._turns, functools.partial(self._dry_run, force=False))
+        return self._rules.dry_run(request, self.turns, functools.partial(self._dry_run, force=False))
 
     def confirm_clock(self, request: Request) -> Any:
         """Believe the clock as it is now, although it is not what was to be expected: rules run again."""
@@ -5174,6 +6412,8 @@ class Purges:
 
 
 def _shown(value: Any) -> str:
+    if isinstance(value, list):
+        value = ", ".join(value)
     if isinstance(value, dict):
         return ", ".join(f"{name} {one_line(each)}" for name, each in value.items())
     return one_line("none" if value is None else value)
@@ -5204,6 +6444,8 @@ def register() -> None:
     register_route(f"{route}/rules/([^/]+)/dry-run", {"GET": purges.dry_run_of_rule}, purges.unavailable)
     register_route(f"{route}/confirm-clock", {"POST": purges.confirm_clock}, purges.unavailable)
     register_route(f"{route}/history", {"GET": purges.history}, purges.unavailable)
+    # It tells a DICOMweb server of `OnlyIfAt` that leads back to this Orthanc from another one.
+    purges.elsewhere.servers.register_route(purges.turns.bound, refusal)
     if refusal is None:
         KEPT_ALIVE.append(purges.on_change)
         orthanc.RegisterOnChangeCallback(KEPT_ALIVE[-1])

@@ -27,7 +27,6 @@ from __future__ import annotations
 import dataclasses
 import functools
 import json
-import socket
 import urllib.parse
 from collections.abc import Mapping
 from typing import Any
@@ -41,8 +40,9 @@ from common.settings import SettingsError, read_settings
 from common.version import __version__  # noqa: F401 - the built script has it
 from forwarding.api import register_routes
 from forwarding.forwarder import Forwarder
-from forwarding.identity import MisconfiguredError
+from forwarding.misconfigured import MisconfiguredError
 from forwarding.peer_http import OnlyOrthancCanAskError
+from forwarding.peer_proof import proved_by_peer
 from forwarding.peers import Peers
 from forwarding.settings import NEEDS_SECTION, ForwardingSettings, SendOptions, wrong_with_settings
 from forwarding.transports import Transport
@@ -123,13 +123,7 @@ def prove(
     _asked: dict[str, Any],
 ) -> set[str]:
     """Return which instances a peer has, by its REST API: by Orthanc's identifiers, hence of the same patients."""
-    url = urllib.parse.urlsplit(peers.settings(name)["Url"])
-    addresses = {found[4][0] for found in socket.getaddrinfo(url.hostname, None)}
-    came = [one.get("Metadata", {}) for one in instances.values()]
-    # Two that forward to each other and both delete would be left with nothing.
-    if any(one.get("Origin") == "RestApi" and one.get("RemoteIP") in addresses for one in came):
-        raise ValueError(f"it came in over HTTP from the address of {name}, which may count on it being here")
-    return peers.copies_of(name, instances)
+    return proved_by_peer(peers, name, instances)
 
 
 def register() -> None:

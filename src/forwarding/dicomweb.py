@@ -10,15 +10,15 @@ from typing import Any
 
 import orthanc
 
-from common.changes import PAGE
 from common.dicomweb import dicomweb_root, dicomweb_servers_route
 from common.loopback import Loopback, LoopbackError
 from common.routes import Refused, Request, RouteHandler, register_route
 from forwarding.patient_proof import is_this_machine, proved_by_patient
 
 # The plugin reads its servers at Orthanc's start, as the script does: a moment before or after it.
-LOOKS, LOOK_SECONDS = 20, 0.1
+PLUGIN_LOOKS, PLUGIN_LOOK_SECONDS = 20, 0.1
 ANSWERS_PER_PAGE = 1000  # of QIDO-RS
+INSTANCES_PER_LOOKUP = 500  # of this Orthanc
 TAGS = {
     "00080018": "SOPInstanceUID",
     "00100020": "PatientID",
@@ -27,7 +27,6 @@ TAGS = {
 }
 PATIENT_ID = "00100020"
 KNOWS_NO_ROUTE = (400, 401, 404)  # as Orthanc passes on what a server answers; of all other errors it makes a 500
-FILES_BELOW_ROOT = "auto-forward-dicomweb/files"  # our own route, below the plugin's root
 JSON = {"Accept": "application/dicom+json"}
 
 
@@ -39,16 +38,27 @@ class DicomWebServers:
     configuration : Orthanc's.
     loopback : to this Orthanc.
     is_wanted : somebody wants that something is sent: then it is an error that the plugin is not loaded.
+    script : as its routes have it: it has a route of its own below the plugin's root.
     """
 
-    def __init__(self, configuration: Mapping[str, Any], loopback: Loopback, *, is_wanted: bool) -> None:
+    def __init__(
+        self,
+        configuration: Mapping[str, Any],
+        loopback: Loopback,
+        *,
+        is_wanted: bool,
+        script: str = "auto-forward-dicomweb",
+    ) -> None:
         section = configuration.get("DicomWeb")
         section = section if isinstance(section, dict) else {}
         self.route = dicomweb_servers_route(configuration)
         """Of the plugin, where its servers are."""
-        self._files_route = "/".join(filter(None, (dicomweb_root(configuration), FILES_BELOW_ROOT)))
-        self._configured = set(section.get("Servers") or ())
-        self._is_wanted = is_wanted or bool(self._configured)
+        self._files = f"{script}/files"
+        self._files_route = "/".join(filter(None, (dicomweb_root(configuration), self._files)))
+        servers = section.get("Servers")
+        self.configured = frozenset(servers if isinstance(servers, dict) else ())
+        """The servers that the configuration names: the plugin knows them a moment after its start."""
+        self._is_wanted = is_wanted or bool(self.configured)
         self._port, self._loopback = configuration.get("HttpPort", 8042), loopback
 
     def missing(self, loopback: Loopback) -> str | None:
@@ -57,10 +67,10 @@ class DicomWebServers:
         It waits until the plugin has read its servers. They start together.
         """
         try:
-            for _ in range(LOOKS):
-                if self._configured <= {*loopback.get(f"/{self.route}")}:
+            for _ in range(PLUGIN_LOOKS):
+                if self.configured <= {*loopback.get(f"/{self.route}")}:
                     break
-                time.sleep(LOOK_SECONDS)
+                time.sleep(PLUGIN_LOOK_SECONDS)
         except LoopbackError as error:
             if error.status != 404:
                 raise
@@ -114,7 +124,7 @@ class DicomWebServers:
     def _raise_if_same_file(self, loopback: Loopback, name: str, instance: str, file: str | None) -> None:
         """Raise ValueError if a server leads back to this one, by whatever way, or shares its database: it names our file."""
         try:
-            answer = self._ask(loopback, name, f"/{FILES_BELOW_ROOT}/{instance}", {})
+            answer = self._ask(loopback, name, f"/{self._files}/{instance}", {})
         except LoopbackError as error:
             # One of another kind, or without this script, knows no such route; all else says nothing.
             if error.status not in KNOWS_NO_ROUTE:
@@ -151,8 +161,8 @@ class DicomWebServers:
         ValueError, LoopbackError : it can't be asked, does not answer as a DICOMweb server, or has some of another patient.
         """
         keys, here = [*instances], dict[str, Mapping[str, Any]]()
-        for start in range(0, len(keys), PAGE):
-            body = {"Resources": keys[start : start + PAGE], "Metadata": False}
+        for start in range(0, len(keys), INSTANCES_PER_LOOKUP):
+            body = {"Resources": keys[start : start + INSTANCES_PER_LOOKUP], "Metadata": False}
             here |= {one["ID"]: one for one in self._loopback.post("/tools/bulk-content", body)}
         return self._found(self._loopback, name, here)
 

@@ -9,6 +9,7 @@ from common.backoff import Pauses
 from common.ledger import Ledger
 from common.routes import one_line
 from common.work import Work
+from forwarding.misconfigured import MisconfiguredError
 
 CHECK_SECONDS = 60.0  # between two checks, while it is sent to
 CHECK_WRONG_SECONDS = 10.0  # between two checks, while it is not what it should be
@@ -16,10 +17,6 @@ CHECK_COUNTS_SECONDS = 2 * CHECK_SECONDS  # after which a check says nothing any
 KEPT_UNTIL_CHECKED_DAYS = (
     1 / 24
 )  # at least, so that what was delivered can be sent again if the next check finds it wrong
-
-
-class MisconfiguredError(Exception):
-    """What answers is not what it should be: nothing may be sent there until somebody has corrected it."""
 
 
 class Identity:

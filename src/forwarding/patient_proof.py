@@ -3,7 +3,7 @@
 
 import contextlib
 import socket
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 from common.aets import ANY_CASE
@@ -18,6 +18,9 @@ def proved_by_patient(
 ) -> set[str]:
     """Return which of these instances a destination says it has, in their series, their study and of their patient.
 
+    Instances are as `/tools/bulk-content` gives them. Where one has a `Place` too, with the identifiers by keyword of patient,
+    study and series as this server has them, these are not asked for.
+
     `ours` is the AE title of this server: what can be retrieved from here is no proof.
 
     Raises
@@ -28,17 +31,16 @@ def proved_by_patient(
     for key, one in instances.items():
         by_series.setdefault(one["ParentSeries"], {})[one["MainDicomTags"].get("SOPInstanceUID", "")] = key
     proved, strange = set[str](), set[str]()
-    for series in loopback.post("/tools/bulk-content", {"Resources": sorted(by_series)}):
-        study = loopback.get(f"/studies/{series['ParentStudy']}")
-        of_study: dict[str, str] = {"StudyInstanceUID": study["MainDicomTags"]["StudyInstanceUID"]}
-        place = {**of_study, "SeriesInstanceUID": series["MainDicomTags"]["SeriesInstanceUID"]}
+    for series, here in _places(loopback, by_series, instances.values()):
+        of_study = {"StudyInstanceUID": here["StudyInstanceUID"]}
+        place = {**of_study, "SeriesInstanceUID": here["SeriesInstanceUID"]}
         answers = find("Instance", {"PatientID": "", **place, "SOPInstanceUID": ""})
         retrieved_from = (bare(aet) for each in answers for aet in str(each.get("RetrieveAETitle") or "").split("\\"))
         if ours and any(ANY_CASE.same(aet, ours) for aet in retrieved_from):
             raise ValueError(f"{name} says that what it has is to be retrieved from {ours}, as this server is called")
         at_study: list[dict[str, str]] | None = None
         for answer in answers:
-            instance = by_series[series["ID"]].get(bare(answer.get("SOPInstanceUID")))
+            instance = by_series[series].get(bare(answer.get("SOPInstanceUID")))
             if instance is None or not is_part(place, answer):
                 continue
             patients = {bare(answer.get("PatientID"))}
@@ -46,7 +48,7 @@ def proved_by_patient(
                 if at_study is None:
                     at_study = find("Study", {"PatientID": "", **of_study})
                 patients = {bare(one.get("PatientID")) for one in at_study if is_part(of_study, one)}
-            patient = bare(study["PatientMainDicomTags"].get("PatientID"))
+            patient = bare(here["PatientID"])
             (proved if patient and patients == {patient} else strange).add(instance)
     if strange - proved:
         raise ValueError(
@@ -54,6 +56,25 @@ def proved_by_patient(
             "another patient, or does not say of which"
         )
     return proved
+
+
+def _places(
+    loopback: Loopback, wanted: Iterable[str], instances: Iterable[Mapping[str, Any]]
+) -> Iterator[tuple[str, Mapping[str, str]]]:
+    """Yield each of these series, and the identifiers of patient, study and series that it has here."""
+    known = {one["ParentSeries"]: one["Place"] for one in instances if "Place" in one}
+    yield from known.items()
+    if unknown := sorted({*wanted} - known.keys()):
+        for series in loopback.post("/tools/bulk-content", {"Resources": unknown}):
+            study = loopback.get(f"/studies/{series['ParentStudy']}")
+            yield (
+                series["ID"],
+                {
+                    "PatientID": study["PatientMainDicomTags"].get("PatientID", ""),
+                    "StudyInstanceUID": study["MainDicomTags"]["StudyInstanceUID"],
+                    "SeriesInstanceUID": series["MainDicomTags"]["SeriesInstanceUID"],
+                },
+            )
 
 
 def bare(value: Any) -> str:

@@ -17,7 +17,7 @@ from typing import Any
 
 from common.loopback import Loopback, LoopbackError
 from common.routes import one_line
-from forwarding.identity import MisconfiguredError
+from forwarding.misconfigured import MisconfiguredError
 from forwarding.peer_http import OnlyOrthancCanAskError, PeerHttp
 
 INSTANCES_PER_QUESTION = 100  # to `/tools/bulk-content`: more would hold up the peer's other work

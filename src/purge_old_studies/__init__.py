@@ -7,8 +7,8 @@ A study whose StudyDate is missing or no valid day stays. What can't be right is
     curl -u USER 'http://127.0.0.1:8042/purge-old-studies?older-than=7y&dry-run=true'
 
 The same by POST, as JSON, which deletes only with "dry-run": false; parameters are `since` or `older-than` (90d, 18m, 7y),
-`by` (StudyDate, received), `Query`, `Labels`, `LabelsConstraint`, `limit`, `undated`, `keep-received-days`, `dry-run`,
-`force`, `async`, `format`. And to look at and to act on:
+`by` (StudyDate, received), `Query`, `Labels`, `LabelsConstraint`, `limit`, `undated`, `keep-received-days`, `only-if-at`,
+`proof`, `dry-run`, `force`, `async`, `format`. And to look at and to act on:
 
     GET  /purge-old-studies/status
     GET  /purge-old-studies/jobs, GET /purge-old-studies/jobs/{id}, POST /purge-old-studies/jobs/{id}/cancel
@@ -63,6 +63,8 @@ def register() -> None:
     register_route(f"{route}/rules/([^/]+)/dry-run", {"GET": purges.dry_run_of_rule}, purges.unavailable)
     register_route(f"{route}/confirm-clock", {"POST": purges.confirm_clock}, purges.unavailable)
     register_route(f"{route}/history", {"GET": purges.history}, purges.unavailable)
+    # It tells a DICOMweb server of `OnlyIfAt` that leads back to this Orthanc from another one.
+    purges.elsewhere.servers.register_route(purges.turns.bound, refusal)
     if refusal is None:
         KEPT_ALIVE.append(purges.on_change)
         orthanc.RegisterOnChangeCallback(KEPT_ALIVE[-1])

@@ -25,6 +25,7 @@ from .archive import Archive
 from .clock import DAY_SECONDS, Clock, Reading, local_day, utc_time
 from .conditions import Conditions, conditions, received_until
 from .disk import Disk
+from .elsewhere import Elsewhere
 from .guards import warn_of_guards
 from .history import History, now_utc, who_asks
 from .jobs import TABLES, Jobs
@@ -49,7 +50,8 @@ class Purges:
         self._loopback = Loopback(configuration)
         if not refusal and not self._loopback.enabled:
             self._refusal = 'purge_old_studies stays idle: it needs Orthanc\'s HTTP server ("HttpServerEnabled": true)'
-        self._turns = HttpTurns(configuration, "dry runs")
+        self.turns = HttpTurns(configuration, "dry runs")
+        self.elsewhere = Elsewhere(configuration, self._loopback)
         self._worker = Worker("purge_old_studies", self._open, self._forget_old)
         self._runner: Runner | None = None
 
@@ -85,7 +87,7 @@ class Purges:
         try:
             self._ledger, self._clock, self._jobs = ledger, Clock(ledger), Jobs(ledger)
             self._history = History(folder / "purge_old_studies.jsonl", durable=durability == "full")
-            self._archive = Archive(self._loopback, self._settings, self._clock)
+            self._archive = Archive(self._loopback, self._settings, self._clock, self.elsewhere)
             runner = Runner(self._settings, ledger, self._history, self._archive)
             schedule = Schedule(self._settings, ledger, self._clock, self._archive, runner)
             # Its default is Orthanc's own.
@@ -101,7 +103,7 @@ class Purges:
         runner.thread(schedule.run, "purge-schedule")
         runner.thread(self._history.read_ahead, "purge-history")
         runner.thread(space.run, "purge-space")
-        runner.thread(lambda: warn_of_guards(self._settings, self._archive.index), "purge-guards")
+        runner.thread(lambda: warn_of_guards(self._settings, self._archive), "purge-guards")
         return ledger
 
     def _forget_old(self) -> float:
@@ -154,7 +156,7 @@ class Purges:
 
     def _dry_run(self, asked: Conditions, reading: Reading, *, force: bool) -> dict[str, Any]:
         try:
-            with self._turns.turn():
+            with self.turns.turn():
                 choice = self._archive.chosen(asked)
                 content = summary(self._archive.index, choice.studies, asked, reading.earliest)
             if choice.undelivered:
@@ -230,7 +232,7 @@ class Purges:
 
     def dry_run_of_rule(self, request: Request) -> Any:
         """What a rule would delete if it ran now, and why: a dry run."""
-        return self._rules.dry_run(request, self._turns, functools.partial(self._dry_run, force=False))
+        return self._rules.dry_run(request, self.turns, functools.partial(self._dry_run, force=False))
 
     def confirm_clock(self, request: Request) -> Any:
         """Believe the clock as it is now, although it is not what was to be expected: rules run again."""
@@ -243,6 +245,8 @@ class Purges:
 
 
 def _shown(value: Any) -> str:
+    if isinstance(value, list):
+        value = ", ".join(value)
     if isinstance(value, dict):
         return ", ".join(f"{name} {one_line(each)}" for name, each in value.items())
     return one_line("none" if value is None else value)

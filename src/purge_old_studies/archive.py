@@ -14,11 +14,12 @@ from typing import Any
 import orthanc
 
 from common.loopback import Loopback, LoopbackError
-from common.own_requests import asked_by
+from common.own_requests import asked_by, report_request
 from common.routes import one_line
 
 from .clock import Clock
 from .conditions import Conditions
+from .elsewhere import Elsewhere, Proving
 from .index import Index, if_there
 from .settings import Settings
 from .studies import Study, came_lately, fits
@@ -47,10 +48,11 @@ def in_order(studies: Iterable[Study], asked: Conditions) -> list[Study]:
 class Archive:
     """The studies of this Orthanc, by loopback HTTP: through the SDK what takes long would hold stores up."""
 
-    def __init__(self, loopback: Loopback, settings: Settings, clock: Clock) -> None:
+    def __init__(self, loopback: Loopback, settings: Settings, clock: Clock, elsewhere: Elsewhere) -> None:
         self._loopback, self._settings, self._clock = loopback, settings, clock
         self.index = Index(loopback, with_metadata=bool(settings.keep_metadata))
         self.undelivered = Undelivered(loopback, keeps=settings.keep_undelivered)
+        self.elsewhere = elsewhere
         self._tells_protection = True  # until it says that it does not
 
     def chosen(self, asked: Conditions) -> Choice:
@@ -69,6 +71,11 @@ class Archive:
         nothing, and stays.
         """
         meant, found, reasons, total = in_order(self._meant(asked), asked), list[Study](), Counter[str](), 0
+        if asked.only_if_at:
+            left = [study for study in meant if not self.elsewhere.has_lacked(study)]
+            where = ", ".join(asked.only_if_at)
+            reasons.update({f"{where} did not prove to have them within the last hours": len(meant) - len(left)})
+            meant, reasons = left, +reasons
         for start in range(0, len(meant), SIZED):
             if len(found) == most or total >= size:
                 break
@@ -81,7 +88,8 @@ class Archive:
         return Choice(found, reasons, total)
 
     def _meant(self, asked: Conditions) -> list[Study]:
-        """Return the studies that the conditions name, whatever keeps them."""
+        """Return the studies that the conditions name, whatever keeps them. Raises `Refused`: `OnlyIfAt` can't be asked."""
+        self.elsewhere.destinations(asked.only_if_at)
         # Orthanc's index leaves out what is not ASCII, so that `?` misses letters with accents there; `is_meant` has all.
         query = {tag: value for tag, value in asked.query.items() if "?" not in value}
         if asked.by == "StudyDate" and not asked.undated:
@@ -168,6 +176,26 @@ class Archive:
         if is_protected:
             return "its patient is protected"
         return None
+
+    def proving(self, asked: Conditions) -> Proving:
+        """Return what asks the destinations of `OnlyIfAt`, for one purge."""
+        return Proving(self.elsewhere, self.index, asked)
+
+    def delete_instances(
+        self, studies: Mapping[str, Sequence[str]], who: Mapping[str, Any], stopping: Callable[[], bool]
+    ) -> str | None:
+        """Delete these instances of studies, and no other; what Orthanc says if it can't, else ""; None if stopped."""
+        instances = [instance for some in studies.values() for instance in some]
+        # With its last instance a study goes: whoever keeps a record is told who asked for that.
+        report_request("POST", "/tools/bulk-delete", {"Resources": [*studies]}, asked_by(who))
+        try:
+            for start in range(0, len(instances), PIECE):
+                if stopping():
+                    return None
+                self._bulk_delete(instances[start : start + PIECE], who)
+        except LoopbackError as error:
+            return one_line(error) or repr(error)
+        return ""
 
     def delete(self, studies: Sequence[str], who: Mapping[str, Any]) -> dict[str, str]:
         """Delete some studies; those that are still there, with what Orthanc says. `who` asked for it."""

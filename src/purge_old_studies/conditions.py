@@ -14,6 +14,7 @@ from typing import Any
 
 from common.routes import Refused
 from common.times import parse_day
+from forwarding.node_proof import NODE_PROOFS
 
 from .clock import DAY_SECONDS, orthanc_time_of
 from .parameters import shown
@@ -31,6 +32,8 @@ QUERY_TAGS = (
 class Conditions:
     """Which studies go: those up to the day `last`, of these matching `query` and `labels`, the `limit` oldest.
 
+    What of them is not proved to be at each destination of `only_if_at` stays; `proof` is how a DICOM node proves it.
+
     Where `received_until` is given (Orthanc's LastUpdate, UTC), what came in later stays, and what came in nobody knows when.
     """
 
@@ -42,10 +45,14 @@ class Conditions:
     limit: int | None = None
     undated: bool | str = False
     received_until: str = ""
+    only_if_at: tuple[str, ...] = ()
+    proof: str = NODE_PROOFS[0]
 
     def as_json(self) -> dict[str, Any]:
         found = dataclasses.asdict(self)
-        return {**found, "last": f"{self.last:%Y%m%d}", "labels": list(self.labels)}
+        elsewhere = {"only_if_at": list(found.pop("only_if_at")), "proof": found.pop("proof")}
+        found |= {"last": f"{self.last:%Y%m%d}", "labels": list(self.labels)}
+        return {**found, **(elsewhere if self.only_if_at else {})}
 
     def in_words(self, number: int) -> str:
         """Return so many studies of these, as `12 studies dated on or before 20000101`."""
@@ -58,7 +65,8 @@ class Conditions:
     def from_json(cls, text: str) -> Conditions:
         found = json.loads(text)
         last = typing.cast("datetime.date", parse_day(found["last"]))
-        return cls(**{**found, "last": last, "labels": tuple(found["labels"])})
+        lists = {name: tuple(found.get(name, ())) for name in ("labels", "only_if_at")}
+        return cls(**{**found, "last": last, **lists})
 
 
 def conditions(found: Mapping[str, Any], today: datetime.date, *, has_labels: bool = True) -> Conditions:
@@ -66,6 +74,8 @@ def conditions(found: Mapping[str, Any], today: datetime.date, *, has_labels: bo
     by, constraint = found.get("by", "StudyDate"), found.get("LabelsConstraint", "All")
     if "LabelsConstraint" in found and "Labels" not in found:
         raise Refused(400, "LabelsConstraint needs Labels")
+    if "proof" in found and "only-if-at" not in found:
+        raise Refused(400, "proof needs only-if-at")
     if "Labels" in found and not has_labels:
         raise Refused(400, "Labels: this Orthanc has none, they came with 1.12.0")
     for label in found.get("Labels", ()):
@@ -80,6 +90,8 @@ def conditions(found: Mapping[str, Any], today: datetime.date, *, has_labels: bo
         constraint,
         found.get("limit"),
         found.get("undated", False),
+        only_if_at=tuple(found.get("only-if-at", ())),
+        proof=found.get("proof", NODE_PROOFS[0]),
     )
 
 

@@ -6,9 +6,10 @@ from __future__ import annotations
 import orthanc
 
 from common.loopback import LoopbackError
-from common.routes import one_line
+from common.routes import Refused, one_line
 
-from .index import Index
+from .archive import Archive
+from .elsewhere import Elsewhere
 from .settings import SECTION, Settings, disk_levels
 
 
@@ -35,12 +36,25 @@ def never_apply(settings: Settings, *, has_labels: bool, is_elsewhere: bool, ver
     return found
 
 
-def warn_of_guards(settings: Settings, index: Index) -> None:
+def wrong_destinations(settings: Settings, elsewhere: Elsewhere) -> list[str]:
+    """Return which rules can't run as long as Orthanc does not know their destinations, a line each."""
+    found = []
+    for number, rule in enumerate(settings.rules):
+        try:
+            elsewhere.destinations(rule.only_if_at)
+        except Refused as refused:
+            found.append(f"{SECTION}.Rules[{number}].{refused.message}. Until then rule {rule.name} does not run")
+    return found
+
+
+def warn_of_guards(settings: Settings, archive: Archive) -> None:
     """Log an ERROR for each guard or rule that can never apply here."""
     if not (settings.keep_labels or settings.rules):
         return
+    index = archive.index
     try:
-        lines = never_apply(
+        lines = wrong_destinations(settings, archive.elsewhere)
+        lines += never_apply(
             settings, has_labels=index.has_labels, is_elsewhere=index.is_elsewhere, version=index.version
         )
     except LoopbackError as error:

@@ -7,6 +7,7 @@ import functools
 import itertools
 import json
 import re
+import sys
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -16,8 +17,9 @@ from common.loopback import Loopback
 
 from .studies import Study, matches
 
-PAGE = 500  # studies read at a time: each question reads through all that match
+STUDIES_PAGE = 500  # studies read at a time: each question reads through all that match
 INSTANCES_PAGE = 2000  # instances read at a time: to decode an answer holds the interpreter, and with it every store
+INSTANCES_BY_NAME = 200  # instances of one question before 1.12.5
 FEW = 30  # studies of one question before 1.12.5: hardly anybody else gets at Orthanc's index before it is answered
 UNKNOWN_RESOURCE = (17, 3)  # codes of OrthancException; 3 is what the protection of an unknown patient gives
 
@@ -64,13 +66,13 @@ class Index:
         return itertools.chain.from_iterable(pages)
 
     def _pages(self, query: Mapping[str, str]) -> Iterator[list[dict[str, Any]]]:
-        for since in itertools.count(0, PAGE):
+        for since in itertools.count(0, STUDIES_PAGE):
             # Counted here, not when they are looked at again: each question that counts reads through the archive once more.
             page = self.search(
-                self.find(query, Since=since, Limit=PAGE, RequestedTags=["NumberOfStudyRelatedInstances"])
+                self.find(query, Since=since, Limit=STUDIES_PAGE, RequestedTags=["NumberOfStudyRelatedInstances"])
             )
             yield page
-            if len(page) < PAGE:
+            if len(page) < STUDIES_PAGE:
                 return
 
     def _before_pages(self, query: Mapping[str, str]) -> Iterator[list[dict[str, Any]]]:
@@ -78,8 +80,8 @@ class Index:
             studies = self._loopback.post("/tools/find", self.find(query, Expand=False))
         else:
             studies = self._loopback.get("/studies")  # `is_meant` looks at each
-        for start in range(0, len(studies), PAGE):
-            page = self.content("Study", studies[start : start + PAGE])
+        for start in range(0, len(studies), STUDIES_PAGE):
+            page = self.content("Study", studies[start : start + STUDIES_PAGE])
             yield page if self._loopback.find_is_unlimited else self._of_modality(page, query.get("ModalitiesInStudy"))
 
     def _of_modality(self, studies: list[dict[str, Any]], wanted: str | None) -> list[dict[str, Any]]:
@@ -139,6 +141,30 @@ class Index:
                 sizes[study] += sum(int(file["CompressedSize"]) for file in instance["Attachments"])
         return sizes
 
+    def instances_of(self, studies: Collection[Study]) -> Iterator[tuple[str, str, dict[str, Any]]]:
+        """Yield study, identifier and content of each instance of some studies: what proofs of having it need, and no more.
+
+        It is as `/tools/bulk-content` gives it, with the `Place` of its series.
+        """
+        of_study = {study.id: study for study in studies}
+        if self.is_extended:
+            every_series = self.children("Series", studies, ["MainDicomTags", "Parent"])
+            found = self._instances(studies, ["MainDicomTags", "Metadata", "Parent", "Attachments"])
+        else:
+            every_series = self.content("Series", [*of_study])
+            found = self._by_name([instance for series in every_series for instance in series["Instances"]])
+        # Others may have the same StudyInstanceUID; what comes in between the two questions is not among them.
+        here = {each["ID"]: each for each in every_series if each["ParentStudy"] in of_study}
+        places = {key: _place(of_study[each["ParentStudy"]], each) for key, each in here.items()}
+        for each in found:
+            if series := here.get(each["ParentSeries"]):
+                yield series["ParentStudy"], each["ID"], _for_proof(each, places[series["ID"]])
+
+    def _by_name(self, instances: Sequence[str]) -> Iterator[dict[str, Any]]:
+        for start in range(0, len(instances), INSTANCES_BY_NAME):
+            some = {"Resources": instances[start : start + INSTANCES_BY_NAME], "Metadata": True}
+            yield from self._loopback.post("/tools/bulk-content", some)
+
     def _instances(self, studies: Collection[Study], content: Sequence[str]) -> Iterator[dict[str, Any]]:
         """Yield the instances of some studies, from 1.12.5: a page at a time, for they may be hundreds of thousands."""
         for since in itertools.count(0, INSTANCES_PAGE):
@@ -150,6 +176,30 @@ class Index:
     def count(self) -> int:
         """Return how many studies there are."""
         return int(self._loopback.get("/statistics")["CountStudies"])
+
+
+def _place(study: Study, series: Mapping[str, Any]) -> dict[str, str]:
+    """Return what the identifiers of a series, its study and its patient are."""
+    uids = {tag: study.tags.get(tag, "") for tag in ("PatientID", "StudyInstanceUID")}
+    return {**uids, "SeriesInstanceUID": series["MainDicomTags"].get("SeriesInstanceUID", "")}
+
+
+def _file_of(instance: Mapping[str, Any]) -> str:
+    """Return Orthanc's name of the DICOM file of an instance (an attachment of type 1), or ""."""
+    files = [file["Uuid"] for file in instance.get("Attachments", ()) if file["ContentType"] == 1]
+    return str(instance.get("FileUuid") or (files or [""])[0])
+
+
+def _for_proof(instance: Mapping[str, Any], place: Mapping[str, str]) -> dict[str, Any]:
+    """Return of an instance what proofs look at: there may be hundreds of thousands."""
+    metadata = instance.get("Metadata", {})
+    return {
+        "ParentSeries": instance["ParentSeries"],
+        "MainDicomTags": {"SOPInstanceUID": instance["MainDicomTags"].get("SOPInstanceUID", "")},
+        "FileUuid": _file_of(instance),
+        "Metadata": {key: sys.intern(str(metadata[key])) for key in ("Origin", "RemoteIP") if key in metadata},
+        "Place": place,
+    }
 
 
 def if_there(path: str) -> Any:

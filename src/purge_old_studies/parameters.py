@@ -10,6 +10,7 @@ from typing import Any
 
 from common.parameters import Flag, OneOf, Text, Texts, TextsByName, WholeNumber
 from common.routes import Request, one_line
+from forwarding.node_proof import NODE_PROOFS
 
 MAX_DAYS = 99_999
 
@@ -34,6 +35,8 @@ PARAMETERS: dict[str, Text] = {
     "limit": WholeNumber(least=1, most=10**9),
     "undated": Undated(),
     "keep-received-days": WholeNumber(most=MAX_DAYS),
+    "only-if-at": Texts(allowed="a list of destinations, at least one"),
+    "proof": OneOf(choices=NODE_PROOFS),
     "dry-run": Flag(),
     "force": Flag(),
     "async": Flag(),

@@ -43,6 +43,7 @@ class Purge:
         self._ledger, self._history, self._archive = ledger, history, archive
         self.stopping = self.cancelled = False
         self.done = threading.Event()
+        self._proving = archive.proving(asked)
         self._began, self._settled = time.monotonic(), 0
         # Instances a request; never so many that a study deleted in pieces shares one with others, which then counted as begun.
         self._at_once = float(min(BATCH, PIECE))
@@ -109,19 +110,23 @@ class Purge:
         outcome: Outcome = {"gone": [], "kept": []}
         batch, sizes = list[dict[str, Any]](), list[int]()
         studies = [study for _, study in looked if study is not None]
+        unproved = self._proving.why_kept(studies, self._halted)  # first: it may take minutes
+        if self._halted():
+            return {}
         protection, undelivered = self._archive.protection(studies), self._archive.undelivered.why_kept(studies)
         if time.monotonic() - looked_at > STALE:  # the questions took long
             found = self._look([row for row, study in looked if study is not None])
             looked = [(row, found.get(row["study"])) for row, _ in looked]
         for row, study in looked:
-            if why := self._why_not(row, study, protection, undelivered):
+            if why := self._why_not(row, study, protection, {**unproved, **undelivered}):
                 outcome[why[0]].append((row, why[1]))
             else:
                 batch.append(row)
                 sizes.append(_instances(row, study))
         if batch:
             began, large = time.monotonic(), sizes[0] > 2 * PIECE
-            outcome |= self._delete(batch, large=large)
+            for state, of_it in self._delete(batch, large=large).items():
+                outcome.setdefault(state, []).extend(of_it)
             if not large:
                 fitting = sum(sizes) * BATCH_SECONDS / max(time.monotonic() - began, 0.001)
                 self._at_once = min(max(fitting, self._at_once / 2), self._at_once * 2, PIECE)
@@ -132,7 +137,7 @@ class Purge:
         row: Mapping[str, Any],
         study: Study | None,
         protection: Mapping[str, bool],
-        undelivered: Mapping[str, str],
+        others: Mapping[str, str],
     ) -> tuple[str, str] | None:
         if study is None:
             if if_there(f"/studies/{row['study']}") is None:
@@ -142,12 +147,14 @@ class Purge:
             return "kept", "it has received something since it was chosen"
         if not is_meant(study, self._asked):
             return "kept", "it does not fit the conditions any more"
-        reason = self._archive.why_kept(study, protection) or undelivered.get(study.id)
+        reason = self._archive.why_kept(study, protection) or others.get(study.id)
         return ("kept", reason) if reason else None
 
     def _delete(self, rows: list[dict[str, Any]], *, large: bool) -> Outcome:
         self._mark(rows, "pieces" if large else "deleting")
         who = {**self._who, "Purge": self.number}
+        if self._asked.only_if_at:
+            return self._delete_proved(rows, who)
         if large:
             if not self._archive.delete_in_pieces(rows[0]["study"], who, lambda: self.stopping):
                 return {}
@@ -159,6 +166,19 @@ class Purge:
         return {
             "deleted": [(row, "") for row in rows if row["study"] not in left],
             "failed": [(row, left[row["study"]]) for row in rows if row["study"] in left],
+        }
+
+    def _delete_proved(self, rows: list[dict[str, Any]], who: Mapping[str, Any]) -> Outcome:
+        """Delete the instances that are proved to be elsewhere, and no other: one that has come in meanwhile stays."""
+        proved = {row["study"]: self._proving.proved[row["study"]] for row in rows}
+        error = self._archive.delete_instances(proved, who, lambda: self.stopping)
+        if error is None:
+            return {}
+        there = self._look(rows)
+        left = [(row, error or "something came in while it was being deleted, and stays") for row in rows]
+        return {
+            "deleted": [(row, "") for row in rows if row["study"] not in there],
+            "failed" if error else "kept": [each for each in left if each[0]["study"] in there],
         }
 
     def _mark(self, rows: list[dict[str, Any]], state: str, reason: str = "") -> None:
@@ -196,10 +216,13 @@ class Purge:
     def _finish_pieces(self, row: dict[str, Any]) -> None:
         """Delete the rest of a study that was begun, unless it was received again: half a study is worse than none."""
         study = self._look([row]).get(row["study"])
+        unproved = self._proving.why_kept([study] if study else [], lambda: self.stopping)
+        if self.stopping:
+            return
         undelivered = self._archive.undelivered.why_kept([study] if study else [])
         if study is not None:
             study = self._look([row]).get(row["study"])  # the question may have taken long
-        why = self._why_not(row, study, {}, undelivered)
+        why = self._why_not(row, study, {}, {**unproved, **undelivered})
         if why is None:
             for state, of_it in self._delete([row], large=True).items():
                 self._settle(of_it, state)

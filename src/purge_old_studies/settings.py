@@ -12,6 +12,7 @@ from typing import Any, ClassVar
 
 from common.routes import Refused
 from common.settings import SettingsError, durability_field, not_empty, read_settings, state_path_field
+from forwarding.node_proof import NODE_PROOFS
 
 from .conditions import Conditions, conditions, day_back, is_label
 from .disk import ALLOWED, Level, parse_level
@@ -43,6 +44,10 @@ def _oldest_by(text: str) -> str | None:
     if text == "LastAccess":
         return "received, StudyDate: Orthanc does not know when somebody last looked at a study"
     return None if text in ("received", "StudyDate") else "received, StudyDate"
+
+
+def _destinations(names: Sequence[str]) -> str | None:
+    return not_empty(names) or (None if all(name.strip() for name in names) else "names of destinations")
 
 
 def _undated(value: object) -> str | None:
@@ -100,6 +105,20 @@ class Rule:
         },
     )
 
+    only_if_at: tuple[str, ...] = dataclasses.field(
+        default=(),
+        metadata={
+            "check": _destinations,
+            "help": (
+                "Destinations that must prove to have each instance of a study ([more](#only-what-is-elsewhere-too)): names "
+                "from `DicomModalities`, `OrthancPeers`, `DicomWeb.Servers`, or `modality:PACS`, `peer:PACS`, `dicomweb:PACS`."
+            ),
+        },
+    )
+    proof: str = dataclasses.field(
+        default=NODE_PROOFS[0],
+        metadata={"choices": NODE_PROOFS, "help": "How the DICOM nodes of `OnlyIfAt` prove it."},
+    )
     when_disk_above: str | None = dataclasses.field(
         default=None,
         metadata={
@@ -195,6 +214,8 @@ def rule_conditions(rule: Rule, today: datetime.date, *, has_labels: bool = True
         found["limit"] = rule.limit
     if rule.labels:
         found |= {"Labels": list(rule.labels), "LabelsConstraint": rule.labels_constraint}
+    if rule.only_if_at:
+        found |= {"only-if-at": list(rule.only_if_at), "proof": rule.proof}
     return conditions(found, today, has_labels=has_labels)
 
 
@@ -236,6 +257,11 @@ def _check_space(rule: Rule, path: str) -> None:
         )
 
 
+def _check_proof(rule: Rule, path: str) -> None:
+    if rule.proof != Rule().proof and not rule.only_if_at:
+        raise SettingsError(f"{path}.Proof: only a rule with OnlyIfAt has it")
+
+
 def check_settings(settings: Settings, configuration: Mapping[str, Any]) -> None:
     """Check what the types don't say. Raises `SettingsError`."""
     known = {*(configuration.get("UserMetadata") or {}), *KNOWN_METADATA}
@@ -260,6 +286,7 @@ def check_settings(settings: Settings, configuration: Mapping[str, Any]) -> None
             raise SettingsError(f'{path}.Name: found "{rule.name}" twice, allowed: a name of its own')
         if not all(isinstance(value, str) for value in rule.query.values()):
             raise SettingsError(f"{path}.Query: found {json.dumps(rule.query)}, allowed: {PARAMETERS['Query'].allowed}")
+        _check_proof(rule, path)
         _check_space(rule, path)
         today = datetime.date.today()  # noqa: DTZ011 - days are the server's local ones
         try:

@@ -108,6 +108,8 @@ class SpaceRules:
                 self._runner.busy.release()
                 return
             self._freeing.add(rule.name)
+            if why := self._archive.elsewhere.why_silent(plan.asked.only_if_at):
+                raise Refused(409, why)  # else each look would write down that it keeps the same studies
             if not plan.choice.studies:  # so it is while the clock is doubted
                 raise Refused(409, reading.doubt or plan.why)
         except BaseException:

@@ -33,6 +33,7 @@ def summary(index: Index, studies: Sequence[Study], asked: Conditions, now: floa
         "DryRun": True,
         "Since": f"{asked.last:%Y%m%d}",
         "Studies": len(studies),
+        **({"OnlyIfAt": list(asked.only_if_at)} if asked.only_if_at else {}),
         f"ReceivedWithin{LATELY_DAYS}Days": sum(study.arrived > lately for study in studies),
         "Bytes": size,
         "Years": dict(sorted(years.items())),

@@ -19,7 +19,7 @@ TABLE: dict[tuple[str, str], dict[str, str]] = {
         'came.get("Origin") == "RestApi" and came.get("RemoteIP") in addresses': "False",
         "if isinstance(answer, dict) and file and": "if False and",
         "== self._port and is_this_machine(host):": "== self._port and False:",
-        "if self._configured <= {*loopback.get(": "if {*()} <= {*loopback.get(",
+        "if self.configured <= {*loopback.get(": "if {*()} <= {*loopback.get(",
         "if not self._is_wanted:": "if True:",
         "if error.status not in (400, 404):": "if False:",
         "if len(answers) == before:": "if True:",

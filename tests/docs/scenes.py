@@ -146,7 +146,7 @@ SCENES: dict[str, Scene] = {
         },
         errors=("is away, what happens",),
     ),
-    "docs/purge_old_studies.md": Scene(prepare=store_two_new_and_four_old),
+    "docs/purge_old_studies.md": Scene(prepare=store_two_new_and_four_old, more={"DicomModalities": {"PACS": NODE}}),
     "docs/security.md": Scene(variables={"MONITORING_PASSWORD": SECRET}),
     "docs/series_private_tags.md": Scene(prepare=store_with_private_tags),
     "docs/troubleshooting.md": Scene(

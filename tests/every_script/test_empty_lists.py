@@ -80,6 +80,7 @@ EMPTY: dict[str, dict[str, str]] = {
         "Rules": "nothing is purged by itself",
         "Rules[].Days": REFUSED,
         "Rules[].Labels": REFUSED,
+        "Rules[].OnlyIfAt": REFUSED,
     },
     "series_private_tags": {"Tags": "the script stays idle"},
     "series_thumbnail": {},

@@ -26,13 +26,13 @@ TABLE: dict[tuple[str, str], dict[str, str]] = {
     ("src/forwarding/jobs.py", "tests/forwarding/unit/test_same_ae_title.py"): {
         '[row["queue"]] == [': 'row["queue"] in [',
     },
-    ("src/auto_forward_modality.py", "tests/forwarding/unit/test_proofs.py"): {
+    ("src/forwarding/node_proof.py", "tests/forwarding/unit/test_proofs.py"): {
         'for one in report["Success"] if': 'for one in (*report["Success"], {"SOPInstanceUID": "1.2"}) if',
         'if report["Status"] == "Pending" and abs(': "if False and abs(",
         "COMMITTED_WITHIN:\n        return None": "COMMITTED_WITHIN * 99:\n        return None",
         "return committed & found_by_patient(loopback, name, instances, ours)": "return committed",
     },
-    ("src/auto_forward_peer.py", "tests/forwarding/unit/test_proofs.py"): {
+    ("src/forwarding/peer_proof.py", "tests/forwarding/unit/test_proofs.py"): {
         'if any(one.get("Origin") == "RestApi"': 'if any(False and one.get("Origin") == "RestApi"',
     },
     ("src/common/changes.py", "tests/forwarding/unit/test_restored_index.py"): {
@@ -60,6 +60,8 @@ TABLE: dict[tuple[str, str], dict[str, str]] = {
     },
     ("src/auto_forward_modality.py", "tests/forwarding/unit/test_ae_titles.py"): {
         "functools.partial(came_from, aets=AeTitles(configuration))": "came_from",
+    },
+    ("src/forwarding/node_proof.py", "tests/forwarding/unit/test_ae_titles.py"): {
         'ANY_CASE.same(node["AET"], system["DicomAet"])': 'node["AET"] == system["DicomAet"]',
     },
     ("src/forwarding/engine.py", "tests/forwarding/unit/test_ae_titles.py"): {
@@ -234,7 +236,7 @@ TABLE: dict[tuple[str, str], dict[str, str]] = {
     },
     ("src/forwarding/patient_proof.py", "tests/forwarding/unit/test_proofs.py"): {
         "(proved if patient and patients == {patient} else strange).add(instance)": "proved.add(instance)",
-        "patient = bare(study[": "patient = ours = bare(study[",
+        "patient = bare(here[": "patient = ours = bare(here[",
         "if instance is None or not is_part(place, answer):": "if instance is None:",
     },
     ("src/forwarding/peers.py", "tests/forwarding/unit/test_peer_errors.py"): {

@@ -40,7 +40,7 @@ def test_methods_and_users_are_no_ae_titles(forwarding: Forwarding) -> None:
 @pytest.mark.parametrize(("aet", "why"), [("ours", "has the AE title of this server"), ("theirs", "")])
 def test_a_node_with_our_ae_title_proves_nothing(source: Any, rest: FakeOrthanc, aet: str, why: str) -> None:
     """Whether Orthanc is strict or not: this only keeps more here."""
-    module = source("auto_forward_modality")
+    module = source("forwarding.node_proof")
     loopback = source("common.loopback").Loopback({})
     rest.answers["GET", "/system"] = {"DicomAet": "OURS", "DicomPort": 4242}
     rest.known["PACS"] = {"AET": aet, "Host": "192.0.2.1", "Port": 104}

@@ -25,6 +25,7 @@ class Proving:
     def __init__(self, start: Callable[..., Script], rest: FakeOrthanc, source: Any) -> None:
         self.rest = rest
         self.module = start("auto_forward_modality").module
+        self.node_proof = source("forwarding.node_proof")
         self.loopback = source("common.loopback").Loopback({})
         self.asked: dict[str, Any] = {}
 
@@ -107,7 +108,7 @@ def test_what_is_to_be_retrieved_from_this_server_is_not_proved_in_a_later_serie
     }
     instances = {"i1": INSTANCES["i1"], "i2": {**INSTANCES["i2"], "ParentSeries": "se2"}}
     with pytest.raises(ValueError, match="is to be retrieved from HERE"):
-        proving.module.found_by_patient(proving.loopback, "PACS", instances, "HERE")
+        proving.node_proof.found_by_patient(proving.loopback, "PACS", instances, "HERE")
     assert asked == ["1.2.3", "1.2.4"]
 
 
@@ -160,7 +161,7 @@ def test_a_commitment_alone_counts_where_it_was_chosen(proving: Proving) -> None
 def test_without_a_report_in_time_nothing_is_proved(proving: Proving, clock: Clock) -> None:
     proving.prove()
     proving.report("Pending")
-    clock.advance(proving.module.COMMITTED_WITHIN + 1)
+    clock.advance(proving.node_proof.COMMITTED_WITHIN + 1)
     with pytest.raises(ValueError, match="PACS has sent no report of storage commitment"):
         proving.prove()
 

@@ -75,7 +75,8 @@ def test_the_rest_of_one_that_was_begun_stays_if_it_receives_something_while_the
     def again(*_: Any) -> dict[str, Any]:
         return {"a1": studies.Study("a1", "a1-9a", {}, came.pop(0), None, frozenset(), frozenset(), 1)}
 
-    archive = SimpleNamespace(again=again, undelivered=SimpleNamespace(why_kept=lambda _: {}))
+    nobody = SimpleNamespace(why_kept=lambda *_: {})
+    archive = SimpleNamespace(again=again, undelivered=nobody, proving=lambda _: nobody)
     written: list[Any] = []
     ledger, history = SimpleNamespace(run=lambda *_: None), SimpleNamespace(add=written.extend)
     purge_of_before = source("purge_old_studies.purge").Purge(1, None, ledger, history, archive, {})
