@@ -47,7 +47,7 @@ def test_exactly_the_right_studies_go_whatever_the_archive_and_the_request(
     start_orthanc_for_module: StartOrthanc, orthanc_version: tuple[int, ...], part: int
 ) -> None:
     server = start_orthanc_for_module(
-        changed(PAGE=2, WINDOW=2, BATCH=1) if part else SCRIPT,
+        changed(STUDIES_PAGE=2, WINDOW=2, BATCH=1) if part else SCRIPT,
         {"UserMetadata": {"Keep": 5000}, "StableAge": 600, **(LIMITS if part == 2 else {}),
          "PurgeOldStudies": {"KeepLabels": ["keep"], "KeepMetadata": ["Keep"], "MaxStudies": 3, "MaxPercent": 80}},
     )  # fmt: skip

@@ -253,7 +253,7 @@ Loopback.request_raw = _told(Loopback.request_raw)
 def test_what_reads_through_the_archive_once_more_is_asked_when_studies_are_chosen_and_not_at_each_look(
     start_briefly: StartOrthanc,
 ) -> None:
-    server = start_briefly(changed(WINDOW=4, PAGE=10) + QUESTIONS)
+    server = start_briefly(changed(WINDOW=4, STUDIES_PAGE=10) + QUESTIONS)
     fill(server, ["20010101"] * 22)
     assert server.get("/purge-old-studies", since="20200101", format="json")["Deleted"] == 22
     if not server.get("/system").get("Capabilities", {}).get("HasExtendedFind"):
