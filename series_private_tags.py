@@ -395,6 +395,108 @@ class _PinnedContext(ssl.SSLContext):
     pinned: bytes
 
 
+# ---- src/common/environment.py: Values of the configuration that come from environment variables: from which, and whether those are set.
+
+
+VARIABLE = re.compile(r"\$\{([^:{}]*)(?::-([^{}]*))?\}")
+QUOTED_DEFAULT = re.compile(
+    r"""\$\{([^:{}]*):-(?:"([^"]*)"|'([^']*)')\}"""
+)  # Orthanc takes ${NAME:-"x"} for ${NAME:-x}
+TEXT_OR_COMMENT = re.compile(r'"(?:\\.|[^"\\])*"|//[^\n]*|/\*.*?\*/', re.DOTALL)  # or a text, which is left as it is
+# A text, a variable outside of texts (of a number, say), or a comma that ends a list: no JSON, but Orthanc takes them.
+LOOSE = re.compile(rf'"(?:\\.|[^"\\])*"|{VARIABLE.pattern}|,(?=\s*[}}\]])')
+NUMBER_AS_TEXT = re.compile(r"-?(0|[1-9][0-9]{0,14})(\.[0-9]{1,15})?")
+
+
+class FromEnvironment(str):
+    """A text of the configuration in which Orthanc has put environment variables.
+
+    Attributes
+    ----------
+    names : of the variables.
+    unset : those of them that are not set and have no default.
+    """
+
+    names: tuple[str, ...]
+    unset: tuple[str, ...]
+
+    def __new__(cls, text: str, names: tuple[str, ...], unset: tuple[str, ...] = ()) -> "FromEnvironment":
+        """Return a text that knows its variables."""
+        made = super().__new__(cls, text)
+        made.names, made.unset = names, unset
+        return made
+
+    @property
+    def value(self) -> Any:
+        """The number, true or false that it is as JSON, else the plain text: Orthanc has made texts of all."""
+        text = str(self)
+        return json.loads(text) if text in ("true", "false") or NUMBER_AS_TEXT.fullmatch(text) else text
+
+    @property
+    def variables(self) -> str:
+        """What a line of the log calls them: those that are not set, if there are any."""
+        names = self.unset or self.names
+        return f"the environment variable{'s' if len(names) > 1 else ''} {', '.join(names)}"
+
+
+def with_variables(section: str, found: Any) -> Any:
+    """Return a section with a `FromEnvironment` for each text that came from variables, as Orthanc's files have it.
+
+    Where the files can't be read as they were when Orthanc started, texts stay as they are.
+    """
+    return found if found is None else marked(found, _written_now().get(section))
+
+
+def marked(found: Any, written: Any) -> Any:
+    """Return what Orthanc has read with a `FromEnvironment` for each text for which variables were written."""
+    if isinstance(found, dict) and isinstance(written, dict):
+        return {key: marked(each, written.get(key)) for key, each in found.items()}
+    if isinstance(found, list) and isinstance(written, list) and len(found) == len(written):
+        return [marked(each, one) for each, one in zip(found, written, strict=True)]
+    if type(found) is str and isinstance(written, str) and _with_values(written) == found:
+        variables = [*VARIABLE.finditer(written)]
+        names = tuple(dict.fromkeys(each[1] for each in variables))
+        unset = {each[1] for each in variables if each[2] is None and each[1] not in os.environ}
+        return FromEnvironment(found, names, tuple(name for name in names if name in unset)) if names else found
+    return found
+
+
+def as_written(text: str) -> Mapping[str, Any]:
+    """Return a file of the configuration as it is written, with the variables in its texts; nothing if it can't be read so."""
+    text = QUOTED_DEFAULT.sub(lambda match: f"${{{match[1]}:-{match[2] or match[3] or ''}}}", text)
+    text = TEXT_OR_COMMENT.sub(lambda match: match[0] if match[0][0] == '"' else " ", text)
+    try:
+        found = json.loads(LOOSE.sub(_as_json, text))
+    except ValueError:
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _with_values(written: str) -> str:
+    return VARIABLE.sub(lambda match: os.environ.get(match[1], match[2] or ""), written)
+
+
+def _as_json(match: re.Match[str]) -> str:
+    return {'"': match[0], "$": "null", ",": ""}[match[0][0]]
+
+
+def _written_now() -> Mapping[str, Any]:
+    whole: dict[str, Any] = {}
+    try:
+        import orthanc
+
+        base = Path(orthanc.GetConfigurationPath()).absolute()
+        paths = [base]
+        if not base.is_file():
+            folder = folder_on_command_line(base) or base
+            paths = [path for path in folder.iterdir() if path.suffix.lower() == ".json"]
+        for path in paths:
+            whole.update(as_written(path.read_text(encoding="utf-8-sig")))
+    except Exception:  # noqa: BLE001 - no Orthanc at all (a program, a test), or its files are gone: what it has read holds
+        return {}
+    return whole
+
+
 # ---- src/common/settings.py: One section of Orthanc's configuration, read into a frozen dataclass.
 
 
@@ -453,8 +555,9 @@ def read_settings(cls: type[S], section: str, configuration: Mapping[str, Any]) 
     ----------
     cls : a dataclass whose fields all have defaults. `metadata` of a field may hold `key` (if the name is not the field's in
         CamelCase), `minimum` and `maximum` (of a number), `choices`, `check` (a function that returns what is allowed, or
-        nothing if the value is fine) and `secret` (the value is never shown). A class variable `REMOVED` names the keys that
-        the object had once, each with what happens now.
+        nothing if the value is fine) and `secret` (the value is never shown). Of a free value also `texts` (keys, all others of
+        which may be numbers, true or false) and `read_later` (by itself). A class variable `REMOVED` names the keys that the
+        object had once, each with what happens now.
     section : the section's name.
     configuration : what `orthanc.GetConfiguration()` holds, decoded.
 
@@ -470,7 +573,7 @@ def read_settings(cls: type[S], section: str, configuration: Mapping[str, Any]) 
 
 def _read_section(cls: type[S], section: str, configuration: Mapping[str, Any]) -> S:
     check_section_name(section, configuration)
-    found = configuration.get(section)
+    found = with_variables(section, configuration.get(section))
     if complaint := "; ".join(_wrong_keys_below(cls, section, found)):
         raise SettingsError(complaint)
     return cls() if found is None else _read_object(cls, section, found)
@@ -647,6 +750,8 @@ def _read_value(hint: Any, limits: Mapping[str, Any], path: str, found: Any) -> 
         fits, allowed = False, complaint
     if fits and value == "" and (optional or limits.get("secret")):  # it would count as not given, without a word
         fits, allowed = False, "a text; to give none, leave the key out"
+    if isinstance(found, FromEnvironment) and found.unset:  # also where it is a part of the text: a path, a URL
+        fits = False
     if not fits:
         raise _wrong(path, found, allowed, limits)
     return value
@@ -662,15 +767,36 @@ def _typed(hint: Any, limits: Mapping[str, Any], path: str, found: Any) -> tuple
         items = [_read_value(arguments[0], shown, f"{path}[{i}]", item) for i, item in enumerate(found)]
         return tuple(items) if origin is tuple else items, True, ""
     if hint is Any:
-        return found, True, ""
+        return _free(limits, path, found), True, ""
     if origin is dict:
         if not isinstance(found, dict) or not dataclasses.is_dataclass(arguments[1]):
-            return found, isinstance(found, dict), "an object of keys and values"
+            return _free(limits, path, found), isinstance(found, dict), "an object of keys and values"
         paths = {key: f"{path}.{_printable(key)}" for key in found}
         return {key: _read_value(arguments[1], {}, paths[key], each) for key, each in found.items()}, True, ""
+    if isinstance(found, FromEnvironment):
+        found = str(found) if hint is str else found.value
     # JSON has one kind of number, and true is no number although Python says so.
     fits = isinstance(found, (int, float) if hint is float else hint) and (hint is bool) == isinstance(found, bool)
     return (float(found) if fits and hint is float else found), fits, KINDS[hint]
+
+
+def _free(limits: Mapping[str, Any], path: str, found: Any, *, may_be_number: bool = False) -> Any:
+    """Return a value whose keys and types the settings don't name, with plain texts for those from variables."""
+    if limits.get("read_later"):
+        return found
+    if isinstance(found, list):
+        return [_free(limits, f"{path}[{i}]", each) for i, each in enumerate(found)]
+    if isinstance(found, dict):
+        texts = limits.get("texts", found)
+        return {
+            key: _free(limits, f"{path}.{_printable(key)}", each, may_be_number=key not in texts)
+            for key, each in found.items()
+        }
+    if not isinstance(found, FromEnvironment):
+        return found
+    if found.unset:
+        raise _wrong(path, found, "a value, or one with a default, as ${NAME:-default}", limits)
+    return found.value if may_be_number or limits.get("texts") == () else str(found)
 
 
 def _printable(key: str) -> str:
@@ -680,7 +806,12 @@ def _printable(key: str) -> str:
 
 
 def _wrong(path: str, found: Any, allowed: str, limits: Mapping[str, Any] | None = None) -> SettingsError:
-    if found == "":  # Orthanc puts environment variables in before a script can see their names: an unset one is empty
+    if isinstance(found, FromEnvironment):
+        if found.unset or not found:
+            are = f"{'are' if len(found.unset or found.names) > 1 else 'is'} {'not set' if found.unset else 'empty'}"
+            return SettingsError(f"{path}: {found.variables} {are}, allowed: {allowed}")
+        return SettingsError(f"{path}: found {_as_text(found, limits)} from {found.variables}, allowed: {allowed}")
+    if found == "":  # where Orthanc's files don't show the variable, an unset one is empty
         return SettingsError(f"{path} is empty (is its environment variable set?), allowed: {allowed}")
     return SettingsError(f"{path}: found {_as_text(found, limits)}, allowed: {allowed}")
 
