@@ -503,7 +503,7 @@ def reconcile_field() -> Any:
 
 def state_path_field(state: str = "the ledger") -> Any:
     """Return the field `StatePath` of a script with state: the folder of it."""
-    text = f"Folder of {state}; null: `IndexDirectory`, else `StorageDirectory`."
+    text = f"Folder of {state}; null: `Scripts.StatePath`, else `IndexDirectory`, else `StorageDirectory`."
     return dataclasses.field(default=None, metadata={"help": text})
 
 
@@ -573,6 +573,13 @@ class LoopbackSettings:
 class ScriptsSettings:
     """The section `Scripts`, which is for all scripts."""
 
+    state_path: str | None = dataclasses.field(
+        default=None,
+        metadata={
+            "help": "Folder of the state of all scripts, but of one with a `StatePath` of its own; null: `IndexDirectory`, else "
+            "`StorageDirectory`."
+        },
+    )
     loopback: LoopbackSettings = dataclasses.field(
         default=LoopbackSettings(), metadata={"help": "How scripts reach their own Orthanc."}
     )
@@ -818,7 +825,8 @@ def configuration_folder() -> Path:
 
 
 def state_folder(state_path: str | None, configuration: Mapping[str, Any]) -> Path:
-    """Return where a script keeps its state: `StatePath`, else `IndexDirectory`, else `StorageDirectory`."""
+    """Return where a script keeps its state: its `StatePath`, that of all scripts, `IndexDirectory`, or `StorageDirectory`."""
+    state_path = state_path or settings_of_all_scripts(configuration).state_path
     default = configuration.get("IndexDirectory") or configuration.get("StorageDirectory") or "OrthancStorage"
     return configuration_folder() / (state_path or default)
 
@@ -3149,12 +3157,12 @@ class AtLeastOnce:
 
     Parameters
     ----------
-    name : of the ledger, NAME.sqlite in the folder of Orthanc's index; each script has one of its own.
+    name : of the ledger, NAME.sqlite; each script has one of its own.
     first, longest : seconds until a handler that failed is tried again, and most seconds between two tries.
     give_up_hours : after which its event is given up (`Dispatcher.retry_dead`).
     under_way : events of one handler that are handed to the executor at a time.
     reconcile : False: /changes is not read, as with several Orthancs on one database it lists what happens in all of them.
-    folder : of the ledger, instead of that of the index.
+    folder : of the ledger, instead of `Scripts.StatePath`, or that of the index.
     durability : "full": the ledger also survives the loss of power.
     """
 

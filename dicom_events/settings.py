@@ -141,4 +141,6 @@ class Settings:
     )
     reconcile: bool = reconcile_field()
     durability: str = durability_field("the outbox survives")
-    state_path: str | None = path_or_null("Folder of the outbox; null: `IndexDirectory`, else `StorageDirectory`.")
+    state_path: str | None = path_or_null(
+        "Folder of the outbox; null: `Scripts.StatePath`, else `IndexDirectory`, else `StorageDirectory`."
+    )

@@ -178,6 +178,11 @@ TABLE: dict[tuple[str, str], dict[str, str]] = {
     ("src/common/settings.py", "tests/common/unit/test_loopback_and_settings.py"): {
         'if limits and limits.get("secret"):': "if False:",
     },
+    ("src/common/state.py", "tests/common/unit/test_state_of_all_scripts.py"): {
+        "state_path = state_path or settings_of_all_scripts(configuration).state_path": (
+            "state_path = settings_of_all_scripts(configuration).state_path or state_path"
+        ),
+    },
     ("src/common/state.py", "tests/common/unit/test_state.py"): {
         "if stat.S_IMODE(path.stat().st_mode) & OTHERS:": "if False:",
     },
