@@ -1787,72 +1787,6 @@ def identifiers_in(listed: Iterable[Any]) -> list[str]:
     return [each if isinstance(each, str) else each["ID"] for each in listed]
 
 
-# ---- src/common/http_threads.py: Handlers of routes and Orthanc's HTTP threads: there are few of them, and their stack is small.
-
-
-T = TypeVar("T")
-
-
-class HttpTurns:
-    """Lets at most a third of Orthanc's HTTP threads ask Orthanc: if all of them did, no thread were left to answer them.
-
-    Parameters
-    ----------
-    configuration : Orthanc's, which has the number of threads.
-    what : of what there are too many when one more is refused.
-    """
-
-    def __init__(self, configuration: Mapping[str, Any], what: str = "requests") -> None:
-        self._turns = threading.BoundedSemaphore(max(1, int(configuration.get("HttpThreadsCount", 50)) // 3))
-        self._what = what
-
-    @contextmanager
-    def turn(self) -> Iterator[None]:
-        """Ask Orthanc inside. Raises `Refused` (503) at once if too many do already."""
-        if not self._turns.acquire(blocking=False):
-            raise Refused(503, f"Too many {self._what} at a time; try again")
-        try:
-            yield
-        finally:
-            self._turns.release()
-
-    def bound(self, handler: RouteHandler) -> RouteHandler:
-        """Return a handler that has a turn while it answers."""
-
-        @functools.wraps(handler)  # with what it takes
-        def bounded(request: Any) -> Any:
-            with self.turn():
-                return handler(request)
-
-        return bounded
-
-
-def in_a_thread(work: Callable[[], T], name: str) -> T:
-    """Return what `work` returns in a thread of this name, whose stack is larger than the 100 KB of an HTTP thread.
-
-    Raises
-    ------
-    Exception : what `work` raises.
-    """
-    outcome: list[T] = []
-    errors: list[Exception] = []
-
-    def run() -> None:
-        try:
-            outcome.append(work())
-        except Exception as error:  # noqa: BLE001 - raised again below
-            errors.append(error)
-        finally:
-            close_connections()
-
-    thread = threading.Thread(target=run, name=name, daemon=True)
-    thread.start()
-    thread.join()
-    if errors:
-        raise errors[0]
-    return outcome[0]
-
-
 # ---- src/common/backoff.py: Exponential back-off: with jitter for work, of which there may be much; without for a thread that tries one thing.
 
 
@@ -2204,6 +2138,178 @@ class Ledger:
     def forget_finished(self, days: float) -> bool:
         """Delete the oldest rows that ended so many days ago, few at a time; return whether there may be more."""
         return self.run(FORGET_FINISHED, time.time() - days * 86400, FORGOTTEN_AT_ONCE) == FORGOTTEN_AT_ONCE
+
+
+# ---- src/common/catch_up.py: Orthanc's log of changes read once more, from a time on: what a new or an older ledger has not seen.
+
+
+CATCH_UP_PARAMETERS: Mapping[str, Any] = {"Since": Moment(), "DryRun": Flag()}
+CATCH_UP_PAGE = 500  # changes a request
+COUNTED_CHANGES = 50_000  # by a dry run, which a person waits for
+
+
+class Span(NamedTuple):
+    """A part of the log: after the change with the number `place`, up to the one with the number `end`."""
+
+    place: int
+    end: int
+
+    @property
+    def changes(self) -> int:
+        """Return how many numbers there are in it; deleted resources have left the log."""
+        return max(0, self.end - self.place)
+
+
+class ChangesPage(NamedTuple):
+    """Some changes of a span, in their order, and the rest of the span."""
+
+    changes: list[Mapping[str, Any]]
+    rest: Span
+
+    @property
+    def instances(self) -> list[str]:
+        """Return the instances that were new."""
+        return list(dict.fromkeys(each["ID"] for each in self.changes if each["ChangeType"] == "NewInstance"))
+
+
+class LogAgain:
+    """Reads a span of the log of changes. What is left of it is in the ledger: a restart goes on.
+
+    Parameters
+    ----------
+    get : asks Orthanc.
+    """
+
+    def __init__(self, ledger: Ledger, get: Callable[[str], Any]) -> None:
+        self._ledger, self._get = ledger, get
+
+    def find(self, since: datetime.datetime) -> Span:
+        """Return what the log has since a time, up to now: by the time at which Orthanc noted each change.
+
+        Raises
+        ------
+        LoopbackError : Orthanc can't answer now.
+        """
+        newest = int(self._get("/changes?last")["Last"])
+        return Span(self._last_before(orthanc_time(since), newest), newest)
+
+    def _last_before(self, date: str, newest: int) -> int:
+        low, high = 0, newest
+        while low < high:
+            middle = (low + high) // 2
+            first = self._get(f"/changes?since={middle}&limit=1")["Changes"]
+            if first and first[0]["Date"] < date:
+                low = int(first[0]["Seq"])
+            else:
+                high = middle
+        return low
+
+    def read(self, span: Span) -> ChangesPage:
+        """Return the first changes of a span."""
+        page = self._get(f"/changes?since={span.place}&limit={CATCH_UP_PAGE}")
+        changes = [each for each in page["Changes"] if each["Seq"] <= span.end]
+        is_last = page["Done"] or page["Last"] >= span.end
+        return ChangesPage(changes, Span(span.end if is_last else int(page["Last"]), span.end))
+
+    @property
+    def left(self) -> Span | None:
+        """What is left to read, or None: nobody has asked, or it is done."""
+        span = Span(self._ledger.get_value("catch_up_place"), self._ledger.get_value("catch_up_end"))
+        return span if span.changes else None
+
+    def begin(self, span: Span) -> None:
+        """Let a span be read. Raises `Refused` (409): another one is not done yet."""
+        with self._ledger.transaction():
+            if self.left:
+                raise Refused(409, "A catch-up is under way; ask for another one when it is done")
+            self.note(span)
+
+    def note(self, span: Span) -> None:
+        """Note what is left to read, in the transaction that notes what was read."""
+        with self._ledger.transaction():
+            self._ledger.set_value("catch_up_place", span.place)
+            self._ledger.set_value("catch_up_end", span.end)
+
+
+def since_of(parameters: Mapping[str, Any]) -> datetime.datetime:
+    """Return from when on to catch up. Raises `Refused` (400): nobody said so."""
+    if "Since" not in parameters:
+        raise Refused(400, f"Since is missing, allowed: {Moment().allowed}")
+    found: datetime.datetime = parameters["Since"]
+    return found
+
+
+def series_of(loopback: Loopback, instances: list[str]) -> list[dict[str, Any]]:
+    """Return the series of some instances that are here: `ID`, `ParentStudy`, `Instances`."""
+    body = {"Resources": instances, "Level": "Series", "Short": True, "Metadata": False}
+    found: list[dict[str, Any]] = loopback.post("/tools/bulk-content", body) if instances else []
+    return found
+
+
+# ---- src/common/http_threads.py: Handlers of routes and Orthanc's HTTP threads: there are few of them, and their stack is small.
+
+
+T = TypeVar("T")
+
+
+class HttpTurns:
+    """Lets at most a third of Orthanc's HTTP threads ask Orthanc: if all of them did, no thread were left to answer them.
+
+    Parameters
+    ----------
+    configuration : Orthanc's, which has the number of threads.
+    what : of what there are too many when one more is refused.
+    """
+
+    def __init__(self, configuration: Mapping[str, Any], what: str = "requests") -> None:
+        self._turns = threading.BoundedSemaphore(max(1, int(configuration.get("HttpThreadsCount", 50)) // 3))
+        self._what = what
+
+    @contextmanager
+    def turn(self) -> Iterator[None]:
+        """Ask Orthanc inside. Raises `Refused` (503) at once if too many do already."""
+        if not self._turns.acquire(blocking=False):
+            raise Refused(503, f"Too many {self._what} at a time; try again")
+        try:
+            yield
+        finally:
+            self._turns.release()
+
+    def bound(self, handler: RouteHandler) -> RouteHandler:
+        """Return a handler that has a turn while it answers."""
+
+        @functools.wraps(handler)  # with what it takes
+        def bounded(request: Any) -> Any:
+            with self.turn():
+                return handler(request)
+
+        return bounded
+
+
+def in_a_thread(work: Callable[[], T], name: str) -> T:
+    """Return what `work` returns in a thread of this name, whose stack is larger than the 100 KB of an HTTP thread.
+
+    Raises
+    ------
+    Exception : what `work` raises.
+    """
+    outcome: list[T] = []
+    errors: list[Exception] = []
+
+    def run() -> None:
+        try:
+            outcome.append(work())
+        except Exception as error:  # noqa: BLE001 - raised again below
+            errors.append(error)
+        finally:
+            close_connections()
+
+    thread = threading.Thread(target=run, name=name, daemon=True)
+    thread.start()
+    thread.join()
+    if errors:
+        raise errors[0]
+    return outcome[0]
 
 
 # ---- src/common/place.py: The place in Orthanc's log of changes up to which a script has read it.
@@ -4688,6 +4794,7 @@ class Context:
 ROUTE = "route"  # what no rule has been applied to yet
 DELETE = "delete"  # what is to be deleted here when every destination has proved to have it
 NO_DESTINATION = ""
+BACKFILL_PRIORITY = -1  # of what a person asks for: what arrives is sent first
 # Of a ledger whose rows had no task, but a queue that no destination was called. The data say what is none of ours.
 FIRST_TASKS = f"""
 UPDATE work SET task='{ROUTE}' WHERE queue='' AND json_type(data, '$.Instances')='object';
@@ -5862,162 +5969,6 @@ def _parents(uids: tuple[str, ...]) -> Mapping[str, str]:
     return found
 
 
-# ---- src/forwarding/addresses.py: The addresses of hosts: looked up in threads of their own, since DNS may take long, and remembered for a while.
-
-
-ADDRESSES_COUNT_SECONDS = 300.0  # until a host is looked up again
-LOOK_UP_AGAIN_SECONDS = 60.0  # after a look-up that found nothing
-ADDRESS_LOOK_SECONDS = 0.1  # between looks whether it has ended
-
-
-class Host:
-    """The addresses of one host. If it can't be looked up any more, the last ones count.
-
-    Parameters
-    ----------
-    stopping : nobody waits for a look-up any more.
-    """
-
-    def __init__(self, name: str, stopping: threading.Event) -> None:
-        self.name, self._stopping = name, stopping
-        self._addresses: frozenset[str] = frozenset()
-        self._starting, self._thread, self._next = threading.Lock(), threading.Thread(), 0.0
-
-    def addresses(self, wait: float) -> frozenset[str]:
-        """Return its addresses, after at most so many seconds; none: they are not known."""
-        with self._starting:
-            if not self._thread.is_alive() and time.monotonic() >= self._next:
-                self._thread = threading.Thread(target=self._look_up, name=f"looks up {self.name}", daemon=True)
-                self._thread.start()
-            looking_up = self._thread
-        for _ in range(0 if self._addresses else round(wait / ADDRESS_LOOK_SECONDS)):  # else the last ones do meanwhile
-            if not looking_up.is_alive() or self._stopping.is_set():
-                break
-            looking_up.join(ADDRESS_LOOK_SECONDS)
-        return self._addresses
-
-    def _look_up(self) -> None:
-        try:
-            found = socket.getaddrinfo(self.name, None)
-        except (OSError, UnicodeError):  # UnicodeError: it can't be the name of a host
-            self._next = time.monotonic() + LOOK_UP_AGAIN_SECONDS
-            return
-        self._addresses = frozenset(plain_address(str(each[4][0])) for each in found)
-        self._next = time.monotonic() + ADDRESSES_COUNT_SECONDS
-
-
-def plain_address(address: str) -> str:
-    """Return an address in the form in which it is compared: of IPv4 where it is one, without the name of an interface."""
-    return address.lower().removeprefix("::ffff:").partition("%")[0]
-
-
-# ---- src/forwarding/loops.py: What came from a destination itself: it is not sent back there.
-
-
-LOOK_UP_SECONDS = 10.0  # for which the forwarder's thread waits for DNS, before the sender's AE title alone decides
-LOOK_UP_IN_ROUTE_SECONDS = 1.0
-NOT_SENT_BACK = "not sent back to "  # in the ledger's numbers, before the name of a destination
-
-
-class Loops:
-    """Finds what came from a destination itself: its sender had the destination's AE title, and an address of its host.
-
-    The AE title alone says little: many Orthancs are called ORTHANC. It decides where no address is known.
-    """
-
-    def __init__(self, context: Context, destinations: Destinations) -> None:
-        self._name, self._ledger, self._transport = context.name, context.ledger, context.transport
-        self._options, self._destinations = context.settings.destination_options, destinations
-        self._stopping = context.stopping
-        self._hosts: dict[str, Host] = {}
-        self._warned = set[tuple[str, str]]()
-
-    def came_from(self, name: str, origins: Mapping[str, Mapping[str, str]], wait: float) -> set[str]:
-        """Return which of these instances came from a destination; waits so many seconds for the addresses of its host."""
-        entry = self._destinations.last_entry(name)
-        if entry is None:
-            return set()
-        titled = {
-            instance: plain_address(origin.get("RemoteIP", ""))
-            for instance, origin in origins.items()
-            if self._transport.came_from(origin, entry)
-        }
-        addresses = self._addresses(name, entry, wait) if any(titled.values()) else frozenset[str]()
-        own = {instance for instance, ip in titled.items() if not ip or not addresses or ip in addresses}
-        if others := sorted({ip for instance, ip in titled.items() if instance not in own}):
-            host = f"{one_line(str(entry['Host']))} ({', '.join(sorted(addresses))})"
-            text = f"what has the AE title of {name}, but comes from {others[0]} and not from {host}, is sent to {name}"
-            self._warn_once(name, "elsewhere", text)
-        return own
-
-    def count(self, instances: Mapping[str, Collection[str]]) -> None:
-        """Count what is not sent back, by destination: inside the transaction in which that is decided."""
-        for name, number in ((name, len(some)) for name, some in instances.items() if some):
-            key = f"{NOT_SENT_BACK}{name}"
-            self._ledger.set_value(key, self._ledger.get_value(key) + number)
-            text = f"what came from {name} itself is not sent back to it; the status counts it (NotSentBack)"
-            self._warn_once(name, "itself", text)
-
-    def totals(self) -> dict[str, int]:
-        """Return how many instances were not sent back, by destination."""
-        rows = self._ledger.rows("SELECT name, value FROM state WHERE name LIKE ? ORDER BY name", f"{NOT_SENT_BACK}%")
-        return {row["name"].removeprefix(NOT_SENT_BACK): row["value"] for row in rows}
-
-    def _addresses(self, name: str, entry: Mapping[str, Any], wait: float) -> frozenset[str]:
-        """Return the addresses of a destination; an option may send to another host than its entry names."""
-        options = self._options.get(name)
-        hosts = sorted({str(entry["Host"]), str((options.options if options else {}).get("Host", entry["Host"]))})
-        known = [self._hosts.setdefault(host, Host(host, self._stopping)).addresses(wait) for host in hosts]
-        found = frozenset[str]().union(*known)
-        if not found:
-            text = f"no address of {one_line(', '.join(hosts))} is known: what has the AE title of {name} counts as from there"
-            self._warn_once(name, "unknown", text)
-        return found
-
-    def _warn_once(self, name: str, what: str, text: str) -> None:
-        if (name, what) not in self._warned and not self._stopping.is_set():
-            self._warned.add((name, what))
-            orthanc.LogWarning(f"{self._name}: {text}")
-
-
-# ---- src/forwarding/passed_over.py: Which destinations did not get all of what came before, since no rule chose them: one may do so when more of it comes.
-
-
-PASSED_OVER_TABLE = """
-CREATE TABLE IF NOT EXISTS passed_over(resource TEXT PRIMARY KEY, destinations TEXT NOT NULL) WITHOUT ROWID;
-"""
-
-
-def changing_levels(rules: Iterable[Rule]) -> set[str]:
-    """Return the levels at which what a rule says of a resource may be another when more of it has come."""
-    return {rule.level for rule in rules if rule.query or rule.matcher}
-
-
-class PassedOver:
-    """The destinations that were passed over, by resource: as long as it is here."""
-
-    def __init__(self, ledger: Ledger) -> None:
-        self._ledger = ledger
-
-    def of(self, resource: str) -> set[str]:
-        """Return the destinations that have not been given all of a resource."""
-        rows = self._ledger.rows("SELECT destinations FROM passed_over WHERE resource=?", resource)
-        return set(json.loads(rows[0]["destinations"])) if rows else set()
-
-    def note(self, resource: str, destinations: Collection[str]) -> None:
-        """Write down which they are now."""
-        if destinations:
-            names = json.dumps(sorted(destinations))
-            self._ledger.run("INSERT OR REPLACE INTO passed_over VALUES(?,?)", resource, names)
-        else:
-            self._ledger.run("DELETE FROM passed_over WHERE resource=?", resource)
-
-    def forget_deleted(self, resources: Iterable[str]) -> None:
-        """Forget resources that were deleted."""
-        with self._ledger.transaction() as db:
-            db.executemany("DELETE FROM passed_over WHERE resource=?", [(each,) for each in resources])
-
-
 # ---- src/forwarding/routing.py: Rules applied to what arrived: which instances go to which destination, and why.
 
 
@@ -6305,6 +6256,302 @@ class SentInstances:
         self._ledger.run("UPDATE given SET seq=? WHERE seq>?", place, place)
 
 
+# ---- src/forwarding/catch_up.py: Catching up: what was received since a time, and is not in the ledger, goes where the rules say.
+
+
+Left = Callable[[str, set[str]], set[str]]
+
+
+class NotInLedger:
+    """Says what of a resource a destination was not given, as far as the ledger remembers."""
+
+    def __init__(self, context: Context, sent: SentInstances) -> None:
+        self._ledger, self._work, self._loopback, self._sent = (
+            context.ledger,
+            Work(context.ledger),
+            context.loopback,
+            sent,
+        )
+
+    def of(self, batch: Batch, received: float) -> Left:
+        """Return a function of a destination and of instances: those that it was not given, and that don't come by themselves.
+
+        `received` (Unix time) is when the last of them came: what was sent whole after that had them.
+        """
+        family, some = family_of(self._loopback, batch.resource), set(batch.instances or ())
+        routing = [json.loads(row["data"]) for row in self._work.find(Which(task=ROUTE, resource=batch.resource))]
+        to_come = not_handed_over(self._ledger, batch.level, some)
+        to_come |= {one for data in routing if "CatchUp" not in data for one in data["Instances"]}
+        whole = {
+            row["queue"]
+            for row in self._work.find(Which(task=SEND, resources=family))
+            if row["state"] != "gone" and row["created"] > received and json.loads(row["data"])["Instances"] is None
+        }
+
+        def left(destination: str, instances: set[str]) -> set[str]:
+            if destination in whole:
+                return set()
+            return instances - to_come - self._sent.given(destination, family, instances)
+
+        return left
+
+
+class CatchUp:
+    """Reads the log of changes once more, a page a turn, and adds a row for each resource that is to be routed.
+
+    Parameters
+    ----------
+    shares_of : returns what the rules would send where of a row's data and resource, without what is in the ledger: the number
+        of instances by destination.
+    """
+
+    def __init__(self, context: Context, shares_of: Callable[[Mapping[str, Any], str], Mapping[str, int]]) -> None:
+        self._name, self._ledger, self._loopback = context.name, context.ledger, context.loopback
+        self._wake, self._stopping, self._shares_of = context.wake, context.stopping, shares_of
+        self._levels = [level for level in LEVELS if any(rule.level == level for rule in context.rules)]
+        self._log = LogAgain(context.ledger, context.loopback.get)
+        self.is_under_way = self._log.left is not None
+        """Whether there is more to read."""
+
+    def read(self) -> None:
+        """Read a page, if somebody has asked for it; the rows and the place are written together."""
+        if (span := self._log.left) is None:
+            self.is_under_way = False
+            return
+        page = self._log.read(span)
+        rows = self._rows_for(page.changes, page.instances)
+        with self._ledger.transaction():
+            for resource, data in rows:
+                self._ledger.add(NO_DESTINATION, resource, data, BACKFILL_PRIORITY, task=ROUTE)
+            self._log.note(page.rest)
+        self.is_under_way = bool(page.rest.changes)
+        if not self.is_under_way:
+            orthanc.LogWarning(f"{self._name}: the catch-up has read all that was received up to when it was asked for")
+
+    def _rows_for(self, changes: Iterable[Mapping[str, Any]], instances: list[str]) -> list[tuple[str, dict[str, Any]]]:
+        """Return resource and data of a row for each resource of some instances that are here still."""
+        wanted, dates = set(instances), [parse_orthanc_time(each["Date"]) for each in changes]
+        received = max((date.timestamp() for date in dates if date), default=time.time())
+        found: dict[tuple[str, str], tuple[dict[str, str], list[str]]] = {}
+        series = series_of(self._loopback, instances)
+        patients = _patients_of(self._loopback, {each["ParentStudy"] for each in series})
+        for each in series:
+            study = each["ParentStudy"]
+            above = {"Series": each["ID"], "Study": study, "Patient": patients.get(study, "")}
+            for level in self._levels:
+                if above[level]:
+                    some = found.setdefault((level, above[level]), (above, []))[1]
+                    some += sorted(wanted.intersection(each["Instances"]))
+        return [
+            (
+                resource,
+                {
+                    **{"Level": level, **place_of(level, resource, above), "UID": "", "Last": True},
+                    **{"Instances": {one: [0, -1, ""] for one in some}, "Origins": [], "CatchUp": received},
+                },
+            )
+            for (level, resource), (above, some) in found.items()
+        ]
+
+    # Routes
+
+    def ask(self, request: Request) -> Answer:
+        """Begin, or count, what a person asks for."""
+        since = since_of(request.parameters)
+        span, is_dry = self._log.find(since), request.parameters.get("DryRun", True)
+        about = {"Since": utc(since.timestamp()), "Changes": span.changes, "DryRun": is_dry}
+        if is_dry:
+            # A matcher is a user's code, and may need any stack.
+            return Answer({**about, **in_a_thread(lambda: self._count(span), f"{self._name} catch-up")})
+        self._log.begin(span)
+        self.is_under_way = True
+        orthanc.LogWarning(f"{self._name}: somebody asked to catch up since {utc(since.timestamp())}")
+        self._wake.set()
+        return Answer(about, 202)
+
+    def state(self) -> dict[str, Any]:
+        """Return whether one is under way, and how many changes are left to read."""
+        left = self._log.left
+        return {"UnderWay": left is not None, "ChangesLeft": left.changes if left else 0}
+
+    def _count(self, span: Span) -> dict[str, Any]:
+        studies, seen, by_destination = set[str](), set[str](), dict[str, int]()
+        last = span.place + COUNTED_CHANGES
+        while span.changes and span.place < last and not self._stopping.is_set():
+            page = self._log.read(span)
+            for resource, data in self._rows_for(page.changes, [one for one in page.instances if one not in seen]):
+                shares = self._shares_of(data, resource)
+                studies.update([data.get("Study", resource)])
+                seen.update(data["Instances"])
+                for destination, number in shares.items():
+                    by_destination[destination] = by_destination.get(destination, 0) + number
+            span = page.rest
+        counted = {"Studies": len(studies), "Instances": len(seen), "Destinations": by_destination}
+        return {**counted, "Complete": not span.changes}
+
+
+def _patients_of(loopback: Loopback, studies: set[str]) -> dict[str, str]:
+    body = {"Resources": sorted(studies), "Level": "Study", "Short": True, "Metadata": False}
+    found = loopback.post("/tools/bulk-content", body) if studies else []
+    return {each["ID"]: each["ParentPatient"] for each in found}
+
+
+# ---- src/forwarding/addresses.py: The addresses of hosts: looked up in threads of their own, since DNS may take long, and remembered for a while.
+
+
+ADDRESSES_COUNT_SECONDS = 300.0  # until a host is looked up again
+LOOK_UP_AGAIN_SECONDS = 60.0  # after a look-up that found nothing
+ADDRESS_LOOK_SECONDS = 0.1  # between looks whether it has ended
+
+
+class Host:
+    """The addresses of one host. If it can't be looked up any more, the last ones count.
+
+    Parameters
+    ----------
+    stopping : nobody waits for a look-up any more.
+    """
+
+    def __init__(self, name: str, stopping: threading.Event) -> None:
+        self.name, self._stopping = name, stopping
+        self._addresses: frozenset[str] = frozenset()
+        self._starting, self._thread, self._next = threading.Lock(), threading.Thread(), 0.0
+
+    def addresses(self, wait: float) -> frozenset[str]:
+        """Return its addresses, after at most so many seconds; none: they are not known."""
+        with self._starting:
+            if not self._thread.is_alive() and time.monotonic() >= self._next:
+                self._thread = threading.Thread(target=self._look_up, name=f"looks up {self.name}", daemon=True)
+                self._thread.start()
+            looking_up = self._thread
+        for _ in range(0 if self._addresses else round(wait / ADDRESS_LOOK_SECONDS)):  # else the last ones do meanwhile
+            if not looking_up.is_alive() or self._stopping.is_set():
+                break
+            looking_up.join(ADDRESS_LOOK_SECONDS)
+        return self._addresses
+
+    def _look_up(self) -> None:
+        try:
+            found = socket.getaddrinfo(self.name, None)
+        except (OSError, UnicodeError):  # UnicodeError: it can't be the name of a host
+            self._next = time.monotonic() + LOOK_UP_AGAIN_SECONDS
+            return
+        self._addresses = frozenset(plain_address(str(each[4][0])) for each in found)
+        self._next = time.monotonic() + ADDRESSES_COUNT_SECONDS
+
+
+def plain_address(address: str) -> str:
+    """Return an address in the form in which it is compared: of IPv4 where it is one, without the name of an interface."""
+    return address.lower().removeprefix("::ffff:").partition("%")[0]
+
+
+# ---- src/forwarding/loops.py: What came from a destination itself: it is not sent back there.
+
+
+LOOK_UP_SECONDS = 10.0  # for which the forwarder's thread waits for DNS, before the sender's AE title alone decides
+LOOK_UP_IN_ROUTE_SECONDS = 1.0
+NOT_SENT_BACK = "not sent back to "  # in the ledger's numbers, before the name of a destination
+
+
+class Loops:
+    """Finds what came from a destination itself: its sender had the destination's AE title, and an address of its host.
+
+    The AE title alone says little: many Orthancs are called ORTHANC. It decides where no address is known.
+    """
+
+    def __init__(self, context: Context, destinations: Destinations) -> None:
+        self._name, self._ledger, self._transport = context.name, context.ledger, context.transport
+        self._options, self._destinations = context.settings.destination_options, destinations
+        self._stopping = context.stopping
+        self._hosts: dict[str, Host] = {}
+        self._warned = set[tuple[str, str]]()
+
+    def came_from(self, name: str, origins: Mapping[str, Mapping[str, str]], wait: float) -> set[str]:
+        """Return which of these instances came from a destination; waits so many seconds for the addresses of its host."""
+        entry = self._destinations.last_entry(name)
+        if entry is None:
+            return set()
+        titled = {
+            instance: plain_address(origin.get("RemoteIP", ""))
+            for instance, origin in origins.items()
+            if self._transport.came_from(origin, entry)
+        }
+        addresses = self._addresses(name, entry, wait) if any(titled.values()) else frozenset[str]()
+        own = {instance for instance, ip in titled.items() if not ip or not addresses or ip in addresses}
+        if others := sorted({ip for instance, ip in titled.items() if instance not in own}):
+            host = f"{one_line(str(entry['Host']))} ({', '.join(sorted(addresses))})"
+            text = f"what has the AE title of {name}, but comes from {others[0]} and not from {host}, is sent to {name}"
+            self._warn_once(name, "elsewhere", text)
+        return own
+
+    def count(self, instances: Mapping[str, Collection[str]]) -> None:
+        """Count what is not sent back, by destination: inside the transaction in which that is decided."""
+        for name, number in ((name, len(some)) for name, some in instances.items() if some):
+            key = f"{NOT_SENT_BACK}{name}"
+            self._ledger.set_value(key, self._ledger.get_value(key) + number)
+            text = f"what came from {name} itself is not sent back to it; the status counts it (NotSentBack)"
+            self._warn_once(name, "itself", text)
+
+    def totals(self) -> dict[str, int]:
+        """Return how many instances were not sent back, by destination."""
+        rows = self._ledger.rows("SELECT name, value FROM state WHERE name LIKE ? ORDER BY name", f"{NOT_SENT_BACK}%")
+        return {row["name"].removeprefix(NOT_SENT_BACK): row["value"] for row in rows}
+
+    def _addresses(self, name: str, entry: Mapping[str, Any], wait: float) -> frozenset[str]:
+        """Return the addresses of a destination; an option may send to another host than its entry names."""
+        options = self._options.get(name)
+        hosts = sorted({str(entry["Host"]), str((options.options if options else {}).get("Host", entry["Host"]))})
+        known = [self._hosts.setdefault(host, Host(host, self._stopping)).addresses(wait) for host in hosts]
+        found = frozenset[str]().union(*known)
+        if not found:
+            text = f"no address of {one_line(', '.join(hosts))} is known: what has the AE title of {name} counts as from there"
+            self._warn_once(name, "unknown", text)
+        return found
+
+    def _warn_once(self, name: str, what: str, text: str) -> None:
+        if (name, what) not in self._warned and not self._stopping.is_set():
+            self._warned.add((name, what))
+            orthanc.LogWarning(f"{self._name}: {text}")
+
+
+# ---- src/forwarding/passed_over.py: Which destinations did not get all of what came before, since no rule chose them: one may do so when more of it comes.
+
+
+PASSED_OVER_TABLE = """
+CREATE TABLE IF NOT EXISTS passed_over(resource TEXT PRIMARY KEY, destinations TEXT NOT NULL) WITHOUT ROWID;
+"""
+
+
+def changing_levels(rules: Iterable[Rule]) -> set[str]:
+    """Return the levels at which what a rule says of a resource may be another when more of it has come."""
+    return {rule.level for rule in rules if rule.query or rule.matcher}
+
+
+class PassedOver:
+    """The destinations that were passed over, by resource: as long as it is here."""
+
+    def __init__(self, ledger: Ledger) -> None:
+        self._ledger = ledger
+
+    def of(self, resource: str) -> set[str]:
+        """Return the destinations that have not been given all of a resource."""
+        rows = self._ledger.rows("SELECT destinations FROM passed_over WHERE resource=?", resource)
+        return set(json.loads(rows[0]["destinations"])) if rows else set()
+
+    def note(self, resource: str, destinations: Collection[str]) -> None:
+        """Write down which they are now."""
+        if destinations:
+            names = json.dumps(sorted(destinations))
+            self._ledger.run("INSERT OR REPLACE INTO passed_over VALUES(?,?)", resource, names)
+        else:
+            self._ledger.run("DELETE FROM passed_over WHERE resource=?", resource)
+
+    def forget_deleted(self, resources: Iterable[str]) -> None:
+        """Forget resources that were deleted."""
+        with self._ledger.transaction() as db:
+            db.executemany("DELETE FROM passed_over WHERE resource=?", [(each,) for each in resources])
+
+
 # ---- src/forwarding/assignment.py: The rules applied to what arrived: a row for each destination that gets something of it.
 
 
@@ -6338,7 +6585,7 @@ class Assignment:
         self._settings, self._stopping = context.settings, context.stopping
         self._router, self._rows, self._destinations = router, rows, destinations
         self._sent, self._passed_over, self._arrivals, self._deleter = sent, passed_over, arrivals, deleter
-        self.loops = Loops(context, destinations)
+        self.loops, self._not_in_ledger = Loops(context, destinations), NotInLedger(context, sent)
         self._changing_levels = changing_levels(context.rules)
         self._has_queries = any(rule.query for rule in context.rules)
         self._has_kinds = any(rule.sop_classes or rule.transfer_syntaxes for rule in context.rules)
@@ -6377,6 +6624,9 @@ class Assignment:
             batch = self.batch_of(data, row["subject"])
             verdicts = self.verdicts(batch)
             shares = self._shares(batch, verdicts)
+            wanted = {share.destination for share in shares if share.instances}
+            if "CatchUp" in data:
+                shares = self._without_known(batch, shares, data["CatchUp"])
             earlier, passed_over = self._earlier(batch, verdicts) if data["Last"] else ([], None)
         except LoopbackError as error:
             if error.status != 404:
@@ -6386,7 +6636,7 @@ class Assignment:
         with self._ledger.transaction():
             if self._stopping.is_set() or not self._work.remove(row["id"]):
                 return  # nobody waited for DNS; or a person has just dropped it
-            sent_to = self._add_rows(batch, shares, data["Instances"], earlier, _parents_in(data))
+            sent_to = wanted | self._add_rows(batch, shares, data, earlier)
             if passed_over is not None:
                 self._passed_over.note(batch.resource, passed_over)
             if self._deleter and sent_to:
@@ -6417,12 +6667,12 @@ class Assignment:
         self,
         batch: Batch,
         shares: Collection[Share],
-        about: Mapping[str, Sequence[Any]],
+        data: Mapping[str, Any],
         earlier: Collection[Share],
-        parents: Mapping[str, str],
     ) -> set[str]:
         """Add the rows of what is sent; return the destinations that get some of it, or were given it already."""
-        add = self._sent.add
+        add, about, parents = self._sent.add, data["Instances"], _parents_in(data)
+        below = BACKFILL_PRIORITY if "CatchUp" in data else 0  # what arrives is sent first
         new = [
             share._replace(instances={one for one in share.instances if add(share.destination, one, *about[one][::2])})
             for share in shares
@@ -6430,9 +6680,21 @@ class Assignment:
         # What came earlier goes by its own rule, which may change it or not; it joins what goes by the same.
         for name, rule, instances, _ in (*new, *earlier):
             if instances:
-                more = (rule.priority, parents, rule.alternates.get(name, ()), rule.changes)
+                more = (rule.priority + below, parents, rule.alternates.get(name, ()), rule.changes)
                 self._rows.add(batch.level, batch.resource, name, sorted(instances), *more)
         return {share.destination for share in (*shares, *earlier) if share.instances}
+
+    def _without_known(self, batch: Batch, shares: Iterable[Share], received: float) -> list[Share]:
+        """Return what goes where in a catch-up: not what the ledger knows of (`received`: when the last of it came)."""
+        left = self._not_in_ledger.of(batch, received)
+        return [share._replace(instances=left(share.destination, share.instances)) for share in shares]
+
+    def count_for_catch_up(self, data: Mapping[str, Any], resource: str) -> dict[str, int]:
+        """Return how many instances of a row would go to each destination in a catch-up."""
+        batch, found = self.batch_of(data, resource), dict[str, int]()
+        for share in self._without_known(batch, self._shares(batch, self.verdicts(batch)), data["CatchUp"]):
+            found[share.destination] = found.get(share.destination, 0) + len(share.instances)
+        return found
 
     def _count_own(self, shares: Iterable[Share]) -> None:
         own: dict[str, set[str]] = {}
@@ -8389,6 +8651,7 @@ class Engine:
             *(context, self.router, self.rows, self.destinations, self._sent, self._passed_over),
             *(reports.arrivals, self._deleter),
         )
+        self.catch_up = CatchUp(context, self.assignment.count_for_catch_up)
         self._alternates = Alternates(context, self.destinations, self._deleter)
         has = context.transport.has
         verifier = Verifier(has, loopback, context.wake) if has else None
@@ -8429,10 +8692,12 @@ class Engine:
             self._reports.inbox.flush()
             self._say_what_was_lost()
             # A job that has ended is no reason to read the log of changes: only settle it and submit the next.
-            if self._reports.has_changes.is_set() or time.monotonic() >= self._next_read:
+            is_due = self.catch_up.is_under_way or time.monotonic() >= self._next_read
+            if self._reports.has_changes.is_set() or is_due:
                 self._reports.has_changes.clear()
                 self._intake.read()
                 self._protect_arrived()
+                self.catch_up.read()
                 self.assignment.route()
                 self._next_read = time.monotonic() + BUSY_LOOK_SECONDS
             self.jobs.settle_ended()
@@ -8445,6 +8710,8 @@ class Engine:
         except BaseException:
             self._next_read = 0.0  # what was to be read may be left
             raise
+        if self.catch_up.is_under_way:
+            return 0.0
         return BUSY_LOOK_SECONDS if self.ledger.totals()["waiting"] else IDLE_SECONDS
 
     def _say_what_was_lost(self) -> None:
@@ -8495,7 +8762,6 @@ class Engine:
 
 STUDIES_PER_PAGE = 500
 MANY_STUDIES = range(1900, 2100)  # years that are asked for month by month: who asks for all says 00010101 to 99991231
-BACKFILL_PRIORITY = -1  # what arrives is sent first
 
 
 def studies_between(loopback: Loopback, first: datetime.date, last: datetime.date) -> list[str]:
@@ -8704,6 +8970,7 @@ def register_routes(forwarder: Forwarder, refusal: str | None, *, is_unused: boo
         "rules/test": {"POST": bounded(places.test)},
         "send": {"POST": bounded(rows.send)},
         "backfill": {"POST": bounded(rows.backfill)},
+        "catch-up": {"GET": rows.catch_up_state, "POST": bounded(rows.catch_up)},
     }
     for path, handlers in routes.items():
         register_route(f"/{forwarder.name}/{path}", handlers, unavailable)
@@ -8881,6 +9148,18 @@ class DeliveryRoutes:
         number = len(studies) * len(targets)
         content = {"Studies": len(studies), "Destinations": targets, "Deliveries": number, "DryRun": dry}
         return Answer(content, 200 if dry else 202)
+
+    @takes(CATCH_UP_PARAMETERS)
+    def catch_up(self, request: Request) -> Answer:
+        """Send what was received since a time, and is not in the ledger, where the rules say: `{"Since": …}`; a dry run first.
+
+        `Since` is a day or a time with its zone. With `"DryRun": false` it begins, 202; else it is counted only.
+        """
+        return self._forwarder.engine.catch_up.ask(request)
+
+    def catch_up_state(self, _request: Request) -> dict[str, Any]:
+        """Return whether a catch-up is under way, and how many changes are left to read."""
+        return self._forwarder.engine.catch_up.state()
 
 
 class DestinationRoutes:

@@ -4,7 +4,7 @@
 import json
 import time
 import typing
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any, NamedTuple
 
 from common.archive import instances_of
@@ -15,6 +15,7 @@ from common.loopback import LoopbackError
 from common.work import Which, Work
 from common.worker import repr_of
 from forwarding.archive import family_of, metadata_of
+from forwarding.catch_up import NotInLedger
 from forwarding.context import Context
 from forwarding.deletion import Deleter
 from forwarding.destinations import Destinations
@@ -24,7 +25,7 @@ from forwarding.routing import Batch, Router, Verdict
 from forwarding.rows import Rows
 from forwarding.rules import ForwardingRule
 from forwarding.sent_instances import SentInstances
-from forwarding.tasks import NO_DESTINATION, ROUTE, name_of
+from forwarding.tasks import BACKFILL_PRIORITY, NO_DESTINATION, ROUTE, name_of
 
 ROUTE_AGAIN_SECONDS = 30.0  # after a failure, which is this server's or a matcher's own: nobody outside is bothered
 
@@ -56,7 +57,7 @@ class Assignment:
         self._settings, self._stopping = context.settings, context.stopping
         self._router, self._rows, self._destinations = router, rows, destinations
         self._sent, self._passed_over, self._arrivals, self._deleter = sent, passed_over, arrivals, deleter
-        self.loops = Loops(context, destinations)
+        self.loops, self._not_in_ledger = Loops(context, destinations), NotInLedger(context, sent)
         self._changing_levels = changing_levels(context.rules)
         self._has_queries = any(rule.query for rule in context.rules)
         self._has_kinds = any(rule.sop_classes or rule.transfer_syntaxes for rule in context.rules)
@@ -95,6 +96,9 @@ class Assignment:
             batch = self.batch_of(data, row["subject"])
             verdicts = self.verdicts(batch)
             shares = self._shares(batch, verdicts)
+            wanted = {share.destination for share in shares if share.instances}
+            if "CatchUp" in data:
+                shares = self._without_known(batch, shares, data["CatchUp"])
             earlier, passed_over = self._earlier(batch, verdicts) if data["Last"] else ([], None)
         except LoopbackError as error:
             if error.status != 404:
@@ -104,7 +108,7 @@ class Assignment:
         with self._ledger.transaction():
             if self._stopping.is_set() or not self._work.remove(row["id"]):
                 return  # nobody waited for DNS; or a person has just dropped it
-            sent_to = self._add_rows(batch, shares, data["Instances"], earlier, _parents_in(data))
+            sent_to = wanted | self._add_rows(batch, shares, data, earlier)
             if passed_over is not None:
                 self._passed_over.note(batch.resource, passed_over)
             if self._deleter and sent_to:
@@ -135,12 +139,12 @@ class Assignment:
         self,
         batch: Batch,
         shares: Collection[Share],
-        about: Mapping[str, Sequence[Any]],
+        data: Mapping[str, Any],
         earlier: Collection[Share],
-        parents: Mapping[str, str],
     ) -> set[str]:
         """Add the rows of what is sent; return the destinations that get some of it, or were given it already."""
-        add = self._sent.add
+        add, about, parents = self._sent.add, data["Instances"], _parents_in(data)
+        below = BACKFILL_PRIORITY if "CatchUp" in data else 0  # what arrives is sent first
         new = [
             share._replace(instances={one for one in share.instances if add(share.destination, one, *about[one][::2])})
             for share in shares
@@ -148,9 +152,21 @@ class Assignment:
         # What came earlier goes by its own rule, which may change it or not; it joins what goes by the same.
         for name, rule, instances, _ in (*new, *earlier):
             if instances:
-                more = (rule.priority, parents, rule.alternates.get(name, ()), rule.changes)
+                more = (rule.priority + below, parents, rule.alternates.get(name, ()), rule.changes)
                 self._rows.add(batch.level, batch.resource, name, sorted(instances), *more)
         return {share.destination for share in (*shares, *earlier) if share.instances}
+
+    def _without_known(self, batch: Batch, shares: Iterable[Share], received: float) -> list[Share]:
+        """Return what goes where in a catch-up: not what the ledger knows of (`received`: when the last of it came)."""
+        left = self._not_in_ledger.of(batch, received)
+        return [share._replace(instances=left(share.destination, share.instances)) for share in shares]
+
+    def count_for_catch_up(self, data: Mapping[str, Any], resource: str) -> dict[str, int]:
+        """Return how many instances of a row would go to each destination in a catch-up."""
+        batch, found = self.batch_of(data, resource), dict[str, int]()
+        for share in self._without_known(batch, self._shares(batch, self.verdicts(batch)), data["CatchUp"]):
+            found[share.destination] = found.get(share.destination, 0) + len(share.instances)
+        return found
 
     def _count_own(self, shares: Iterable[Share]) -> None:
         own: dict[str, set[str]] = {}

@@ -41,8 +41,15 @@ def test_all_state_is_in_one_folder_but_that_of_a_script_with_a_folder_of_its_ow
     names = [path for path in names if path.name != "auto_forward_dicomweb.py"]  # it needs a plugin
     (tmp_path / "handlers.py").write_text(HANDLERS)
     (tmp_path / "event_dispatcher.py").write_text((ROOT / "event_dispatcher.py").read_text())
-    words = [ROOT / "combine.py", *names, ROOT / "dicom_events", tmp_path / "handlers.py", "-o", tmp_path / "all.py"]
-    subprocess.run([sys.executable, *words], check=True)
+    words: list[Path | str] = [
+        ROOT / "combine.py",
+        *names,
+        ROOT / "dicom_events",
+        tmp_path / "handlers.py",
+        "-o",
+        tmp_path / "all.py",
+    ]
+    subprocess.run([sys.executable, *map(str, words)], check=True)
     server = start_orthanc(
         tmp_path / "all.py",
         {"Scripts": {"StatePath": "${STATE_OF_ALL:-state}/all"}, **SECTIONS},
