@@ -495,9 +495,9 @@ def durability_field(survives: str = "the ledger survives", waits: str = "each s
     return dataclasses.field(default="normal", metadata={"choices": ("normal", "full"), "help": text})
 
 
-def reconcile_field() -> Any:
-    """Return the field `Reconcile` of a script that follows Orthanc's list of changes."""
-    text = "Look in Orthanc's list of changes for what a crash cut off. False in all but one of several Orthancs on one database."
+def reconcile_field(several: str = "each of several Orthancs on one database that load this script") -> Any:
+    """Return the field `Reconcile` of a script that follows Orthanc's list of changes; in `several` it is to be false."""
+    text = f"Look in Orthanc's list of changes for what a crash cut off. False in {several}."
     return dataclasses.field(default=True, metadata={"help": text})
 
 
@@ -3161,7 +3161,7 @@ class AtLeastOnce:
     first, longest : seconds until a handler that failed is tried again, and most seconds between two tries.
     give_up_hours : after which its event is given up (`Dispatcher.retry_dead`).
     under_way : events of one handler that are handed to the executor at a time.
-    reconcile : False: /changes is not read, as with several Orthancs on one database it lists what happens in all of them.
+    reconcile : False: /changes is not read: with several Orthancs on one database it lists what happens in all of them.
     folder : of the ledger, instead of `Scripts.StatePath`, or that of the index.
     durability : "full": the ledger also survives the loss of power.
     """

@@ -59,7 +59,7 @@ class CatchUp:
 
     def _make_up(self, level: str, resource: str) -> bool:
         """Make up the event of a change; return False if Orthanc can't say now what it is about."""
-        if level != "Instance":
+        if level != "Instance":  # no matter whether it is kept as announced: as all that was here before this outbox is
             self._missed.make_up_new(level, resource)
         elif not self._missed.make_up_instance(resource):
             self._tries += 1

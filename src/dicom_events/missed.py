@@ -98,7 +98,7 @@ class MissedEvents:
                 del self._suspects[name]
             elif suspect.seen < late and time.monotonic() < until:  # other events wait meanwhile
                 if suspect.level != "Instance":
-                    self._announce(suspect.level, name)
+                    self.make_up_new(suspect.level, name)
                 elif not self.make_up_instance(name):
                     continue
                 del self._suspects[name]
@@ -109,11 +109,7 @@ class MissedEvents:
         return self._recorder.resources.is_announced(resource)
 
     def make_up_new(self, level: str, resource: str) -> None:
-        """Publish that a series, study or patient is new, unless that was published."""
-        if not self._is_announced(level, resource):
-            self._announce(level, resource)
-
-    def _announce(self, level: str, resource: str) -> None:
+        """Publish that a series, study or patient is new."""
         with self._applier.up_to_date() as recorder:
             recorder.announce(level, resource, time.time())
 

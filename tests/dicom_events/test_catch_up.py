@@ -15,7 +15,7 @@ from testing.server import OrthancServer
 from tests.constants import script_with
 from tests.dicom_events.helpers import SCRIPT, check, events, of_type, wait_for
 
-EVENTS = {"StoredInstance": True, "NewStudy": True, "StableStudy": True, "StableSeries": False}
+EVENTS = {"StoredInstance": True, "NewStudy": True, "StableStudy": True, "StableSeries": False, "StablePatient": False}
 STORED, STABLE, NEW = "dicom.instance.stored", "dicom.study.stable", "dicom.study.new"
 
 
