@@ -4420,6 +4420,15 @@ class Verdict:
     unknown: tuple[str, ...] = ()
 
 
+class Share(NamedTuple):
+    """What goes to a destination by a rule, and what does not, since it came from there."""
+
+    destination: str
+    rule: ForwardingRule
+    instances: set[str]
+    own: set[str]
+
+
 def _of_kind(rule: Rule, batch: Batch, instances: tuple[str, ...] | None) -> tuple[str, ...] | None:
     """Return which of these instances of a batch (None: all) have a SOP class and a transfer syntax that a rule takes."""
     if not (rule.sop_classes or rule.transfer_syntaxes):

@@ -6059,6 +6059,124 @@ def _parents(uids: tuple[str, ...]) -> Mapping[str, str]:
     return found
 
 
+# ---- src/forwarding/addresses.py: The addresses of hosts: looked up in threads of their own, since DNS may take long, and remembered for a while.
+
+
+ADDRESSES_COUNT_SECONDS = 300.0  # until a host is looked up again
+LOOK_UP_AGAIN_SECONDS = 60.0  # after a look-up that found nothing
+ADDRESS_LOOK_SECONDS = 0.1  # between looks whether it has ended
+
+
+class Host:
+    """The addresses of one host. If it can't be looked up any more, the last ones count.
+
+    Parameters
+    ----------
+    stopping : nobody waits for a look-up any more.
+    """
+
+    def __init__(self, name: str, stopping: threading.Event) -> None:
+        self.name, self._stopping = name, stopping
+        self._addresses: frozenset[str] = frozenset()
+        self._starting, self._thread, self._next = threading.Lock(), threading.Thread(), 0.0
+
+    def addresses(self, wait: float) -> frozenset[str]:
+        """Return its addresses, after at most so many seconds; none: they are not known."""
+        with self._starting:
+            if not self._thread.is_alive() and time.monotonic() >= self._next:
+                self._thread = threading.Thread(target=self._look_up, name=f"looks up {self.name}", daemon=True)
+                self._thread.start()
+            looking_up = self._thread
+        for _ in range(0 if self._addresses else round(wait / ADDRESS_LOOK_SECONDS)):  # else the last ones do meanwhile
+            if not looking_up.is_alive() or self._stopping.is_set():
+                break
+            looking_up.join(ADDRESS_LOOK_SECONDS)
+        return self._addresses
+
+    def _look_up(self) -> None:
+        try:
+            found = socket.getaddrinfo(self.name, None)
+        except (OSError, UnicodeError):  # UnicodeError: it can't be the name of a host
+            self._next = time.monotonic() + LOOK_UP_AGAIN_SECONDS
+            return
+        self._addresses = frozenset(plain_address(str(each[4][0])) for each in found)
+        self._next = time.monotonic() + ADDRESSES_COUNT_SECONDS
+
+
+def plain_address(address: str) -> str:
+    """Return an address in the form in which it is compared: of IPv4 where it is one, without the name of an interface."""
+    return address.lower().removeprefix("::ffff:").partition("%")[0]
+
+
+# ---- src/forwarding/loops.py: What came from a destination itself: it is not sent back there.
+
+
+LOOK_UP_SECONDS = 10.0  # for which the forwarder's thread waits for DNS, before the sender's AE title alone decides
+LOOK_UP_IN_ROUTE_SECONDS = 1.0
+NOT_SENT_BACK = "not sent back to "  # in the ledger's numbers, before the name of a destination
+
+
+class Loops:
+    """Finds what came from a destination itself: its sender had the destination's AE title, and an address of its host.
+
+    The AE title alone says little: many Orthancs are called ORTHANC. It decides where no address is known.
+    """
+
+    def __init__(self, context: Context, destinations: Destinations) -> None:
+        self._name, self._ledger, self._transport = context.name, context.ledger, context.transport
+        self._options, self._destinations = context.settings.destination_options, destinations
+        self._stopping = context.stopping
+        self._hosts: dict[str, Host] = {}
+        self._warned = set[tuple[str, str]]()
+
+    def came_from(self, name: str, origins: Mapping[str, Mapping[str, str]], wait: float) -> set[str]:
+        """Return which of these instances came from a destination; waits so many seconds for the addresses of its host."""
+        entry = self._destinations.last_entry(name)
+        if entry is None:
+            return set()
+        titled = {
+            instance: plain_address(origin.get("RemoteIP", ""))
+            for instance, origin in origins.items()
+            if self._transport.came_from(origin, entry)
+        }
+        addresses = self._addresses(name, entry, wait) if any(titled.values()) else frozenset[str]()
+        own = {instance for instance, ip in titled.items() if not ip or not addresses or ip in addresses}
+        if others := sorted({ip for instance, ip in titled.items() if instance not in own}):
+            host = f"{one_line(str(entry['Host']))} ({', '.join(sorted(addresses))})"
+            text = f"what has the AE title of {name}, but comes from {others[0]} and not from {host}, is sent to {name}"
+            self._warn_once(name, "elsewhere", text)
+        return own
+
+    def count(self, instances: Mapping[str, Collection[str]]) -> None:
+        """Count what is not sent back, by destination: inside the transaction in which that is decided."""
+        for name, number in ((name, len(some)) for name, some in instances.items() if some):
+            key = f"{NOT_SENT_BACK}{name}"
+            self._ledger.set_value(key, self._ledger.get_value(key) + number)
+            text = f"what came from {name} itself is not sent back to it; the status counts it (NotSentBack)"
+            self._warn_once(name, "itself", text)
+
+    def totals(self) -> dict[str, int]:
+        """Return how many instances were not sent back, by destination."""
+        rows = self._ledger.rows("SELECT name, value FROM state WHERE name LIKE ? ORDER BY name", f"{NOT_SENT_BACK}%")
+        return {row["name"].removeprefix(NOT_SENT_BACK): row["value"] for row in rows}
+
+    def _addresses(self, name: str, entry: Mapping[str, Any], wait: float) -> frozenset[str]:
+        """Return the addresses of a destination; an option may send to another host than its entry names."""
+        options = self._options.get(name)
+        hosts = sorted({str(entry["Host"]), str((options.options if options else {}).get("Host", entry["Host"]))})
+        known = [self._hosts.setdefault(host, Host(host, self._stopping)).addresses(wait) for host in hosts]
+        found = frozenset[str]().union(*known)
+        if not found:
+            text = f"no address of {one_line(', '.join(hosts))} is known: what has the AE title of {name} counts as from there"
+            self._warn_once(name, "unknown", text)
+        return found
+
+    def _warn_once(self, name: str, what: str, text: str) -> None:
+        if (name, what) not in self._warned and not self._stopping.is_set():
+            self._warned.add((name, what))
+            orthanc.LogWarning(f"{self._name}: {text}")
+
+
 # ---- src/forwarding/routing.py: Rules applied to what arrived: which instances go to which destination, and why.
 
 
@@ -6090,6 +6208,15 @@ class Verdict:
     why: str = ""
     matched: bool = False
     unknown: tuple[str, ...] = ()
+
+
+class Share(NamedTuple):
+    """What goes to a destination by a rule, and what does not, since it came from there."""
+
+    destination: str
+    rule: ForwardingRule
+    instances: set[str]
+    own: set[str]
 
 
 def _of_kind(rule: Rule, batch: Batch, instances: tuple[str, ...] | None) -> tuple[str, ...] | None:
@@ -6346,27 +6473,20 @@ class SentInstances:
         self._ledger.run("UPDATE given SET seq=? WHERE seq>?", place, place)
 
 
-# ---- src/forwarding/catch_up.py: Catching up: what was received since a time, and is not in the ledger, goes where the rules say.
-
-
-Left = Callable[[str, set[str]], set[str]]
+# ---- src/forwarding/not_in_ledger.py: What of a catch-up a destination was not given yet, as far as the ledger remembers.
 
 
 class NotInLedger:
-    """Says what of a resource a destination was not given, as far as the ledger remembers."""
+    """Leaves out of a catch-up what the ledger knows of."""
 
     def __init__(self, context: Context, sent: SentInstances) -> None:
-        self._ledger, self._work, self._loopback, self._sent = (
-            context.ledger,
-            Work(context.ledger),
-            context.loopback,
-            sent,
-        )
+        self._ledger, self._work, self._loopback = context.ledger, Work(context.ledger), context.loopback
+        self._sent = sent
 
-    def of(self, batch: Batch, received: float) -> Left:
-        """Return a function of a destination and of instances: those that it was not given, and that don't come by themselves.
+    def of(self, batch: Batch, shares: Iterable[Share], received: float) -> list[Share]:
+        """Return what goes where, without what a destination was given, and without what comes by itself.
 
-        `received` (Unix time) is when the last of them came: what was sent whole after that had them.
+        `received` (Unix time) is when the last of it came: what was sent whole after that had it.
         """
         family, some = family_of(self._loopback, batch.resource), set(batch.instances or ())
         routing = [json.loads(row["data"]) for row in self._work.find(Which(task=ROUTE, resource=batch.resource))]
@@ -6383,7 +6503,323 @@ class NotInLedger:
                 return set()
             return instances - to_come - self._sent.given(destination, family, instances)
 
-        return left
+        return [share._replace(instances=left(share.destination, share.instances)) for share in shares]
+
+
+# ---- src/forwarding/passed_over.py: Which destinations did not get all of what came before, since no rule chose them: one may do so when more of it comes.
+
+
+PASSED_OVER_TABLE = """
+CREATE TABLE IF NOT EXISTS passed_over(resource TEXT PRIMARY KEY, destinations TEXT NOT NULL) WITHOUT ROWID;
+"""
+
+
+def changing_levels(rules: Iterable[Rule]) -> set[str]:
+    """Return the levels at which what a rule says of a resource may be another when more of it has come."""
+    return {rule.level for rule in rules if rule.query or rule.matcher}
+
+
+class PassedOver:
+    """The destinations that were passed over, by resource: as long as it is here."""
+
+    def __init__(self, ledger: Ledger) -> None:
+        self._ledger = ledger
+
+    def of(self, resource: str) -> set[str]:
+        """Return the destinations that have not been given all of a resource."""
+        rows = self._ledger.rows("SELECT destinations FROM passed_over WHERE resource=?", resource)
+        return set(json.loads(rows[0]["destinations"])) if rows else set()
+
+    def note(self, resource: str, destinations: Collection[str]) -> None:
+        """Write down which they are now."""
+        if destinations:
+            names = json.dumps(sorted(destinations))
+            self._ledger.run("INSERT OR REPLACE INTO passed_over VALUES(?,?)", resource, names)
+        else:
+            self._ledger.run("DELETE FROM passed_over WHERE resource=?", resource)
+
+    def forget_deleted(self, resources: Iterable[str]) -> None:
+        """Forget resources that were deleted."""
+        with self._ledger.transaction() as db:
+            db.executemany("DELETE FROM passed_over WHERE resource=?", [(each,) for each in resources])
+
+
+# ---- src/forwarding/assignment.py: The rules applied to what arrived: a row for each destination that gets something of it.
+
+
+ROUTE_AGAIN_SECONDS = 30.0  # after a failure, which is this server's or a matcher's own: nobody outside is bothered
+
+
+class Assignment:
+    """Takes the rows that are to be routed, asks the rules, and adds the rows that are to be sent."""
+
+    def __init__(
+        self,
+        context: Context,
+        router: Router,
+        rows: Rows,
+        destinations: Destinations,
+        sent: SentInstances,
+        passed_over: PassedOver,
+        arrivals: Arrivals,
+        deleter: Deleter | None,
+    ) -> None:
+        self._ledger, self._work, self._loopback = context.ledger, Work(context.ledger), context.loopback
+        self._settings, self._stopping = context.settings, context.stopping
+        self._router, self._rows, self._destinations = router, rows, destinations
+        self._sent, self._passed_over, self._arrivals, self._deleter = sent, passed_over, arrivals, deleter
+        self.loops, self._not_in_ledger = Loops(context, destinations), NotInLedger(context, sent)
+        self._changing_levels = changing_levels(context.rules)
+        self._has_queries = any(rule.query for rule in context.rules)
+        self._has_kinds = any(rule.sop_classes or rule.transfer_syntaxes for rule in context.rules)
+
+    def route(self) -> None:
+        """Route all that is due.
+
+        Raises
+        ------
+        LoopbackError : Orthanc does not answer; what is left is routed the next time.
+        """
+        while rows := self._ledger.due(NO_DESTINATION, PAGE, self._settings.retry.longest, ROUTE):
+            for row in rows:
+                if self._stopping.is_set():
+                    return
+                try:
+                    self._route_one(row)
+                except LoopbackError as error:
+                    if error.status == 0:
+                        raise
+                    self._fail(row, str(error))
+                except Exception as error:  # noqa: BLE001 - a matcher is a user's code
+                    self._fail(row, repr_of(error))
+
+    def _fail(self, row: Mapping[str, Any], why: str) -> None:
+        with self._ledger.transaction():
+            if not self._work.has(Which(ids=[row["id"]])):
+                return  # a person has just dropped it
+            self._work.add_attempt(row["id"])
+            self._rows.fail({**row, "attempts": row["attempts"] + 1}, f"the rules can't be applied: {why}")
+            self._work.change(row["id"], next_attempt=time.time() + ROUTE_AGAIN_SECONDS)
+
+    def _route_one(self, row: Mapping[str, Any]) -> None:
+        data = json.loads(row["data"])
+        try:
+            batch = self.batch_of(data, row["subject"])
+            verdicts = self.verdicts(batch)
+            shares = self.shares(batch, verdicts)
+            wanted = {share.destination for share in shares if share.instances}
+            if "CatchUp" in data:
+                shares = self._not_in_ledger.of(batch, shares, data["CatchUp"])
+            earlier, passed_over = self._earlier(batch, verdicts) if data["Last"] else ([], None)
+        except LoopbackError as error:
+            if error.status != 404:
+                raise
+            self._end_gone(row, len(data["Instances"]))
+            return
+        with self._ledger.transaction():
+            if self._stopping.is_set() or not self._work.remove(row["id"]):
+                return  # nobody waited for DNS; or a person has just dropped it
+            sent_to = wanted | self._add_rows(batch, shares, data, earlier)
+            if passed_over is not None:
+                self._passed_over.note(batch.resource, passed_over)
+            if self._deleter and sent_to:
+                left_out = {name for verdict in verdicts for name in verdict.unknown}
+                self._deleter.note(batch.level, batch.resource, sent_to | left_out)
+            if data["Last"]:
+                self.loops.count(_own_in(shares))
+        if data["Last"]:
+            for instance in data["Instances"]:
+                self._arrivals.forget(instance)
+            if self._deleter:
+                self._deleter.delivered(batch.resource)
+
+    def shares(self, batch: Batch, verdicts: Iterable[Verdict]) -> list[Share]:
+        """Return what goes where: each instance once to a destination, by the rule with the highest priority."""
+        had: dict[str, set[str]] = {}
+        found = []
+        for verdict in sorted(verdicts, key=lambda each: -each.rule.priority):
+            rule = typing.cast("ForwardingRule", verdict.rule)  # the router gives back those it was given
+            for name in verdict.destinations:
+                own = self.own_of(name, verdict.instances or (), batch.origins)
+                some = self.may_go(verdict, own, batch.origins)
+                found.append(Share(name, rule, some - had.setdefault(name, set()), own))
+                had[name] |= some
+        return found
+
+    def _add_rows(
+        self,
+        batch: Batch,
+        shares: Collection[Share],
+        data: Mapping[str, Any],
+        earlier: Collection[Share],
+    ) -> set[str]:
+        """Add the rows of what is sent; return the destinations that get some of it, or were given it already."""
+        add, about, parents = self._sent.add, data["Instances"], _parents_in(data)
+        below = BACKFILL_PRIORITY if "CatchUp" in data else 0  # what arrives is sent first
+        new = [
+            share._replace(instances={one for one in share.instances if add(share.destination, one, *about[one][::2])})
+            for share in shares
+        ]
+        # What came earlier goes by its own rule, which may change it or not; it joins what goes by the same.
+        for name, rule, instances, _ in (*new, *earlier):
+            if instances:
+                more = (rule.priority + below, parents, rule.alternates.get(name, ()), rule.changes)
+                self._rows.add(batch.level, batch.resource, name, sorted(instances), *more)
+        return {share.destination for share in (*shares, *earlier) if share.instances}
+
+    def _end_gone(self, row: Mapping[str, Any], number: int) -> None:
+        """Remove a row of what was deleted before a rule was applied to it."""
+        with self._ledger.transaction():
+            if self._work.remove(row["id"]):
+                text = f"{number} instances of {name_of(row)} were deleted here before a rule was applied to them"
+                self._rows.gone.note(number, text)
+
+    def batch_of(self, data: Mapping[str, Any], resource: str) -> Batch:
+        """Return what is to be routed, as rules see it; what a restart made us forget is read from Orthanc."""
+        level, instances = data["Level"], tuple(data["Instances"])
+        uid = data["UID"]
+        if not uid and self._has_queries:
+            content = self._loopback.get(f"/{PLURAL[level]}/{resource}")
+            uid = content["MainDicomTags"].get(UID_TAG_OF[level], "")
+        origins = {one: data["Origins"][number] for one, (_, number, _) in data["Instances"].items() if number >= 0}
+        unknown = [
+            one for one in instances if one not in origins or (self._has_kinds and "SopClassUid" not in origins[one])
+        ]
+        origins |= metadata_of(self._loopback, unknown)
+        return Batch(level, resource, uid, instances, origins)
+
+    def verdicts(self, batch: Batch) -> list[Verdict]:
+        """Return what each rule says of a batch."""
+        return self._router.verdicts(batch, list(self._destinations.known()), self._destinations.wanted())
+
+    def own_of(
+        self,
+        destination: str,
+        instances: Iterable[str],
+        origins: Mapping[str, Mapping[str, str]],
+        wait: float = LOOK_UP_SECONDS,
+    ) -> set[str]:
+        """Return which of these instances came from a destination; waits so many seconds for the addresses of its host."""
+        return self.loops.came_from(destination, origins, wait).intersection(instances)
+
+    def may_go(self, verdict: Verdict, own: Collection[str], origins: Mapping[str, Mapping[str, str]]) -> set[str]:
+        """Return what a rule sends to a destination, from which `own` came: with SkipModified no copies."""
+        instances = set(verdict.instances or ()).difference(own)
+        if not self._settings.skip_modified:
+            return instances
+        return {one for one in instances if not {"ModifiedFrom", "AnonymizedFrom"} & origins.get(one, {}).keys()}
+
+    def _earlier(self, batch: Batch, verdicts: list[Verdict]) -> tuple[list[Share], set[str] | None]:
+        """Return what came before a batch for destinations that are chosen now and were passed over then; and who is now.
+
+        None: nobody can be, as the rules of this level always say the same of a resource.
+        """
+        if batch.level not in self._changing_levels:
+            return [], None
+        before, left_out = self._passed_over.of(batch.resource), self._left_out(batch, verdicts)
+        again = before.intersection(name for verdict in verdicts for name in verdict.destinations)
+        here = set(instances_of(self._loopback, batch.level, batch.resource)) if again else set[str]()
+        old = here and here - self._to_come(batch, here)
+        if not old:
+            return [], before | left_out
+        data = {"Level": batch.level, "UID": batch.uid, "Origins": [], "Instances": {one: [0, -1, ""] for one in here}}
+        whole = self.batch_of(data, batch.resource)
+        verdicts, family = self.verdicts(whole), family_of(self._loopback, batch.resource)
+        found = []
+        for share in self.shares(whole, verdicts):
+            if share.destination in again and (some := old & share.instances):
+                left = some - self._sent.given(share.destination, family, some)
+                found.append(share._replace(instances=left))
+        return found, (before | left_out) - again | (self._left_out(whole, verdicts) & again)
+
+    def _to_come(self, batch: Batch, instances: Iterable[str]) -> set[str]:
+        """Return what is still to be routed of a resource, this batch too: it comes by itself."""
+        rows = self._work.find(Which(task=ROUTE, resource=batch.resource))
+        waiting = {one for row in rows for one in json.loads(row["data"])["Instances"]}
+        return waiting | not_handed_over(self._ledger, batch.level, instances)
+
+    def _left_out(self, batch: Batch, verdicts: list[Verdict]) -> set[str]:
+        """Return the destinations that don't get all that they may want of a batch when more of the resource has come."""
+        got: dict[str, set[str]] = {}
+        for verdict in verdicts:
+            for name in (*verdict.destinations, *verdict.unknown):
+                got.setdefault(name, set()).update(verdict.instances or ())
+        possible = self._router.possible(batch, list(self._destinations.known()), self._destinations.wanted())
+        return {name for name, instances in possible.items() if not instances <= got.get(name, set())}
+
+
+def _parents_in(data: Mapping[str, Any]) -> dict[str, str]:
+    """Return the study and the patient of what is to be routed, as far as they are known."""
+    return {level: data[level] for level in ("Study", "Patient") if level in data}
+
+
+def _own_in(shares: Iterable[Share]) -> dict[str, set[str]]:
+    """Return what came from each destination itself."""
+    own: dict[str, set[str]] = {}
+    for share in shares:
+        own.setdefault(share.destination, set()).update(share.own)
+    return own
+
+
+# ---- src/forwarding/bisection.py: A failed job does not name the instances that were refused: it is bisected until those are in rows of their own.
+
+
+MANY_REFUSED = 16  # instances of a study that a destination refused one by one, until the rest is left together
+
+
+class Bisection:
+    """Parts the rows that failed although their destination answers."""
+
+    def __init__(self, ledger: Ledger, loopback: Loopback) -> None:
+        self._ledger, self._work, self._loopback = ledger, Work(ledger), loopback
+
+    def retry_failed(self, destination: str, was_silent: bool) -> None:
+        """Let all be due that failed at a destination that answers again, in halves what failed although it was there.
+
+        What failed more than once although it was there waits for its time: else it would be sent again and again.
+
+        Parameters
+        ----------
+        was_silent : it did not answer a probe since it failed: then that was the reason.
+        """
+        due: list[int] = []
+        for row in self._work.find(Which(task=SEND, queue=destination, states=("waiting",), tried=True)):
+            data = json.loads(row["data"])
+            # What failed although the destination is there: it refuses the content.
+            if data.pop("Suspect", None) and not was_silent and self._is_worth_halving(row, data):
+                self._halve(row, data)
+            elif not data.get("Refused") and (was_silent or row["attempts"] <= 1):
+                due.append(row["id"])
+        self._work.make_due(Which(ids=due))
+
+    def _is_worth_halving(self, row: Mapping[str, Any], data: Mapping[str, Any]) -> bool:
+        """Return False for what is alone in its row, and where many are and none was accepted: then it refuses all."""
+        if data.get("Refused"):
+            return False
+        parts = Which(task=SEND, queue=row["queue"], states=("waiting", "dead"), data={"Of": row["subject"]})
+        arrived = Which(task=SEND, queue=row["queue"], resource=row["subject"], states=("done",))
+        return self._work.count(parts) < MANY_REFUSED or self._work.has(arrived)
+
+    def _halve(self, row: Mapping[str, Any], data: dict[str, Any]) -> None:
+        instances = data["Instances"]
+        if instances is None:  # asked before the transaction, for which callbacks and routes wait
+            instances = instances_of(self._loopback, data["Level"], row["subject"])
+        with self._ledger.transaction():
+            if not self._work.replace_data(row, data):
+                return  # a person has dropped it, or more of the study has joined it
+            data.pop("Gone", None)
+            if len(instances) > 1:
+                middle = len(instances) // 2
+                self._work.change(row["id"], data={**data, "Instances": instances[:middle]}, next_attempt=0)
+                rest = {**data, "Instances": instances[middle:]}
+                self._ledger.add(row["queue"], row["subject"], rest, row["priority"])
+            elif instances:
+                # Its own subject: the rest of the study does not wait for it.
+                alone = {**data, "Refused": True, "Of": row["subject"], "OfLevel": data["Level"], "Level": "Instance"}
+                self._work.change(row["id"], data={**alone, "Instances": instances}, subject=instances[0])
+
+
+# ---- src/forwarding/catch_up.py: Catching up: what was received since a time, and is not in the ledger, goes where the rules say.
 
 
 class CatchUp:
@@ -6391,13 +6827,13 @@ class CatchUp:
 
     Parameters
     ----------
-    shares_of : returns what the rules would send where of a row's data and resource, without what is in the ledger: the number
-        of instances by destination.
+    assignment : says what the rules would send where.
     """
 
-    def __init__(self, context: Context, shares_of: Callable[[Mapping[str, Any], str], Mapping[str, int]]) -> None:
+    def __init__(self, context: Context, assignment: Assignment, not_in_ledger: NotInLedger) -> None:
         self._name, self._ledger, self._loopback = context.name, context.ledger, context.loopback
-        self._wake, self._stopping, self._shares_of = context.wake, context.stopping, shares_of
+        self._wake, self._stopping = context.wake, context.stopping
+        self._assignment, self._not_in_ledger = assignment, not_in_ledger
         self._levels = [level for level in LEVELS if any(rule.level == level for rule in context.rules)]
         self._log = LogAgain(context.ledger, context.loopback.get)
         self.is_under_way = self._log.left is not None
@@ -6470,470 +6906,25 @@ class CatchUp:
         while span.changes and span.place < last and not self._stopping.is_set():
             page = self._log.read(span)
             for resource, data in self._rows_for(page.changes, [one for one in page.instances if one not in seen]):
-                shares = self._shares_of(data, resource)
                 studies.update([data.get("Study", resource)])
                 seen.update(data["Instances"])
-                for destination, number in shares.items():
-                    by_destination[destination] = by_destination.get(destination, 0) + number
+                for share in self._shares(data, resource):
+                    before = by_destination.get(share.destination, 0)
+                    by_destination[share.destination] = before + len(share.instances)
             span = page.rest
         counted = {"Studies": len(studies), "Instances": len(seen), "Destinations": by_destination}
         return {**counted, "Complete": not span.changes}
+
+    def _shares(self, data: Mapping[str, Any], resource: str) -> list[Share]:
+        batch = self._assignment.batch_of(data, resource)
+        shares = self._assignment.shares(batch, self._assignment.verdicts(batch))
+        return self._not_in_ledger.of(batch, shares, data["CatchUp"])
 
 
 def _patients_of(loopback: Loopback, studies: set[str]) -> dict[str, str]:
     body = {"Resources": sorted(studies), "Level": "Study", "Short": True, "Metadata": False}
     found = loopback.post("/tools/bulk-content", body) if studies else []
     return {each["ID"]: each["ParentPatient"] for each in found}
-
-
-# ---- src/forwarding/addresses.py: The addresses of hosts: looked up in threads of their own, since DNS may take long, and remembered for a while.
-
-
-ADDRESSES_COUNT_SECONDS = 300.0  # until a host is looked up again
-LOOK_UP_AGAIN_SECONDS = 60.0  # after a look-up that found nothing
-ADDRESS_LOOK_SECONDS = 0.1  # between looks whether it has ended
-
-
-class Host:
-    """The addresses of one host. If it can't be looked up any more, the last ones count.
-
-    Parameters
-    ----------
-    stopping : nobody waits for a look-up any more.
-    """
-
-    def __init__(self, name: str, stopping: threading.Event) -> None:
-        self.name, self._stopping = name, stopping
-        self._addresses: frozenset[str] = frozenset()
-        self._starting, self._thread, self._next = threading.Lock(), threading.Thread(), 0.0
-
-    def addresses(self, wait: float) -> frozenset[str]:
-        """Return its addresses, after at most so many seconds; none: they are not known."""
-        with self._starting:
-            if not self._thread.is_alive() and time.monotonic() >= self._next:
-                self._thread = threading.Thread(target=self._look_up, name=f"looks up {self.name}", daemon=True)
-                self._thread.start()
-            looking_up = self._thread
-        for _ in range(0 if self._addresses else round(wait / ADDRESS_LOOK_SECONDS)):  # else the last ones do meanwhile
-            if not looking_up.is_alive() or self._stopping.is_set():
-                break
-            looking_up.join(ADDRESS_LOOK_SECONDS)
-        return self._addresses
-
-    def _look_up(self) -> None:
-        try:
-            found = socket.getaddrinfo(self.name, None)
-        except (OSError, UnicodeError):  # UnicodeError: it can't be the name of a host
-            self._next = time.monotonic() + LOOK_UP_AGAIN_SECONDS
-            return
-        self._addresses = frozenset(plain_address(str(each[4][0])) for each in found)
-        self._next = time.monotonic() + ADDRESSES_COUNT_SECONDS
-
-
-def plain_address(address: str) -> str:
-    """Return an address in the form in which it is compared: of IPv4 where it is one, without the name of an interface."""
-    return address.lower().removeprefix("::ffff:").partition("%")[0]
-
-
-# ---- src/forwarding/loops.py: What came from a destination itself: it is not sent back there.
-
-
-LOOK_UP_SECONDS = 10.0  # for which the forwarder's thread waits for DNS, before the sender's AE title alone decides
-LOOK_UP_IN_ROUTE_SECONDS = 1.0
-NOT_SENT_BACK = "not sent back to "  # in the ledger's numbers, before the name of a destination
-
-
-class Loops:
-    """Finds what came from a destination itself: its sender had the destination's AE title, and an address of its host.
-
-    The AE title alone says little: many Orthancs are called ORTHANC. It decides where no address is known.
-    """
-
-    def __init__(self, context: Context, destinations: Destinations) -> None:
-        self._name, self._ledger, self._transport = context.name, context.ledger, context.transport
-        self._options, self._destinations = context.settings.destination_options, destinations
-        self._stopping = context.stopping
-        self._hosts: dict[str, Host] = {}
-        self._warned = set[tuple[str, str]]()
-
-    def came_from(self, name: str, origins: Mapping[str, Mapping[str, str]], wait: float) -> set[str]:
-        """Return which of these instances came from a destination; waits so many seconds for the addresses of its host."""
-        entry = self._destinations.last_entry(name)
-        if entry is None:
-            return set()
-        titled = {
-            instance: plain_address(origin.get("RemoteIP", ""))
-            for instance, origin in origins.items()
-            if self._transport.came_from(origin, entry)
-        }
-        addresses = self._addresses(name, entry, wait) if any(titled.values()) else frozenset[str]()
-        own = {instance for instance, ip in titled.items() if not ip or not addresses or ip in addresses}
-        if others := sorted({ip for instance, ip in titled.items() if instance not in own}):
-            host = f"{one_line(str(entry['Host']))} ({', '.join(sorted(addresses))})"
-            text = f"what has the AE title of {name}, but comes from {others[0]} and not from {host}, is sent to {name}"
-            self._warn_once(name, "elsewhere", text)
-        return own
-
-    def count(self, instances: Mapping[str, Collection[str]]) -> None:
-        """Count what is not sent back, by destination: inside the transaction in which that is decided."""
-        for name, number in ((name, len(some)) for name, some in instances.items() if some):
-            key = f"{NOT_SENT_BACK}{name}"
-            self._ledger.set_value(key, self._ledger.get_value(key) + number)
-            text = f"what came from {name} itself is not sent back to it; the status counts it (NotSentBack)"
-            self._warn_once(name, "itself", text)
-
-    def totals(self) -> dict[str, int]:
-        """Return how many instances were not sent back, by destination."""
-        rows = self._ledger.rows("SELECT name, value FROM state WHERE name LIKE ? ORDER BY name", f"{NOT_SENT_BACK}%")
-        return {row["name"].removeprefix(NOT_SENT_BACK): row["value"] for row in rows}
-
-    def _addresses(self, name: str, entry: Mapping[str, Any], wait: float) -> frozenset[str]:
-        """Return the addresses of a destination; an option may send to another host than its entry names."""
-        options = self._options.get(name)
-        hosts = sorted({str(entry["Host"]), str((options.options if options else {}).get("Host", entry["Host"]))})
-        known = [self._hosts.setdefault(host, Host(host, self._stopping)).addresses(wait) for host in hosts]
-        found = frozenset[str]().union(*known)
-        if not found:
-            text = f"no address of {one_line(', '.join(hosts))} is known: what has the AE title of {name} counts as from there"
-            self._warn_once(name, "unknown", text)
-        return found
-
-    def _warn_once(self, name: str, what: str, text: str) -> None:
-        if (name, what) not in self._warned and not self._stopping.is_set():
-            self._warned.add((name, what))
-            orthanc.LogWarning(f"{self._name}: {text}")
-
-
-# ---- src/forwarding/passed_over.py: Which destinations did not get all of what came before, since no rule chose them: one may do so when more of it comes.
-
-
-PASSED_OVER_TABLE = """
-CREATE TABLE IF NOT EXISTS passed_over(resource TEXT PRIMARY KEY, destinations TEXT NOT NULL) WITHOUT ROWID;
-"""
-
-
-def changing_levels(rules: Iterable[Rule]) -> set[str]:
-    """Return the levels at which what a rule says of a resource may be another when more of it has come."""
-    return {rule.level for rule in rules if rule.query or rule.matcher}
-
-
-class PassedOver:
-    """The destinations that were passed over, by resource: as long as it is here."""
-
-    def __init__(self, ledger: Ledger) -> None:
-        self._ledger = ledger
-
-    def of(self, resource: str) -> set[str]:
-        """Return the destinations that have not been given all of a resource."""
-        rows = self._ledger.rows("SELECT destinations FROM passed_over WHERE resource=?", resource)
-        return set(json.loads(rows[0]["destinations"])) if rows else set()
-
-    def note(self, resource: str, destinations: Collection[str]) -> None:
-        """Write down which they are now."""
-        if destinations:
-            names = json.dumps(sorted(destinations))
-            self._ledger.run("INSERT OR REPLACE INTO passed_over VALUES(?,?)", resource, names)
-        else:
-            self._ledger.run("DELETE FROM passed_over WHERE resource=?", resource)
-
-    def forget_deleted(self, resources: Iterable[str]) -> None:
-        """Forget resources that were deleted."""
-        with self._ledger.transaction() as db:
-            db.executemany("DELETE FROM passed_over WHERE resource=?", [(each,) for each in resources])
-
-
-# ---- src/forwarding/assignment.py: The rules applied to what arrived: a row for each destination that gets something of it.
-
-
-ROUTE_AGAIN_SECONDS = 30.0  # after a failure, which is this server's or a matcher's own: nobody outside is bothered
-
-
-class Share(NamedTuple):
-    """What goes to a destination by a rule, and what does not, since it came from there."""
-
-    destination: str
-    rule: ForwardingRule
-    instances: set[str]
-    own: set[str]
-
-
-class Assignment:
-    """Takes the rows that are to be routed, asks the rules, and adds the rows that are to be sent."""
-
-    def __init__(
-        self,
-        context: Context,
-        router: Router,
-        rows: Rows,
-        destinations: Destinations,
-        sent: SentInstances,
-        passed_over: PassedOver,
-        arrivals: Arrivals,
-        deleter: Deleter | None,
-    ) -> None:
-        self._ledger, self._work, self._loopback = context.ledger, Work(context.ledger), context.loopback
-        self._settings, self._stopping = context.settings, context.stopping
-        self._router, self._rows, self._destinations = router, rows, destinations
-        self._sent, self._passed_over, self._arrivals, self._deleter = sent, passed_over, arrivals, deleter
-        self.loops, self._not_in_ledger = Loops(context, destinations), NotInLedger(context, sent)
-        self._changing_levels = changing_levels(context.rules)
-        self._has_queries = any(rule.query for rule in context.rules)
-        self._has_kinds = any(rule.sop_classes or rule.transfer_syntaxes for rule in context.rules)
-
-    def route(self) -> None:
-        """Route all that is due.
-
-        Raises
-        ------
-        LoopbackError : Orthanc does not answer; what is left is routed the next time.
-        """
-        while rows := self._ledger.due(NO_DESTINATION, PAGE, self._settings.retry.longest, ROUTE):
-            for row in rows:
-                if self._stopping.is_set():
-                    return
-                try:
-                    self._route_one(row)
-                except LoopbackError as error:
-                    if error.status == 0:
-                        raise
-                    self._fail(row, str(error))
-                except Exception as error:  # noqa: BLE001 - a matcher is a user's code
-                    self._fail(row, repr_of(error))
-
-    def _fail(self, row: Mapping[str, Any], why: str) -> None:
-        with self._ledger.transaction():
-            if not self._work.has(Which(ids=[row["id"]])):
-                return  # a person has just dropped it
-            self._work.add_attempt(row["id"])
-            self._rows.fail({**row, "attempts": row["attempts"] + 1}, f"the rules can't be applied: {why}")
-            self._work.change(row["id"], next_attempt=time.time() + ROUTE_AGAIN_SECONDS)
-
-    def _route_one(self, row: Mapping[str, Any]) -> None:
-        data = json.loads(row["data"])
-        try:
-            batch = self.batch_of(data, row["subject"])
-            verdicts = self.verdicts(batch)
-            shares = self._shares(batch, verdicts)
-            wanted = {share.destination for share in shares if share.instances}
-            if "CatchUp" in data:
-                shares = self._without_known(batch, shares, data["CatchUp"])
-            earlier, passed_over = self._earlier(batch, verdicts) if data["Last"] else ([], None)
-        except LoopbackError as error:
-            if error.status != 404:
-                raise
-            self._end_gone(row, len(data["Instances"]))
-            return
-        with self._ledger.transaction():
-            if self._stopping.is_set() or not self._work.remove(row["id"]):
-                return  # nobody waited for DNS; or a person has just dropped it
-            sent_to = wanted | self._add_rows(batch, shares, data, earlier)
-            if passed_over is not None:
-                self._passed_over.note(batch.resource, passed_over)
-            if self._deleter and sent_to:
-                left_out = {name for verdict in verdicts for name in verdict.unknown}
-                self._deleter.note(batch.level, batch.resource, sent_to | left_out)
-            if data["Last"]:
-                self._count_own(shares)
-        if data["Last"]:
-            for instance in data["Instances"]:
-                self._arrivals.forget(instance)
-            if self._deleter:
-                self._deleter.delivered(batch.resource)
-
-    def _shares(self, batch: Batch, verdicts: Iterable[Verdict]) -> list[Share]:
-        """Return what goes where: each instance once to a destination, by the rule with the highest priority."""
-        had: dict[str, set[str]] = {}
-        found = []
-        for verdict in sorted(verdicts, key=lambda each: -each.rule.priority):
-            rule = typing.cast("ForwardingRule", verdict.rule)  # the router gives back those it was given
-            for name in verdict.destinations:
-                own = self.own_of(name, verdict.instances or (), batch.origins)
-                some = self.may_go(verdict, own, batch.origins)
-                found.append(Share(name, rule, some - had.setdefault(name, set()), own))
-                had[name] |= some
-        return found
-
-    def _add_rows(
-        self,
-        batch: Batch,
-        shares: Collection[Share],
-        data: Mapping[str, Any],
-        earlier: Collection[Share],
-    ) -> set[str]:
-        """Add the rows of what is sent; return the destinations that get some of it, or were given it already."""
-        add, about, parents = self._sent.add, data["Instances"], _parents_in(data)
-        below = BACKFILL_PRIORITY if "CatchUp" in data else 0  # what arrives is sent first
-        new = [
-            share._replace(instances={one for one in share.instances if add(share.destination, one, *about[one][::2])})
-            for share in shares
-        ]
-        # What came earlier goes by its own rule, which may change it or not; it joins what goes by the same.
-        for name, rule, instances, _ in (*new, *earlier):
-            if instances:
-                more = (rule.priority + below, parents, rule.alternates.get(name, ()), rule.changes)
-                self._rows.add(batch.level, batch.resource, name, sorted(instances), *more)
-        return {share.destination for share in (*shares, *earlier) if share.instances}
-
-    def _without_known(self, batch: Batch, shares: Iterable[Share], received: float) -> list[Share]:
-        """Return what goes where in a catch-up: not what the ledger knows of (`received`: when the last of it came)."""
-        left = self._not_in_ledger.of(batch, received)
-        return [share._replace(instances=left(share.destination, share.instances)) for share in shares]
-
-    def count_for_catch_up(self, data: Mapping[str, Any], resource: str) -> dict[str, int]:
-        """Return how many instances of a row would go to each destination in a catch-up."""
-        batch, found = self.batch_of(data, resource), dict[str, int]()
-        for share in self._without_known(batch, self._shares(batch, self.verdicts(batch)), data["CatchUp"]):
-            found[share.destination] = found.get(share.destination, 0) + len(share.instances)
-        return found
-
-    def _count_own(self, shares: Iterable[Share]) -> None:
-        own: dict[str, set[str]] = {}
-        for share in shares:
-            own.setdefault(share.destination, set()).update(share.own)
-        self.loops.count(own)
-
-    def _end_gone(self, row: Mapping[str, Any], number: int) -> None:
-        """Remove a row of what was deleted before a rule was applied to it."""
-        with self._ledger.transaction():
-            if self._work.remove(row["id"]):
-                text = f"{number} instances of {name_of(row)} were deleted here before a rule was applied to them"
-                self._rows.gone.note(number, text)
-
-    def batch_of(self, data: Mapping[str, Any], resource: str) -> Batch:
-        """Return what is to be routed, as rules see it; what a restart made us forget is read from Orthanc."""
-        level, instances = data["Level"], tuple(data["Instances"])
-        uid = data["UID"]
-        if not uid and self._has_queries:
-            content = self._loopback.get(f"/{PLURAL[level]}/{resource}")
-            uid = content["MainDicomTags"].get(UID_TAG_OF[level], "")
-        origins = {one: data["Origins"][number] for one, (_, number, _) in data["Instances"].items() if number >= 0}
-        unknown = [
-            one for one in instances if one not in origins or (self._has_kinds and "SopClassUid" not in origins[one])
-        ]
-        origins |= metadata_of(self._loopback, unknown)
-        return Batch(level, resource, uid, instances, origins)
-
-    def verdicts(self, batch: Batch) -> list[Verdict]:
-        """Return what each rule says of a batch."""
-        return self._router.verdicts(batch, list(self._destinations.known()), self._destinations.wanted())
-
-    def own_of(
-        self,
-        destination: str,
-        instances: Iterable[str],
-        origins: Mapping[str, Mapping[str, str]],
-        wait: float = LOOK_UP_SECONDS,
-    ) -> set[str]:
-        """Return which of these instances came from a destination; waits so many seconds for the addresses of its host."""
-        return self.loops.came_from(destination, origins, wait).intersection(instances)
-
-    def may_go(self, verdict: Verdict, own: Collection[str], origins: Mapping[str, Mapping[str, str]]) -> set[str]:
-        """Return what a rule sends to a destination, from which `own` came: with SkipModified no copies."""
-        instances = set(verdict.instances or ()).difference(own)
-        if not self._settings.skip_modified:
-            return instances
-        return {one for one in instances if not {"ModifiedFrom", "AnonymizedFrom"} & origins.get(one, {}).keys()}
-
-    def _earlier(self, batch: Batch, verdicts: list[Verdict]) -> tuple[list[Share], set[str] | None]:
-        """Return what came before a batch for destinations that are chosen now and were passed over then; and who is now.
-
-        None: nobody can be, as the rules of this level always say the same of a resource.
-        """
-        if batch.level not in self._changing_levels:
-            return [], None
-        before, left_out = self._passed_over.of(batch.resource), self._left_out(batch, verdicts)
-        again = before.intersection(name for verdict in verdicts for name in verdict.destinations)
-        here = set(instances_of(self._loopback, batch.level, batch.resource)) if again else set[str]()
-        old = here and here - self._to_come(batch, here)
-        if not old:
-            return [], before | left_out
-        data = {"Level": batch.level, "UID": batch.uid, "Origins": [], "Instances": {one: [0, -1, ""] for one in here}}
-        whole = self.batch_of(data, batch.resource)
-        verdicts, family = self.verdicts(whole), family_of(self._loopback, batch.resource)
-        found = []
-        for share in self._shares(whole, verdicts):
-            if share.destination in again and (some := old & share.instances):
-                left = some - self._sent.given(share.destination, family, some)
-                found.append(share._replace(instances=left))
-        return found, (before | left_out) - again | (self._left_out(whole, verdicts) & again)
-
-    def _to_come(self, batch: Batch, instances: Iterable[str]) -> set[str]:
-        """Return what is still to be routed of a resource, this batch too: it comes by itself."""
-        rows = self._work.find(Which(task=ROUTE, resource=batch.resource))
-        waiting = {one for row in rows for one in json.loads(row["data"])["Instances"]}
-        return waiting | not_handed_over(self._ledger, batch.level, instances)
-
-    def _left_out(self, batch: Batch, verdicts: list[Verdict]) -> set[str]:
-        """Return the destinations that don't get all that they may want of a batch when more of the resource has come."""
-        got: dict[str, set[str]] = {}
-        for verdict in verdicts:
-            for name in (*verdict.destinations, *verdict.unknown):
-                got.setdefault(name, set()).update(verdict.instances or ())
-        possible = self._router.possible(batch, list(self._destinations.known()), self._destinations.wanted())
-        return {name for name, instances in possible.items() if not instances <= got.get(name, set())}
-
-
-def _parents_in(data: Mapping[str, Any]) -> dict[str, str]:
-    """Return the study and the patient of what is to be routed, as far as they are known."""
-    return {level: data[level] for level in ("Study", "Patient") if level in data}
-
-
-# ---- src/forwarding/bisection.py: A failed job does not name the instances that were refused: it is bisected until those are in rows of their own.
-
-
-MANY_REFUSED = 16  # instances of a study that a destination refused one by one, until the rest is left together
-
-
-class Bisection:
-    """Parts the rows that failed although their destination answers."""
-
-    def __init__(self, ledger: Ledger, loopback: Loopback) -> None:
-        self._ledger, self._work, self._loopback = ledger, Work(ledger), loopback
-
-    def retry_failed(self, destination: str, was_silent: bool) -> None:
-        """Let all be due that failed at a destination that answers again, in halves what failed although it was there.
-
-        What failed more than once although it was there waits for its time: else it would be sent again and again.
-
-        Parameters
-        ----------
-        was_silent : it did not answer a probe since it failed: then that was the reason.
-        """
-        due: list[int] = []
-        for row in self._work.find(Which(task=SEND, queue=destination, states=("waiting",), tried=True)):
-            data = json.loads(row["data"])
-            # What failed although the destination is there: it refuses the content.
-            if data.pop("Suspect", None) and not was_silent and self._is_worth_halving(row, data):
-                self._halve(row, data)
-            elif not data.get("Refused") and (was_silent or row["attempts"] <= 1):
-                due.append(row["id"])
-        self._work.make_due(Which(ids=due))
-
-    def _is_worth_halving(self, row: Mapping[str, Any], data: Mapping[str, Any]) -> bool:
-        """Return False for what is alone in its row, and where many are and none was accepted: then it refuses all."""
-        if data.get("Refused"):
-            return False
-        parts = Which(task=SEND, queue=row["queue"], states=("waiting", "dead"), data={"Of": row["subject"]})
-        arrived = Which(task=SEND, queue=row["queue"], resource=row["subject"], states=("done",))
-        return self._work.count(parts) < MANY_REFUSED or self._work.has(arrived)
-
-    def _halve(self, row: Mapping[str, Any], data: dict[str, Any]) -> None:
-        instances = data["Instances"]
-        if instances is None:  # asked before the transaction, for which callbacks and routes wait
-            instances = instances_of(self._loopback, data["Level"], row["subject"])
-        with self._ledger.transaction():
-            if not self._work.replace_data(row, data):
-                return  # a person has dropped it, or more of the study has joined it
-            data.pop("Gone", None)
-            if len(instances) > 1:
-                middle = len(instances) // 2
-                self._work.change(row["id"], data={**data, "Instances": instances[:middle]}, next_attempt=0)
-                rest = {**data, "Instances": instances[middle:]}
-                self._ledger.add(row["queue"], row["subject"], rest, row["priority"])
-            elif instances:
-                # Its own subject: the rest of the study does not wait for it.
-                alone = {**data, "Refused": True, "Of": row["subject"], "OfLevel": data["Level"], "Level": "Instance"}
-                self._work.change(row["id"], data={**alone, "Instances": instances}, subject=instances[0])
 
 
 # ---- src/forwarding/failures.py: What a failed job of Orthanc says of what it has sent, and of why it failed.
@@ -8652,7 +8643,7 @@ class Engine:
             *(context, self.router, self.rows, self.destinations, self._sent, self._passed_over),
             *(reports.arrivals, self._deleter),
         )
-        self.catch_up = CatchUp(context, self.assignment.count_for_catch_up)
+        self.catch_up = CatchUp(context, self.assignment, NotInLedger(context, self._sent))
         self._alternates = Alternates(context, self.destinations, self._deleter)
         has = context.transport.has
         verifier = Verifier(has, loopback, context.wake) if has else None

@@ -5,7 +5,7 @@ import json
 import time
 import typing
 from collections.abc import Collection, Iterable, Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 from common.archive import instances_of
 from common.arrivals import Arrivals
@@ -15,28 +15,19 @@ from common.loopback import LoopbackError
 from common.work import Which, Work
 from common.worker import repr_of
 from forwarding.archive import family_of, metadata_of
-from forwarding.catch_up import NotInLedger
 from forwarding.context import Context
 from forwarding.deletion import Deleter
 from forwarding.destinations import Destinations
 from forwarding.loops import LOOK_UP_SECONDS, Loops
+from forwarding.not_in_ledger import NotInLedger
 from forwarding.passed_over import PassedOver, changing_levels
-from forwarding.routing import Batch, Router, Verdict
+from forwarding.routing import Batch, Router, Share, Verdict
 from forwarding.rows import Rows
 from forwarding.rules import ForwardingRule
 from forwarding.sent_instances import SentInstances
 from forwarding.tasks import BACKFILL_PRIORITY, NO_DESTINATION, ROUTE, name_of
 
 ROUTE_AGAIN_SECONDS = 30.0  # after a failure, which is this server's or a matcher's own: nobody outside is bothered
-
-
-class Share(NamedTuple):
-    """What goes to a destination by a rule, and what does not, since it came from there."""
-
-    destination: str
-    rule: ForwardingRule
-    instances: set[str]
-    own: set[str]
 
 
 class Assignment:
@@ -95,10 +86,10 @@ class Assignment:
         try:
             batch = self.batch_of(data, row["subject"])
             verdicts = self.verdicts(batch)
-            shares = self._shares(batch, verdicts)
+            shares = self.shares(batch, verdicts)
             wanted = {share.destination for share in shares if share.instances}
             if "CatchUp" in data:
-                shares = self._without_known(batch, shares, data["CatchUp"])
+                shares = self._not_in_ledger.of(batch, shares, data["CatchUp"])
             earlier, passed_over = self._earlier(batch, verdicts) if data["Last"] else ([], None)
         except LoopbackError as error:
             if error.status != 404:
@@ -115,14 +106,14 @@ class Assignment:
                 left_out = {name for verdict in verdicts for name in verdict.unknown}
                 self._deleter.note(batch.level, batch.resource, sent_to | left_out)
             if data["Last"]:
-                self._count_own(shares)
+                self.loops.count(_own_in(shares))
         if data["Last"]:
             for instance in data["Instances"]:
                 self._arrivals.forget(instance)
             if self._deleter:
                 self._deleter.delivered(batch.resource)
 
-    def _shares(self, batch: Batch, verdicts: Iterable[Verdict]) -> list[Share]:
+    def shares(self, batch: Batch, verdicts: Iterable[Verdict]) -> list[Share]:
         """Return what goes where: each instance once to a destination, by the rule with the highest priority."""
         had: dict[str, set[str]] = {}
         found = []
@@ -155,24 +146,6 @@ class Assignment:
                 more = (rule.priority + below, parents, rule.alternates.get(name, ()), rule.changes)
                 self._rows.add(batch.level, batch.resource, name, sorted(instances), *more)
         return {share.destination for share in (*shares, *earlier) if share.instances}
-
-    def _without_known(self, batch: Batch, shares: Iterable[Share], received: float) -> list[Share]:
-        """Return what goes where in a catch-up: not what the ledger knows of (`received`: when the last of it came)."""
-        left = self._not_in_ledger.of(batch, received)
-        return [share._replace(instances=left(share.destination, share.instances)) for share in shares]
-
-    def count_for_catch_up(self, data: Mapping[str, Any], resource: str) -> dict[str, int]:
-        """Return how many instances of a row would go to each destination in a catch-up."""
-        batch, found = self.batch_of(data, resource), dict[str, int]()
-        for share in self._without_known(batch, self._shares(batch, self.verdicts(batch)), data["CatchUp"]):
-            found[share.destination] = found.get(share.destination, 0) + len(share.instances)
-        return found
-
-    def _count_own(self, shares: Iterable[Share]) -> None:
-        own: dict[str, set[str]] = {}
-        for share in shares:
-            own.setdefault(share.destination, set()).update(share.own)
-        self.loops.count(own)
 
     def _end_gone(self, row: Mapping[str, Any], number: int) -> None:
         """Remove a row of what was deleted before a rule was applied to it."""
@@ -233,7 +206,7 @@ class Assignment:
         whole = self.batch_of(data, batch.resource)
         verdicts, family = self.verdicts(whole), family_of(self._loopback, batch.resource)
         found = []
-        for share in self._shares(whole, verdicts):
+        for share in self.shares(whole, verdicts):
             if share.destination in again and (some := old & share.instances):
                 left = some - self._sent.given(share.destination, family, some)
                 found.append(share._replace(instances=left))
@@ -258,3 +231,11 @@ class Assignment:
 def _parents_in(data: Mapping[str, Any]) -> dict[str, str]:
     """Return the study and the patient of what is to be routed, as far as they are known."""
     return {level: data[level] for level in ("Study", "Patient") if level in data}
+
+
+def _own_in(shares: Iterable[Share]) -> dict[str, set[str]]:
+    """Return what came from each destination itself."""
+    own: dict[str, set[str]] = {}
+    for share in shares:
+        own.setdefault(share.destination, set()).update(share.own)
+    return own

@@ -1,64 +1,24 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
 """Catching up: what was received since a time, and is not in the ledger, goes where the rules say."""
 
-import json
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import orthanc
 
 from common.catch_up import COUNTED_CHANGES, LogAgain, Span, series_of, since_of
-from common.changes import not_handed_over
 from common.http_threads import in_a_thread
-from common.ledger import SEND
 from common.loopback import Loopback
 from common.owed import place_of
 from common.routes import Answer, Request
 from common.times import parse_orthanc_time, utc
-from common.work import Which, Work
-from forwarding.archive import family_of
+from forwarding.assignment import Assignment
 from forwarding.context import Context
-from forwarding.routing import Batch
+from forwarding.not_in_ledger import NotInLedger
+from forwarding.routing import Share
 from forwarding.rules import LEVELS
-from forwarding.sent_instances import SentInstances
 from forwarding.tasks import BACKFILL_PRIORITY, NO_DESTINATION, ROUTE
-
-Left = Callable[[str, set[str]], set[str]]
-
-
-class NotInLedger:
-    """Says what of a resource a destination was not given, as far as the ledger remembers."""
-
-    def __init__(self, context: Context, sent: SentInstances) -> None:
-        self._ledger, self._work, self._loopback, self._sent = (
-            context.ledger,
-            Work(context.ledger),
-            context.loopback,
-            sent,
-        )
-
-    def of(self, batch: Batch, received: float) -> Left:
-        """Return a function of a destination and of instances: those that it was not given, and that don't come by themselves.
-
-        `received` (Unix time) is when the last of them came: what was sent whole after that had them.
-        """
-        family, some = family_of(self._loopback, batch.resource), set(batch.instances or ())
-        routing = [json.loads(row["data"]) for row in self._work.find(Which(task=ROUTE, resource=batch.resource))]
-        to_come = not_handed_over(self._ledger, batch.level, some)
-        to_come |= {one for data in routing if "CatchUp" not in data for one in data["Instances"]}
-        whole = {
-            row["queue"]
-            for row in self._work.find(Which(task=SEND, resources=family))
-            if row["state"] != "gone" and row["created"] > received and json.loads(row["data"])["Instances"] is None
-        }
-
-        def left(destination: str, instances: set[str]) -> set[str]:
-            if destination in whole:
-                return set()
-            return instances - to_come - self._sent.given(destination, family, instances)
-
-        return left
 
 
 class CatchUp:
@@ -66,13 +26,13 @@ class CatchUp:
 
     Parameters
     ----------
-    shares_of : returns what the rules would send where of a row's data and resource, without what is in the ledger: the number
-        of instances by destination.
+    assignment : says what the rules would send where.
     """
 
-    def __init__(self, context: Context, shares_of: Callable[[Mapping[str, Any], str], Mapping[str, int]]) -> None:
+    def __init__(self, context: Context, assignment: Assignment, not_in_ledger: NotInLedger) -> None:
         self._name, self._ledger, self._loopback = context.name, context.ledger, context.loopback
-        self._wake, self._stopping, self._shares_of = context.wake, context.stopping, shares_of
+        self._wake, self._stopping = context.wake, context.stopping
+        self._assignment, self._not_in_ledger = assignment, not_in_ledger
         self._levels = [level for level in LEVELS if any(rule.level == level for rule in context.rules)]
         self._log = LogAgain(context.ledger, context.loopback.get)
         self.is_under_way = self._log.left is not None
@@ -145,14 +105,19 @@ class CatchUp:
         while span.changes and span.place < last and not self._stopping.is_set():
             page = self._log.read(span)
             for resource, data in self._rows_for(page.changes, [one for one in page.instances if one not in seen]):
-                shares = self._shares_of(data, resource)
                 studies.update([data.get("Study", resource)])
                 seen.update(data["Instances"])
-                for destination, number in shares.items():
-                    by_destination[destination] = by_destination.get(destination, 0) + number
+                for share in self._shares(data, resource):
+                    before = by_destination.get(share.destination, 0)
+                    by_destination[share.destination] = before + len(share.instances)
             span = page.rest
         counted = {"Studies": len(studies), "Instances": len(seen), "Destinations": by_destination}
         return {**counted, "Complete": not span.changes}
+
+    def _shares(self, data: Mapping[str, Any], resource: str) -> list[Share]:
+        batch = self._assignment.batch_of(data, resource)
+        shares = self._assignment.shares(batch, self._assignment.verdicts(batch))
+        return self._not_in_ledger.of(batch, shares, data["CatchUp"])
 
 
 def _patients_of(loopback: Loopback, studies: set[str]) -> dict[str, str]:

@@ -27,6 +27,7 @@ from forwarding.identity import KEPT_UNTIL_CHECKED_DAYS, Misconfigured
 from forwarding.intake import Intake, Reports
 from forwarding.jobs import JOBS_TABLE, Jobs
 from forwarding.metrics import Metrics
+from forwarding.not_in_ledger import NotInLedger
 from forwarding.passed_over import PASSED_OVER_TABLE, PassedOver
 from forwarding.protection import PROTECTED_TABLE, Protection
 from forwarding.routing import Matcher, Router
@@ -83,7 +84,7 @@ class Engine:
             *(context, self.router, self.rows, self.destinations, self._sent, self._passed_over),
             *(reports.arrivals, self._deleter),
         )
-        self.catch_up = CatchUp(context, self.assignment.count_for_catch_up)
+        self.catch_up = CatchUp(context, self.assignment, NotInLedger(context, self._sent))
         self._alternates = Alternates(context, self.destinations, self._deleter)
         has = context.transport.has
         verifier = Verifier(has, loopback, context.wake) if has else None
