@@ -241,6 +241,108 @@ def folder_on_command_line(parent: Path) -> Path | None:
     return next((each.absolute() for each in folders if each.is_dir() and each.absolute().parent == parent), None)
 
 
+# ---- src/common/environment.py: Values of the configuration that come from environment variables: from which, and whether those are set.
+
+
+VARIABLE = re.compile(r"\$\{([^:{}]*)(?::-([^{}]*))?\}")
+QUOTED_DEFAULT = re.compile(
+    r"""\$\{([^:{}]*):-(?:"([^"]*)"|'([^']*)')\}"""
+)  # Orthanc takes ${NAME:-"x"} for ${NAME:-x}
+TEXT_OR_COMMENT = re.compile(r'"(?:\\.|[^"\\])*"|//[^\n]*|/\*.*?\*/', re.DOTALL)  # or a text, which is left as it is
+# A text, a variable outside of texts (of a number, say), or a comma that ends a list: no JSON, but Orthanc takes them.
+LOOSE = re.compile(rf'"(?:\\.|[^"\\])*"|{VARIABLE.pattern}|,(?=\s*[}}\]])')
+NUMBER_AS_TEXT = re.compile(r"-?(0|[1-9][0-9]{0,14})(\.[0-9]{1,15})?")
+
+
+class FromEnvironment(str):
+    """A text of the configuration in which Orthanc has put environment variables.
+
+    Attributes
+    ----------
+    names : of the variables.
+    unset : those of them that are not set and have no default.
+    """
+
+    names: tuple[str, ...]
+    unset: tuple[str, ...]
+
+    def __new__(cls, text: str, names: tuple[str, ...], unset: tuple[str, ...] = ()) -> "FromEnvironment":
+        """Return a text that knows its variables."""
+        made = super().__new__(cls, text)
+        made.names, made.unset = names, unset
+        return made
+
+    @property
+    def value(self) -> Any:
+        """The number, true or false that it is as JSON, else the plain text: Orthanc has made texts of all."""
+        text = str(self)
+        return json.loads(text) if text in ("true", "false") or NUMBER_AS_TEXT.fullmatch(text) else text
+
+    @property
+    def variables(self) -> str:
+        """What a line of the log calls them: those that are not set, if there are any."""
+        names = self.unset or self.names
+        return f"the environment variable{'s' if len(names) > 1 else ''} {', '.join(names)}"
+
+
+def with_variables(section: str, found: Any) -> Any:
+    """Return a section with a `FromEnvironment` for each text that came from variables, as Orthanc's files have it.
+
+    Where the files can't be read as they were when Orthanc started, texts stay as they are.
+    """
+    return found if found is None else marked(found, _written_now().get(section))
+
+
+def marked(found: Any, written: Any) -> Any:
+    """Return what Orthanc has read with a `FromEnvironment` for each text for which variables were written."""
+    if isinstance(found, dict) and isinstance(written, dict):
+        return {key: marked(each, written.get(key)) for key, each in found.items()}
+    if isinstance(found, list) and isinstance(written, list) and len(found) == len(written):
+        return [marked(each, one) for each, one in zip(found, written, strict=True)]
+    if type(found) is str and isinstance(written, str) and _with_values(written) == found:
+        variables = [*VARIABLE.finditer(written)]
+        names = tuple(dict.fromkeys(each[1] for each in variables))
+        unset = {each[1] for each in variables if each[2] is None and each[1] not in os.environ}
+        return FromEnvironment(found, names, tuple(name for name in names if name in unset)) if names else found
+    return found
+
+
+def as_written(text: str) -> Mapping[str, Any]:
+    """Return a file of the configuration as it is written, with the variables in its texts; nothing if it can't be read so."""
+    text = QUOTED_DEFAULT.sub(lambda match: f"${{{match[1]}:-{match[2] or match[3] or ''}}}", text)
+    text = TEXT_OR_COMMENT.sub(lambda match: match[0] if match[0][0] == '"' else " ", text)
+    try:
+        found = json.loads(LOOSE.sub(_as_json, text))
+    except ValueError:
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _with_values(written: str) -> str:
+    return VARIABLE.sub(lambda match: os.environ.get(match[1], match[2] or ""), written)
+
+
+def _as_json(match: re.Match[str]) -> str:
+    return {'"': match[0], "$": "null", ",": ""}[match[0][0]]
+
+
+def _written_now() -> Mapping[str, Any]:
+    whole: dict[str, Any] = {}
+    try:
+        import orthanc
+
+        base = Path(orthanc.GetConfigurationPath()).absolute()
+        paths = [base]
+        if not base.is_file():
+            folder = folder_on_command_line(base) or base
+            paths = [path for path in folder.iterdir() if path.suffix.lower() == ".json"]
+        for path in paths:
+            whole.update(as_written(path.read_text(encoding="utf-8-sig")))
+    except Exception:  # noqa: BLE001 - no Orthanc at all (a program, a test), or its files are gone: what it has read holds
+        return {}
+    return whole
+
+
 # ---- src/common/settings.py: One section of Orthanc's configuration, read into a frozen dataclass.
 
 
@@ -275,15 +377,15 @@ def durability_field(survives: str = "the ledger survives", waits: str = "each s
     return dataclasses.field(default="normal", metadata={"choices": ("normal", "full"), "help": text})
 
 
-def reconcile_field() -> Any:
-    """Return the field `Reconcile` of a script that follows Orthanc's list of changes."""
-    text = "Look in Orthanc's list of changes for what a crash cut off. False in all but one of several Orthancs on one database."
+def reconcile_field(several: str = "each of several Orthancs on one database that load this script") -> Any:
+    """Return the field `Reconcile` of a script that follows Orthanc's list of changes; in `several` it is to be false."""
+    text = f"Look in Orthanc's list of changes for what a crash cut off. False in {several}."
     return dataclasses.field(default=True, metadata={"help": text})
 
 
 def state_path_field(state: str = "the ledger") -> Any:
     """Return the field `StatePath` of a script with state: the folder of it."""
-    text = f"Folder of {state}; null: `IndexDirectory`, else `StorageDirectory`."
+    text = f"Folder of {state}; null: `Scripts.StatePath`, else `IndexDirectory`, else `StorageDirectory`."
     return dataclasses.field(default=None, metadata={"help": text})
 
 
@@ -299,8 +401,9 @@ def read_settings(cls: type[S], section: str, configuration: Mapping[str, Any]) 
     ----------
     cls : a dataclass whose fields all have defaults. `metadata` of a field may hold `key` (if the name is not the field's in
         CamelCase), `minimum` and `maximum` (of a number), `choices`, `check` (a function that returns what is allowed, or
-        nothing if the value is fine) and `secret` (the value is never shown). A class variable `REMOVED` names the keys that
-        the object had once, each with what happens now.
+        nothing if the value is fine) and `secret` (the value is never shown). Of a free value also `texts` (keys, all others of
+        which may be numbers, true or false) and `read_later` (by itself). A class variable `REMOVED` names the keys that the
+        object had once, each with what happens now.
     section : the section's name.
     configuration : what `orthanc.GetConfiguration()` holds, decoded.
 
@@ -316,7 +419,7 @@ def read_settings(cls: type[S], section: str, configuration: Mapping[str, Any]) 
 
 def _read_section(cls: type[S], section: str, configuration: Mapping[str, Any]) -> S:
     check_section_name(section, configuration)
-    found = configuration.get(section)
+    found = with_variables(section, configuration.get(section))
     if complaint := "; ".join(_wrong_keys_below(cls, section, found)):
         raise SettingsError(complaint)
     return cls() if found is None else _read_object(cls, section, found)
@@ -352,6 +455,13 @@ class LoopbackSettings:
 class ScriptsSettings:
     """The section `Scripts`, which is for all scripts."""
 
+    state_path: str | None = dataclasses.field(
+        default=None,
+        metadata={
+            "help": "Folder of the state of all scripts, but of one with a `StatePath` of its own; null: `IndexDirectory`, else "
+            "`StorageDirectory`."
+        },
+    )
     loopback: LoopbackSettings = dataclasses.field(
         default=LoopbackSettings(), metadata={"help": "How scripts reach their own Orthanc."}
     )
@@ -493,6 +603,8 @@ def _read_value(hint: Any, limits: Mapping[str, Any], path: str, found: Any) -> 
         fits, allowed = False, complaint
     if fits and value == "" and (optional or limits.get("secret")):  # it would count as not given, without a word
         fits, allowed = False, "a text; to give none, leave the key out"
+    if isinstance(found, FromEnvironment) and found.unset:  # also where it is a part of the text: a path, a URL
+        fits = False
     if not fits:
         raise _wrong(path, found, allowed, limits)
     return value
@@ -508,15 +620,36 @@ def _typed(hint: Any, limits: Mapping[str, Any], path: str, found: Any) -> tuple
         items = [_read_value(arguments[0], shown, f"{path}[{i}]", item) for i, item in enumerate(found)]
         return tuple(items) if origin is tuple else items, True, ""
     if hint is Any:
-        return found, True, ""
+        return _free(limits, path, found), True, ""
     if origin is dict:
         if not isinstance(found, dict) or not dataclasses.is_dataclass(arguments[1]):
-            return found, isinstance(found, dict), "an object of keys and values"
+            return _free(limits, path, found), isinstance(found, dict), "an object of keys and values"
         paths = {key: f"{path}.{_printable(key)}" for key in found}
         return {key: _read_value(arguments[1], {}, paths[key], each) for key, each in found.items()}, True, ""
+    if isinstance(found, FromEnvironment):
+        found = str(found) if hint is str else found.value
     # JSON has one kind of number, and true is no number although Python says so.
     fits = isinstance(found, (int, float) if hint is float else hint) and (hint is bool) == isinstance(found, bool)
     return (float(found) if fits and hint is float else found), fits, KINDS[hint]
+
+
+def _free(limits: Mapping[str, Any], path: str, found: Any, *, may_be_number: bool = False) -> Any:
+    """Return a value whose keys and types the settings don't name, with plain texts for those from variables."""
+    if limits.get("read_later"):
+        return found
+    if isinstance(found, list):
+        return [_free(limits, f"{path}[{i}]", each) for i, each in enumerate(found)]
+    if isinstance(found, dict):
+        texts = limits.get("texts", found)
+        return {
+            key: _free(limits, f"{path}.{_printable(key)}", each, may_be_number=key not in texts)
+            for key, each in found.items()
+        }
+    if not isinstance(found, FromEnvironment):
+        return found
+    if found.unset:
+        raise _wrong(path, found, "a value, or one with a default, as ${NAME:-default}", limits)
+    return found.value if may_be_number or limits.get("texts") == () else str(found)
 
 
 def _printable(key: str) -> str:
@@ -526,7 +659,12 @@ def _printable(key: str) -> str:
 
 
 def _wrong(path: str, found: Any, allowed: str, limits: Mapping[str, Any] | None = None) -> SettingsError:
-    if found == "":  # Orthanc puts environment variables in before a script can see their names: an unset one is empty
+    if isinstance(found, FromEnvironment):
+        if found.unset or not found:
+            are = f"{'are' if len(found.unset or found.names) > 1 else 'is'} {'not set' if found.unset else 'empty'}"
+            return SettingsError(f"{path}: {found.variables} {are}, allowed: {allowed}")
+        return SettingsError(f"{path}: found {_as_text(found, limits)} from {found.variables}, allowed: {allowed}")
+    if found == "":  # where Orthanc's files don't show the variable, an unset one is empty
         return SettingsError(f"{path} is empty (is its environment variable set?), allowed: {allowed}")
     return SettingsError(f"{path}: found {_as_text(found, limits)}, allowed: {allowed}")
 
@@ -569,7 +707,8 @@ def configuration_folder() -> Path:
 
 
 def state_folder(state_path: str | None, configuration: Mapping[str, Any]) -> Path:
-    """Return where a script keeps its state: `StatePath`, else `IndexDirectory`, else `StorageDirectory`."""
+    """Return where a script keeps its state: its `StatePath`, that of all scripts, `IndexDirectory`, or `StorageDirectory`."""
+    state_path = state_path or settings_of_all_scripts(configuration).state_path
     default = configuration.get("IndexDirectory") or configuration.get("StorageDirectory") or "OrthancStorage"
     return configuration_folder() / (state_path or default)
 
@@ -1598,72 +1737,6 @@ def identifiers_in(listed: Iterable[Any]) -> list[str]:
     return [each if isinstance(each, str) else each["ID"] for each in listed]
 
 
-# ---- src/common/http_threads.py: Handlers of routes and Orthanc's HTTP threads: there are few of them, and their stack is small.
-
-
-T = TypeVar("T")
-
-
-class HttpTurns:
-    """Lets at most a third of Orthanc's HTTP threads ask Orthanc: if all of them did, no thread were left to answer them.
-
-    Parameters
-    ----------
-    configuration : Orthanc's, which has the number of threads.
-    what : of what there are too many when one more is refused.
-    """
-
-    def __init__(self, configuration: Mapping[str, Any], what: str = "requests") -> None:
-        self._turns = threading.BoundedSemaphore(max(1, int(configuration.get("HttpThreadsCount", 50)) // 3))
-        self._what = what
-
-    @contextmanager
-    def turn(self) -> Iterator[None]:
-        """Ask Orthanc inside. Raises `Refused` (503) at once if too many do already."""
-        if not self._turns.acquire(blocking=False):
-            raise Refused(503, f"Too many {self._what} at a time; try again")
-        try:
-            yield
-        finally:
-            self._turns.release()
-
-    def bound(self, handler: RouteHandler) -> RouteHandler:
-        """Return a handler that has a turn while it answers."""
-
-        @functools.wraps(handler)  # with what it takes
-        def bounded(request: Any) -> Any:
-            with self.turn():
-                return handler(request)
-
-        return bounded
-
-
-def in_a_thread(work: Callable[[], T], name: str) -> T:
-    """Return what `work` returns in a thread of this name, whose stack is larger than the 100 KB of an HTTP thread.
-
-    Raises
-    ------
-    Exception : what `work` raises.
-    """
-    outcome: list[T] = []
-    errors: list[Exception] = []
-
-    def run() -> None:
-        try:
-            outcome.append(work())
-        except Exception as error:  # noqa: BLE001 - raised again below
-            errors.append(error)
-        finally:
-            close_connections()
-
-    thread = threading.Thread(target=run, name=name, daemon=True)
-    thread.start()
-    thread.join()
-    if errors:
-        raise errors[0]
-    return outcome[0]
-
-
 # ---- src/common/backoff.py: Exponential back-off: with jitter for work, of which there may be much; without for a thread that tries one thing.
 
 
@@ -2027,6 +2100,178 @@ class Ledger:
     def forget_finished(self, days: float) -> bool:
         """Delete the oldest rows that ended so many days ago, few at a time; return whether there may be more."""
         return self.run(FORGET_FINISHED, time.time() - days * 86400, FORGOTTEN_AT_ONCE) == FORGOTTEN_AT_ONCE
+
+
+# ---- src/common/catch_up.py: Orthanc's log of changes read once more, from a time on: what a new or an older ledger has not seen.
+
+
+CATCH_UP_PARAMETERS: Mapping[str, Any] = {"Since": Moment(), "DryRun": Flag()}
+CATCH_UP_PAGE = 500  # changes a request
+COUNTED_CHANGES = 50_000  # by a dry run, which a person waits for
+
+
+class Span(NamedTuple):
+    """A part of the log: after the change with the number `place`, up to the one with the number `end`."""
+
+    place: int
+    end: int
+
+    @property
+    def changes(self) -> int:
+        """Return how many numbers there are in it; deleted resources have left the log."""
+        return max(0, self.end - self.place)
+
+
+class ChangesPage(NamedTuple):
+    """Some changes of a span, in their order, and the rest of the span."""
+
+    changes: list[Mapping[str, Any]]
+    rest: Span
+
+    @property
+    def instances(self) -> list[str]:
+        """Return the instances that were new."""
+        return list(dict.fromkeys(each["ID"] for each in self.changes if each["ChangeType"] == "NewInstance"))
+
+
+class LogAgain:
+    """Reads a span of the log of changes. What is left of it is in the ledger: a restart goes on.
+
+    Parameters
+    ----------
+    get : asks Orthanc.
+    """
+
+    def __init__(self, ledger: Ledger, get: Callable[[str], Any]) -> None:
+        self._ledger, self._get = ledger, get
+
+    def find(self, since: datetime.datetime) -> Span:
+        """Return what the log has since a time, up to now: by the time at which Orthanc noted each change.
+
+        Raises
+        ------
+        LoopbackError : Orthanc can't answer now.
+        """
+        newest = int(self._get("/changes?last")["Last"])
+        return Span(self._last_before(orthanc_time(since), newest), newest)
+
+    def _last_before(self, date: str, newest: int) -> int:
+        low, high = 0, newest
+        while low < high:
+            middle = (low + high) // 2
+            first = self._get(f"/changes?since={middle}&limit=1")["Changes"]
+            if first and first[0]["Date"] < date:
+                low = int(first[0]["Seq"])
+            else:
+                high = middle
+        return low
+
+    def read(self, span: Span) -> ChangesPage:
+        """Return the first changes of a span."""
+        page = self._get(f"/changes?since={span.place}&limit={CATCH_UP_PAGE}")
+        changes = [each for each in page["Changes"] if each["Seq"] <= span.end]
+        is_last = page["Done"] or page["Last"] >= span.end
+        return ChangesPage(changes, Span(span.end if is_last else int(page["Last"]), span.end))
+
+    @property
+    def left(self) -> Span | None:
+        """What is left to read, or None: nobody has asked, or it is done."""
+        span = Span(self._ledger.get_value("catch_up_place"), self._ledger.get_value("catch_up_end"))
+        return span if span.changes else None
+
+    def begin(self, span: Span) -> None:
+        """Let a span be read. Raises `Refused` (409): another one is not done yet."""
+        with self._ledger.transaction():
+            if self.left:
+                raise Refused(409, "A catch-up is under way; ask for another one when it is done")
+            self.note(span)
+
+    def note(self, span: Span) -> None:
+        """Note what is left to read, in the transaction that notes what was read."""
+        with self._ledger.transaction():
+            self._ledger.set_value("catch_up_place", span.place)
+            self._ledger.set_value("catch_up_end", span.end)
+
+
+def since_of(parameters: Mapping[str, Any]) -> datetime.datetime:
+    """Return from when on to catch up. Raises `Refused` (400): nobody said so."""
+    if "Since" not in parameters:
+        raise Refused(400, f"Since is missing, allowed: {Moment().allowed}")
+    found: datetime.datetime = parameters["Since"]
+    return found
+
+
+def series_of(loopback: Loopback, instances: list[str]) -> list[dict[str, Any]]:
+    """Return the series of some instances that are here: `ID`, `ParentStudy`, `Instances`."""
+    body = {"Resources": instances, "Level": "Series", "Short": True, "Metadata": False}
+    found: list[dict[str, Any]] = loopback.post("/tools/bulk-content", body) if instances else []
+    return found
+
+
+# ---- src/common/http_threads.py: Handlers of routes and Orthanc's HTTP threads: there are few of them, and their stack is small.
+
+
+T = TypeVar("T")
+
+
+class HttpTurns:
+    """Lets at most a third of Orthanc's HTTP threads ask Orthanc: if all of them did, no thread were left to answer them.
+
+    Parameters
+    ----------
+    configuration : Orthanc's, which has the number of threads.
+    what : of what there are too many when one more is refused.
+    """
+
+    def __init__(self, configuration: Mapping[str, Any], what: str = "requests") -> None:
+        self._turns = threading.BoundedSemaphore(max(1, int(configuration.get("HttpThreadsCount", 50)) // 3))
+        self._what = what
+
+    @contextmanager
+    def turn(self) -> Iterator[None]:
+        """Ask Orthanc inside. Raises `Refused` (503) at once if too many do already."""
+        if not self._turns.acquire(blocking=False):
+            raise Refused(503, f"Too many {self._what} at a time; try again")
+        try:
+            yield
+        finally:
+            self._turns.release()
+
+    def bound(self, handler: RouteHandler) -> RouteHandler:
+        """Return a handler that has a turn while it answers."""
+
+        @functools.wraps(handler)  # with what it takes
+        def bounded(request: Any) -> Any:
+            with self.turn():
+                return handler(request)
+
+        return bounded
+
+
+def in_a_thread(work: Callable[[], T], name: str) -> T:
+    """Return what `work` returns in a thread of this name, whose stack is larger than the 100 KB of an HTTP thread.
+
+    Raises
+    ------
+    Exception : what `work` raises.
+    """
+    outcome: list[T] = []
+    errors: list[Exception] = []
+
+    def run() -> None:
+        try:
+            outcome.append(work())
+        except Exception as error:  # noqa: BLE001 - raised again below
+            errors.append(error)
+        finally:
+            close_connections()
+
+    thread = threading.Thread(target=run, name=name, daemon=True)
+    thread.start()
+    thread.join()
+    if errors:
+        raise errors[0]
+    return outcome[0]
 
 
 # ---- src/common/place.py: The place in Orthanc's log of changes up to which a script has read it.
@@ -4561,6 +4806,7 @@ class Context:
 ROUTE = "route"  # what no rule has been applied to yet
 DELETE = "delete"  # what is to be deleted here when every destination has proved to have it
 NO_DESTINATION = ""
+BACKFILL_PRIORITY = -1  # of what a person asks for: what arrives is sent first
 # Of a ledger whose rows had no task, but a queue that no destination was called. The data say what is none of ours.
 FIRST_TASKS = f"""
 UPDATE work SET task='{ROUTE}' WHERE queue='' AND json_type(data, '$.Instances')='object';
@@ -5856,44 +6102,6 @@ class Loops:
             orthanc.LogWarning(f"{self._name}: {text}")
 
 
-# ---- src/forwarding/passed_over.py: Which destinations did not get all of what came before, since no rule chose them: one may do so when more of it comes.
-
-
-PASSED_OVER_TABLE = """
-CREATE TABLE IF NOT EXISTS passed_over(resource TEXT PRIMARY KEY, destinations TEXT NOT NULL) WITHOUT ROWID;
-"""
-
-
-def changing_levels(rules: Iterable[Rule]) -> set[str]:
-    """Return the levels at which what a rule says of a resource may be another when more of it has come."""
-    return {rule.level for rule in rules if rule.query or rule.matcher}
-
-
-class PassedOver:
-    """The destinations that were passed over, by resource: as long as it is here."""
-
-    def __init__(self, ledger: Ledger) -> None:
-        self._ledger = ledger
-
-    def of(self, resource: str) -> set[str]:
-        """Return the destinations that have not been given all of a resource."""
-        rows = self._ledger.rows("SELECT destinations FROM passed_over WHERE resource=?", resource)
-        return set(json.loads(rows[0]["destinations"])) if rows else set()
-
-    def note(self, resource: str, destinations: Collection[str]) -> None:
-        """Write down which they are now."""
-        if destinations:
-            names = json.dumps(sorted(destinations))
-            self._ledger.run("INSERT OR REPLACE INTO passed_over VALUES(?,?)", resource, names)
-        else:
-            self._ledger.run("DELETE FROM passed_over WHERE resource=?", resource)
-
-    def forget_deleted(self, resources: Iterable[str]) -> None:
-        """Forget resources that were deleted."""
-        with self._ledger.transaction() as db:
-            db.executemany("DELETE FROM passed_over WHERE resource=?", [(each,) for each in resources])
-
-
 # ---- src/forwarding/routing.py: Rules applied to what arrived: which instances go to which destination, and why.
 
 
@@ -5925,6 +6133,15 @@ class Verdict:
     why: str = ""
     matched: bool = False
     unknown: tuple[str, ...] = ()
+
+
+class Share(NamedTuple):
+    """What goes to a destination by a rule, and what does not, since it came from there."""
+
+    destination: str
+    rule: ForwardingRule
+    instances: set[str]
+    own: set[str]
 
 
 def _of_kind(rule: Rule, batch: Batch, instances: tuple[str, ...] | None) -> tuple[str, ...] | None:
@@ -6181,19 +6398,81 @@ class SentInstances:
         self._ledger.run("UPDATE given SET seq=? WHERE seq>?", place, place)
 
 
+# ---- src/forwarding/not_in_ledger.py: What of a catch-up a destination was not given yet, as far as the ledger remembers.
+
+
+class NotInLedger:
+    """Leaves out of a catch-up what the ledger knows of."""
+
+    def __init__(self, context: Context, sent: SentInstances) -> None:
+        self._ledger, self._work, self._loopback = context.ledger, Work(context.ledger), context.loopback
+        self._sent = sent
+
+    def of(self, batch: Batch, shares: Iterable[Share], received: float) -> list[Share]:
+        """Return what goes where, without what a destination was given, and without what comes by itself.
+
+        `received` (Unix time) is when the last of it came: what was sent whole after that had it.
+        """
+        family, some = family_of(self._loopback, batch.resource), set(batch.instances or ())
+        routing = [json.loads(row["data"]) for row in self._work.find(Which(task=ROUTE, resource=batch.resource))]
+        to_come = not_handed_over(self._ledger, batch.level, some)
+        to_come |= {one for data in routing if "CatchUp" not in data for one in data["Instances"]}
+        whole = {
+            row["queue"]
+            for row in self._work.find(Which(task=SEND, resources=family))
+            if row["state"] != "gone" and row["created"] > received and json.loads(row["data"])["Instances"] is None
+        }
+
+        def left(destination: str, instances: set[str]) -> set[str]:
+            if destination in whole:
+                return set()
+            return instances - to_come - self._sent.given(destination, family, instances)
+
+        return [share._replace(instances=left(share.destination, share.instances)) for share in shares]
+
+
+# ---- src/forwarding/passed_over.py: Which destinations did not get all of what came before, since no rule chose them: one may do so when more of it comes.
+
+
+PASSED_OVER_TABLE = """
+CREATE TABLE IF NOT EXISTS passed_over(resource TEXT PRIMARY KEY, destinations TEXT NOT NULL) WITHOUT ROWID;
+"""
+
+
+def changing_levels(rules: Iterable[Rule]) -> set[str]:
+    """Return the levels at which what a rule says of a resource may be another when more of it has come."""
+    return {rule.level for rule in rules if rule.query or rule.matcher}
+
+
+class PassedOver:
+    """The destinations that were passed over, by resource: as long as it is here."""
+
+    def __init__(self, ledger: Ledger) -> None:
+        self._ledger = ledger
+
+    def of(self, resource: str) -> set[str]:
+        """Return the destinations that have not been given all of a resource."""
+        rows = self._ledger.rows("SELECT destinations FROM passed_over WHERE resource=?", resource)
+        return set(json.loads(rows[0]["destinations"])) if rows else set()
+
+    def note(self, resource: str, destinations: Collection[str]) -> None:
+        """Write down which they are now."""
+        if destinations:
+            names = json.dumps(sorted(destinations))
+            self._ledger.run("INSERT OR REPLACE INTO passed_over VALUES(?,?)", resource, names)
+        else:
+            self._ledger.run("DELETE FROM passed_over WHERE resource=?", resource)
+
+    def forget_deleted(self, resources: Iterable[str]) -> None:
+        """Forget resources that were deleted."""
+        with self._ledger.transaction() as db:
+            db.executemany("DELETE FROM passed_over WHERE resource=?", [(each,) for each in resources])
+
+
 # ---- src/forwarding/assignment.py: The rules applied to what arrived: a row for each destination that gets something of it.
 
 
 ROUTE_AGAIN_SECONDS = 30.0  # after a failure, which is this server's or a matcher's own: nobody outside is bothered
-
-
-class Share(NamedTuple):
-    """What goes to a destination by a rule, and what does not, since it came from there."""
-
-    destination: str
-    rule: ForwardingRule
-    instances: set[str]
-    own: set[str]
 
 
 class Assignment:
@@ -6214,7 +6493,7 @@ class Assignment:
         self._settings, self._stopping = context.settings, context.stopping
         self._router, self._rows, self._destinations = router, rows, destinations
         self._sent, self._passed_over, self._arrivals, self._deleter = sent, passed_over, arrivals, deleter
-        self.loops = Loops(context, destinations)
+        self.loops, self._not_in_ledger = Loops(context, destinations), NotInLedger(context, sent)
         self._changing_levels = changing_levels(context.rules)
         self._has_queries = any(rule.query for rule in context.rules)
         self._has_kinds = any(rule.sop_classes or rule.transfer_syntaxes for rule in context.rules)
@@ -6252,7 +6531,10 @@ class Assignment:
         try:
             batch = self.batch_of(data, row["subject"])
             verdicts = self.verdicts(batch)
-            shares = self._shares(batch, verdicts)
+            shares = self.shares(batch, verdicts)
+            wanted = {share.destination for share in shares if share.instances}
+            if "CatchUp" in data:
+                shares = self._not_in_ledger.of(batch, shares, data["CatchUp"])
             earlier, passed_over = self._earlier(batch, verdicts) if data["Last"] else ([], None)
         except LoopbackError as error:
             if error.status != 404:
@@ -6262,21 +6544,21 @@ class Assignment:
         with self._ledger.transaction():
             if self._stopping.is_set() or not self._work.remove(row["id"]):
                 return  # nobody waited for DNS; or a person has just dropped it
-            sent_to = self._add_rows(batch, shares, data["Instances"], earlier, _parents_in(data))
+            sent_to = wanted | self._add_rows(batch, shares, data, earlier)
             if passed_over is not None:
                 self._passed_over.note(batch.resource, passed_over)
             if self._deleter and sent_to:
                 left_out = {name for verdict in verdicts for name in verdict.unknown}
                 self._deleter.note(batch.level, batch.resource, sent_to | left_out)
             if data["Last"]:
-                self._count_own(shares)
+                self.loops.count(_own_in(shares))
         if data["Last"]:
             for instance in data["Instances"]:
                 self._arrivals.forget(instance)
             if self._deleter:
                 self._deleter.delivered(batch.resource)
 
-    def _shares(self, batch: Batch, verdicts: Iterable[Verdict]) -> list[Share]:
+    def shares(self, batch: Batch, verdicts: Iterable[Verdict]) -> list[Share]:
         """Return what goes where: each instance once to a destination, by the rule with the highest priority."""
         had: dict[str, set[str]] = {}
         found = []
@@ -6293,12 +6575,12 @@ class Assignment:
         self,
         batch: Batch,
         shares: Collection[Share],
-        about: Mapping[str, Sequence[Any]],
+        data: Mapping[str, Any],
         earlier: Collection[Share],
-        parents: Mapping[str, str],
     ) -> set[str]:
         """Add the rows of what is sent; return the destinations that get some of it, or were given it already."""
-        add = self._sent.add
+        add, about, parents = self._sent.add, data["Instances"], _parents_in(data)
+        below = BACKFILL_PRIORITY if "CatchUp" in data else 0  # what arrives is sent first
         new = [
             share._replace(instances={one for one in share.instances if add(share.destination, one, *about[one][::2])})
             for share in shares
@@ -6306,15 +6588,9 @@ class Assignment:
         # What came earlier goes by its own rule, which may change it or not; it joins what goes by the same.
         for name, rule, instances, _ in (*new, *earlier):
             if instances:
-                more = (rule.priority, parents, rule.alternates.get(name, ()), rule.changes)
+                more = (rule.priority + below, parents, rule.alternates.get(name, ()), rule.changes)
                 self._rows.add(batch.level, batch.resource, name, sorted(instances), *more)
         return {share.destination for share in (*shares, *earlier) if share.instances}
-
-    def _count_own(self, shares: Iterable[Share]) -> None:
-        own: dict[str, set[str]] = {}
-        for share in shares:
-            own.setdefault(share.destination, set()).update(share.own)
-        self.loops.count(own)
 
     def _end_gone(self, row: Mapping[str, Any], number: int) -> None:
         """Remove a row of what was deleted before a rule was applied to it."""
@@ -6375,7 +6651,7 @@ class Assignment:
         whole = self.batch_of(data, batch.resource)
         verdicts, family = self.verdicts(whole), family_of(self._loopback, batch.resource)
         found = []
-        for share in self._shares(whole, verdicts):
+        for share in self.shares(whole, verdicts):
             if share.destination in again and (some := old & share.instances):
                 left = some - self._sent.given(share.destination, family, some)
                 found.append(share._replace(instances=left))
@@ -6400,6 +6676,14 @@ class Assignment:
 def _parents_in(data: Mapping[str, Any]) -> dict[str, str]:
     """Return the study and the patient of what is to be routed, as far as they are known."""
     return {level: data[level] for level in ("Study", "Patient") if level in data}
+
+
+def _own_in(shares: Iterable[Share]) -> dict[str, set[str]]:
+    """Return what came from each destination itself."""
+    own: dict[str, set[str]] = {}
+    for share in shares:
+        own.setdefault(share.destination, set()).update(share.own)
+    return own
 
 
 # ---- src/forwarding/bisection.py: A failed job does not name the instances that were refused: it is bisected until those are in rows of their own.
@@ -6458,6 +6742,114 @@ class Bisection:
                 # Its own subject: the rest of the study does not wait for it.
                 alone = {**data, "Refused": True, "Of": row["subject"], "OfLevel": data["Level"], "Level": "Instance"}
                 self._work.change(row["id"], data={**alone, "Instances": instances}, subject=instances[0])
+
+
+# ---- src/forwarding/catch_up.py: Catching up: what was received since a time, and is not in the ledger, goes where the rules say.
+
+
+class CatchUp:
+    """Reads the log of changes once more, a page a turn, and adds a row for each resource that is to be routed.
+
+    Parameters
+    ----------
+    assignment : says what the rules would send where.
+    """
+
+    def __init__(self, context: Context, assignment: Assignment, not_in_ledger: NotInLedger) -> None:
+        self._name, self._ledger, self._loopback = context.name, context.ledger, context.loopback
+        self._wake, self._stopping = context.wake, context.stopping
+        self._assignment, self._not_in_ledger = assignment, not_in_ledger
+        self._levels = [level for level in LEVELS if any(rule.level == level for rule in context.rules)]
+        self._log = LogAgain(context.ledger, context.loopback.get)
+        self.is_under_way = self._log.left is not None
+        """Whether there is more to read."""
+
+    def read(self) -> None:
+        """Read a page, if somebody has asked for it; the rows and the place are written together."""
+        if (span := self._log.left) is None:
+            self.is_under_way = False
+            return
+        page = self._log.read(span)
+        rows = self._rows_for(page.changes, page.instances)
+        with self._ledger.transaction():
+            for resource, data in rows:
+                self._ledger.add(NO_DESTINATION, resource, data, BACKFILL_PRIORITY, task=ROUTE)
+            self._log.note(page.rest)
+        self.is_under_way = bool(page.rest.changes)
+        if not self.is_under_way:
+            orthanc.LogWarning(f"{self._name}: the catch-up has read all that was received up to when it was asked for")
+
+    def _rows_for(self, changes: Iterable[Mapping[str, Any]], instances: list[str]) -> list[tuple[str, dict[str, Any]]]:
+        """Return resource and data of a row for each resource of some instances that are here still."""
+        wanted, dates = set(instances), [parse_orthanc_time(each["Date"]) for each in changes]
+        received = max((date.timestamp() for date in dates if date), default=time.time())
+        found: dict[tuple[str, str], tuple[dict[str, str], list[str]]] = {}
+        series = series_of(self._loopback, instances)
+        patients = _patients_of(self._loopback, {each["ParentStudy"] for each in series})
+        for each in series:
+            study = each["ParentStudy"]
+            above = {"Series": each["ID"], "Study": study, "Patient": patients.get(study, "")}
+            for level in self._levels:
+                if above[level]:
+                    some = found.setdefault((level, above[level]), (above, []))[1]
+                    some += sorted(wanted.intersection(each["Instances"]))
+        return [
+            (
+                resource,
+                {
+                    **{"Level": level, **place_of(level, resource, above), "UID": "", "Last": True},
+                    **{"Instances": {one: [0, -1, ""] for one in some}, "Origins": [], "CatchUp": received},
+                },
+            )
+            for (level, resource), (above, some) in found.items()
+        ]
+
+    # Routes
+
+    def ask(self, request: Request) -> Answer:
+        """Begin, or count, what a person asks for."""
+        since = since_of(request.parameters)
+        span, is_dry = self._log.find(since), request.parameters.get("DryRun", True)
+        about = {"Since": utc(since.timestamp()), "Changes": span.changes, "DryRun": is_dry}
+        if is_dry:
+            # A matcher is a user's code, and may need any stack.
+            return Answer({**about, **in_a_thread(lambda: self._count(span), f"{self._name} catch-up")})
+        self._log.begin(span)
+        self.is_under_way = True
+        orthanc.LogWarning(f"{self._name}: somebody asked to catch up since {utc(since.timestamp())}")
+        self._wake.set()
+        return Answer(about, 202)
+
+    def state(self) -> dict[str, Any]:
+        """Return whether one is under way, and how many changes are left to read."""
+        left = self._log.left
+        return {"UnderWay": left is not None, "ChangesLeft": left.changes if left else 0}
+
+    def _count(self, span: Span) -> dict[str, Any]:
+        studies, seen, by_destination = set[str](), set[str](), dict[str, int]()
+        last = span.place + COUNTED_CHANGES
+        while span.changes and span.place < last and not self._stopping.is_set():
+            page = self._log.read(span)
+            for resource, data in self._rows_for(page.changes, [one for one in page.instances if one not in seen]):
+                studies.update([data.get("Study", resource)])
+                seen.update(data["Instances"])
+                for share in self._shares(data, resource):
+                    before = by_destination.get(share.destination, 0)
+                    by_destination[share.destination] = before + len(share.instances)
+            span = page.rest
+        counted = {"Studies": len(studies), "Instances": len(seen), "Destinations": by_destination}
+        return {**counted, "Complete": not span.changes}
+
+    def _shares(self, data: Mapping[str, Any], resource: str) -> list[Share]:
+        batch = self._assignment.batch_of(data, resource)
+        shares = self._assignment.shares(batch, self._assignment.verdicts(batch))
+        return self._not_in_ledger.of(batch, shares, data["CatchUp"])
+
+
+def _patients_of(loopback: Loopback, studies: set[str]) -> dict[str, str]:
+    body = {"Resources": sorted(studies), "Level": "Study", "Short": True, "Metadata": False}
+    found = loopback.post("/tools/bulk-content", body) if studies else []
+    return {each["ID"]: each["ParentPatient"] for each in found}
 
 
 # ---- src/forwarding/failures.py: What a failed job of Orthanc says of what it has sent, and of why it failed.
@@ -8265,6 +8657,7 @@ class Engine:
             *(context, self.router, self.rows, self.destinations, self._sent, self._passed_over),
             *(reports.arrivals, self._deleter),
         )
+        self.catch_up = CatchUp(context, self.assignment, NotInLedger(context, self._sent))
         self._alternates = Alternates(context, self.destinations, self._deleter)
         has = context.transport.has
         verifier = Verifier(has, loopback, context.wake) if has else None
@@ -8305,10 +8698,12 @@ class Engine:
             self._reports.inbox.flush()
             self._say_what_was_lost()
             # A job that has ended is no reason to read the log of changes: only settle it and submit the next.
-            if self._reports.has_changes.is_set() or time.monotonic() >= self._next_read:
+            is_due = self.catch_up.is_under_way or time.monotonic() >= self._next_read
+            if self._reports.has_changes.is_set() or is_due:
                 self._reports.has_changes.clear()
                 self._intake.read()
                 self._protect_arrived()
+                self.catch_up.read()
                 self.assignment.route()
                 self._next_read = time.monotonic() + BUSY_LOOK_SECONDS
             self.jobs.settle_ended()
@@ -8321,6 +8716,8 @@ class Engine:
         except BaseException:
             self._next_read = 0.0  # what was to be read may be left
             raise
+        if self.catch_up.is_under_way:
+            return 0.0
         return BUSY_LOOK_SECONDS if self.ledger.totals()["waiting"] else IDLE_SECONDS
 
     def _say_what_was_lost(self) -> None:
@@ -8371,7 +8768,6 @@ class Engine:
 
 STUDIES_PER_PAGE = 500
 MANY_STUDIES = range(1900, 2100)  # years that are asked for month by month: who asks for all says 00010101 to 99991231
-BACKFILL_PRIORITY = -1  # what arrives is sent first
 
 
 def studies_between(loopback: Loopback, first: datetime.date, last: datetime.date) -> list[str]:
@@ -8580,6 +8976,7 @@ def register_routes(forwarder: Forwarder, refusal: str | None, *, is_unused: boo
         "rules/test": {"POST": bounded(places.test)},
         "send": {"POST": bounded(rows.send)},
         "backfill": {"POST": bounded(rows.backfill)},
+        "catch-up": {"GET": rows.catch_up_state, "POST": bounded(rows.catch_up)},
     }
     for path, handlers in routes.items():
         register_route(f"/{forwarder.name}/{path}", handlers, unavailable)
@@ -8757,6 +9154,18 @@ class DeliveryRoutes:
         number = len(studies) * len(targets)
         content = {"Studies": len(studies), "Destinations": targets, "Deliveries": number, "DryRun": dry}
         return Answer(content, 200 if dry else 202)
+
+    @takes(CATCH_UP_PARAMETERS)
+    def catch_up(self, request: Request) -> Answer:
+        """Send what was received since a time, and is not in the ledger, where the rules say: `{"Since": …}`; a dry run first.
+
+        `Since` is a day or a time with its zone. With `"DryRun": false` it begins, 202; else it is counted only.
+        """
+        return self._forwarder.engine.catch_up.ask(request)
+
+    def catch_up_state(self, _request: Request) -> dict[str, Any]:
+        """Return whether a catch-up is under way, and how many changes are left to read."""
+        return self._forwarder.engine.catch_up.state()
 
 
 class DestinationRoutes:
@@ -9209,7 +9618,10 @@ class DestinationOptions(SendOptions):
     )
     options: dict[str, Any] = dataclasses.field(
         default_factory=dict,
-        metadata={"help": f"Options of the plugin's `/servers/{{name}}/stow`: `{'`, `'.join(STORE_OPTIONS)}`."},
+        metadata={
+            "texts": (),
+            "help": f"Options of the plugin's `/servers/{{name}}/stow`: `{'`, `'.join(STORE_OPTIONS)}`.",
+        },
     )
 
     @property

@@ -39,6 +39,7 @@ import threading
 import time
 import tokenize
 import traceback
+import urllib.parse
 import warnings
 import zipfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -46,6 +47,165 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from types import CodeType, FrameType, ModuleType, SimpleNamespace
 from typing import Any, TypeAlias
+
+
+# ---- src/common/quirks.py: What a version of Orthanc, of its plugin or of Python needs and others don't: each with the version and the reason.
+
+
+# What Orthanc calls must live as long as the process: 1.12.7 and later crash at shutdown otherwise.
+KEPT_ALIVE: list[Any] = []
+# Whether values of a GET arrive percent-decoded depends on the web server that Orthanc was built with (Debian 12's and
+# 13's hand them over raw, forky's decoded), not on a version that could be asked for. So a route asks itself, once.
+PROBE = "arrives-decoded"  # a parameter that only we send
+ARRIVAL: list[bool] = []  # whether they arrive decoded, when it is known
+
+
+def import_for_small_stacks() -> None:
+    """Import what http.client imports at its first connection, for which the stack of Orthanc's HTTP threads is too small.
+
+    Python 3.14 needs more than the 100 KB of such a thread to import it.
+    """
+    import encodings.idna  # noqa: F401
+
+
+def answer_probe(output: Any, query: Mapping[str, str | None]) -> bool:
+    """Answer how the value of `PROBE` has arrived, if that is what a GET asks; return whether it was."""
+    if query.keys() != {PROBE}:
+        return False
+    output.AnswerBuffer(b"A" if query[PROBE] == "A" else b"%41", "text/plain")
+    return True
+
+
+def values_arrive_decoded(uri: str, get: Callable[[str], Any]) -> bool:
+    """Return whether values of a GET arrive percent-decoded; ask one of our routes with `get` if it is not known yet."""
+    if not ARRIVAL:
+        ARRIVAL.append(get(f"{urllib.parse.quote(uri)}?{PROBE}=%41") == b"A")
+    return ARRIVAL[0]
+
+
+def send_status(output: Any, status: int, body: str) -> None:
+    """Send a status with a body of JSON: plugin 4.0 and 4.1 want its length in bytes as a third argument."""
+    try:
+        output.SendHttpStatus(status, body)  # from plugin 4.2, which adds a Content-Type by itself
+    except TypeError:
+        output.SetHttpHeader("Content-Type", "application/json")
+        output.SendHttpStatus(status, body, len(body.encode()))
+
+
+def folder_on_command_line(parent: Path) -> Path | None:
+    """Return the folder in `parent` that the command line of this process names, if it names one.
+
+    Where the configuration is a folder given without a slash at its end, `GetConfigurationPath()` is its parent (1.10.1 and
+    later). Only Linux has `/proc`: elsewhere there is no folder to find.
+    """
+    try:
+        words = Path("/proc/self/cmdline").read_bytes().split(b"\0")
+    except OSError:
+        return None
+    folders = (Path(os.fsdecode(word)) for word in words if word)
+    return next((each.absolute() for each in folders if each.is_dir() and each.absolute().parent == parent), None)
+
+
+# ---- src/common/environment.py: Values of the configuration that come from environment variables: from which, and whether those are set.
+
+
+VARIABLE = re.compile(r"\$\{([^:{}]*)(?::-([^{}]*))?\}")
+QUOTED_DEFAULT = re.compile(
+    r"""\$\{([^:{}]*):-(?:"([^"]*)"|'([^']*)')\}"""
+)  # Orthanc takes ${NAME:-"x"} for ${NAME:-x}
+TEXT_OR_COMMENT = re.compile(r'"(?:\\.|[^"\\])*"|//[^\n]*|/\*.*?\*/', re.DOTALL)  # or a text, which is left as it is
+# A text, a variable outside of texts (of a number, say), or a comma that ends a list: no JSON, but Orthanc takes them.
+LOOSE = re.compile(rf'"(?:\\.|[^"\\])*"|{VARIABLE.pattern}|,(?=\s*[}}\]])')
+NUMBER_AS_TEXT = re.compile(r"-?(0|[1-9][0-9]{0,14})(\.[0-9]{1,15})?")
+
+
+class FromEnvironment(str):
+    """A text of the configuration in which Orthanc has put environment variables.
+
+    Attributes
+    ----------
+    names : of the variables.
+    unset : those of them that are not set and have no default.
+    """
+
+    names: tuple[str, ...]
+    unset: tuple[str, ...]
+
+    def __new__(cls, text: str, names: tuple[str, ...], unset: tuple[str, ...] = ()) -> "FromEnvironment":
+        """Return a text that knows its variables."""
+        made = super().__new__(cls, text)
+        made.names, made.unset = names, unset
+        return made
+
+    @property
+    def value(self) -> Any:
+        """The number, true or false that it is as JSON, else the plain text: Orthanc has made texts of all."""
+        text = str(self)
+        return json.loads(text) if text in ("true", "false") or NUMBER_AS_TEXT.fullmatch(text) else text
+
+    @property
+    def variables(self) -> str:
+        """What a line of the log calls them: those that are not set, if there are any."""
+        names = self.unset or self.names
+        return f"the environment variable{'s' if len(names) > 1 else ''} {', '.join(names)}"
+
+
+def with_variables(section: str, found: Any) -> Any:
+    """Return a section with a `FromEnvironment` for each text that came from variables, as Orthanc's files have it.
+
+    Where the files can't be read as they were when Orthanc started, texts stay as they are.
+    """
+    return found if found is None else marked(found, _written_now().get(section))
+
+
+def marked(found: Any, written: Any) -> Any:
+    """Return what Orthanc has read with a `FromEnvironment` for each text for which variables were written."""
+    if isinstance(found, dict) and isinstance(written, dict):
+        return {key: marked(each, written.get(key)) for key, each in found.items()}
+    if isinstance(found, list) and isinstance(written, list) and len(found) == len(written):
+        return [marked(each, one) for each, one in zip(found, written, strict=True)]
+    if type(found) is str and isinstance(written, str) and _with_values(written) == found:
+        variables = [*VARIABLE.finditer(written)]
+        names = tuple(dict.fromkeys(each[1] for each in variables))
+        unset = {each[1] for each in variables if each[2] is None and each[1] not in os.environ}
+        return FromEnvironment(found, names, tuple(name for name in names if name in unset)) if names else found
+    return found
+
+
+def as_written(text: str) -> Mapping[str, Any]:
+    """Return a file of the configuration as it is written, with the variables in its texts; nothing if it can't be read so."""
+    text = QUOTED_DEFAULT.sub(lambda match: f"${{{match[1]}:-{match[2] or match[3] or ''}}}", text)
+    text = TEXT_OR_COMMENT.sub(lambda match: match[0] if match[0][0] == '"' else " ", text)
+    try:
+        found = json.loads(LOOSE.sub(_as_json, text))
+    except ValueError:
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _with_values(written: str) -> str:
+    return VARIABLE.sub(lambda match: os.environ.get(match[1], match[2] or ""), written)
+
+
+def _as_json(match: re.Match[str]) -> str:
+    return {'"': match[0], "$": "null", ",": ""}[match[0][0]]
+
+
+def _written_now() -> Mapping[str, Any]:
+    whole: dict[str, Any] = {}
+    try:
+        import orthanc
+
+        base = Path(orthanc.GetConfigurationPath()).absolute()
+        paths = [base]
+        if not base.is_file():
+            folder = folder_on_command_line(base) or base
+            paths = [path for path in folder.iterdir() if path.suffix.lower() == ".json"]
+        for path in paths:
+            whole.update(as_written(path.read_text(encoding="utf-8-sig")))
+    except Exception:  # noqa: BLE001 - no Orthanc at all (a program, a test), or its files are gone: what it has read holds
+        return {}
+    return whole
 
 
 # ---- src/common/version.py: The version of the collection, the same for all scripts; it is written here and nowhere else.
@@ -502,6 +662,7 @@ def read_configuration(path: Path) -> dict[str, Any]:
         )
         try:
             part = json.loads(re.sub(r"\$\{(\w+)(?::-([^}]*))?\}", variable, text))
+            part = marked(part, as_written(text))
         except json.JSONDecodeError as error:
             raise CombineError(f"{file}, line {error.lineno}: {error.msg}") from None
         for key, value in part.items() if isinstance(part, dict) else ():
@@ -668,6 +829,8 @@ def check_value(path: str, found: Any, annotation: ast.expr, classes: dict[str, 
     options = ast.unparse(annotation).split(" | ")
     outer = [option.partition("[")[0] for option in options]
     inner = [word for option in options for word in re.findall(r"\w+", option)[1:] if word in classes]
+    if isinstance(found, FromEnvironment):  # a number or true, where that is wanted
+        found = str(found) if "str" in outer else found.value
     if isinstance(found, dict) and (names := [name for name in outer if name in classes]):
         yield from check_object(path, found, classes[names[0]], classes)
     elif isinstance(found, list) and inner:
@@ -1608,6 +1771,8 @@ def read_settings(functions: Mapping[str, Any]) -> dict[str, Any]:
         section = {}
     settings = {key: values[0] for key, values in allowed.items()}
     for key, value in section.items():
+        if value in ("true", "false"):  # an environment variable is a text
+            value = value == "true"
         if key not in allowed:
             near = difflib.get_close_matches(key, allowed, 1, 0)
             functions["LogError"](f"CombinedScripts has no key {key!r}: did you mean {near[0]!r}?")

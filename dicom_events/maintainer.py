@@ -8,13 +8,14 @@ import sqlite3
 import threading
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from ._common.loopback import Loopback, LoopbackError
 from ._common.routes import one_line
 
 from .applier import Applier
 from .archive import Archive, StoppedError
+from .catch_up import CatchUp
 from .comparison import Comparison
 from .completion import Completer
 from .missed import MissedEvents
@@ -32,7 +33,14 @@ ACKNOWLEDGED_KEPT_SECONDS = 600.0
 class OutboxMaintainer:
     """One thread that maintains the outbox, and one that looks, once at start, for what was deleted while Orthanc was down."""
 
-    def __init__(self, applier: Applier, loopback: Loopback, reconcile: bool, complain: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        applier: Applier,
+        loopback: Loopback,
+        reconcile: bool,
+        complain: Callable[[str], None],
+        brokers: Sequence[str] = (),
+    ) -> None:
         self._outbox, self._recorder, self._reconcile, self._complain = (
             *(applier.outbox, applier.recorder),
             *(reconcile, complain),
@@ -42,6 +50,7 @@ class OutboxMaintainer:
         self._completer = Completer(applier.outbox, applier.recorder, archive)
         self._missed = MissedEvents(applier, archive)
         self.replay = Replay(applier, archive, loopback, complain)
+        self.catch_up = CatchUp(applier, loopback, self._missed, brokers, complain)
         self._next_tidy = self._next_look = self._next_forget = 0.0
         self._complaint = ""
         self.problem = ""
@@ -108,6 +117,8 @@ class OutboxMaintainer:
             if self._reconcile:
                 self._missed.follow()
             self._missed.make_up_stable()
+        if self.catch_up.turn():
+            self._wake.set()
         if now >= self._next_forget:
             self._next_forget = now + FORGET_EVERY_SECONDS
             self._outbox.acknowledged.forget(time.time() - ACKNOWLEDGED_KEPT_SECONDS)

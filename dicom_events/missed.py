@@ -99,9 +99,8 @@ class MissedEvents:
                 del self._suspects[name]
             elif suspect.seen < late and time.monotonic() < until:  # other events wait meanwhile
                 if suspect.level != "Instance":
-                    with self._applier.up_to_date() as recorder:
-                        recorder.announce(suspect.level, name, time.time())
-                elif not self._make_up_instance(name):
+                    self.make_up_new(suspect.level, name)
+                elif not self.make_up_instance(name):
                     continue
                 del self._suspects[name]
 
@@ -110,7 +109,12 @@ class MissedEvents:
             return True
         return self._recorder.resources.is_announced(resource)
 
-    def _make_up_instance(self, instance: str) -> bool:
+    def make_up_new(self, level: str, resource: str) -> None:
+        """Publish that a series, study or patient is new."""
+        with self._applier.up_to_date() as recorder:
+            recorder.announce(level, resource, time.time())
+
+    def make_up_instance(self, instance: str) -> bool:
         """Publish an instance that was missed; return False if Orthanc can't say now what it is: it is asked again."""
         kept = self._archive.look_up("Instance", instance)
         if kept is None:

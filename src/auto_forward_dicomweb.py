@@ -60,7 +60,10 @@ class DestinationOptions(SendOptions):
     )
     options: dict[str, Any] = dataclasses.field(
         default_factory=dict,
-        metadata={"help": f"Options of the plugin's `/servers/{{name}}/stow`: `{'`, `'.join(STORE_OPTIONS)}`."},
+        metadata={
+            "texts": (),
+            "help": f"Options of the plugin's `/servers/{{name}}/stow`: `{'`, `'.join(STORE_OPTIONS)}`.",
+        },
     )
 
     @property

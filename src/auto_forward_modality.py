@@ -69,7 +69,10 @@ class DestinationOptions(SendOptions):
     )
     options: dict[str, Any] = dataclasses.field(
         default_factory=dict,
-        metadata={"help": f"Options of Orthanc's `/modalities/{{id}}/store`: {store_options_help(STORE_OPTIONS)}."},
+        metadata={
+            "texts": ("LocalAet", "CalledAet", "Host", "MoveOriginatorAet"),
+            "help": f"Options of Orthanc's `/modalities/{{id}}/store`: {store_options_help(STORE_OPTIONS)}.",
+        },
     )
 
 

@@ -63,7 +63,10 @@ class DestinationOptions(SendOptions):
     )
     options: dict[str, Any] = dataclasses.field(
         default_factory=dict,
-        metadata={"help": f"Options of Orthanc's `/peers/{{id}}/store`: `{'`, `'.join(STORE_OPTIONS)}`."},
+        metadata={
+            "texts": ("Transcode",),
+            "help": f"Options of Orthanc's `/peers/{{id}}/store`: `{'`, `'.join(STORE_OPTIONS)}`.",
+        },
     )
 
     @property

@@ -16,6 +16,8 @@ from testing.arguments import check_arguments
 if TYPE_CHECKING:
     from testing.standin import StandIn
 
+NO_FILE = "/nonexistent/orthanc.json"  # of the configuration, which is an attribute of the stand-in
+
 
 def make_module(standin: StandIn) -> types.ModuleType:
     module = types.ModuleType("orthanc")
@@ -62,6 +64,8 @@ def make_function(standin: StandIn, name: str, signature: dict[str, Any]) -> Cal
             return standin.logs.append((named_log[1].lower(), arguments[0]))
         if name == "GetConfiguration":
             return json.dumps(standin.configuration)
+        if name == "GetConfigurationPath":
+            return NO_FILE
         if name == "GenerateUuid":
             return str(uuid.uuid4())
         return standin._give(standin.returns, name, arguments, f"standin.returns[{name!r}] = …")

@@ -230,6 +230,8 @@ class FakeOrthanc:
                 named = [name] if name in self.studies[study] else self.studies[study]
                 for each in {**whole, "Instance": named}[body["Level"]]:
                     found[each] = {"ID": each, "Metadata": self.metadata.get(each, {})}
+                    if body["Level"] == "Study":
+                        found[each] |= {"ParentPatient": f"{study}-9a"}
                     if body["Level"] == "Series":
                         found[each] |= {"ParentStudy": study, "Instances": self.studies[study]}
         return list(found.values())

@@ -61,6 +61,8 @@ def _forwarder(name: str) -> dict[str, dict[str, Any]]:
         f"POST /{name}/send": {"Resource": NOBODY, "Level": "Study", "Destinations": ["nobody"], "Rule": "nobody"},
         f"POST /{name}/owed": {"Resources": [NOBODY]},
         f"POST /{name}/protected": {"Patients": [NOBODY]},
+        f"GET /{name}/catch-up": {},
+        f"POST /{name}/catch-up": {"Since": "2999-01-01T00:00:00Z", "DryRun": True},
         f"POST /{name}/backfill": {
             **{"From": "19000101", "To": "19000102", "Destination": "nobody", "Rule": "nobody", "DryRun": True}
         },
@@ -108,6 +110,8 @@ ROUTES: dict[str, dict[str, Any]] = {
     "POST /dicom-events/dead-letters/([0-9]+)/retry": {},
     "DELETE /dicom-events/brokers/(.+)": {},
     "POST /dicom-events/replay": {"Study": NOBODY, "From": "1900-01-01T00:00:00Z", "To": "1900-01-02T00:00:00Z"},
+    "GET /dicom-events/catch-up": {},
+    "POST /dicom-events/catch-up": {"Since": "2999-01-01T00:00:00Z", "DryRun": True},
     **_common("instance-dump"),
     "GET /pydicom/([^/]+)": {"format": "json"},
     "GET /purge-old-studies": PURGE,

@@ -15,6 +15,7 @@ from typing import Any
 
 from combine.sources import MARK, CombineError, Source, read
 from combine.texts import assigned, constant
+from common.environment import FromEnvironment, as_written, marked
 
 PRIVATE_TAGS = "SeriesMainPrivateDicomTags"
 JSON_TYPES: dict[str, tuple[type, ...]] = {
@@ -43,6 +44,7 @@ def read_configuration(path: Path) -> dict[str, Any]:
         )
         try:
             part = json.loads(re.sub(r"\$\{(\w+)(?::-([^}]*))?\}", variable, text))
+            part = marked(part, as_written(text))
         except json.JSONDecodeError as error:
             raise CombineError(f"{file}, line {error.lineno}: {error.msg}") from None
         for key, value in part.items() if isinstance(part, dict) else ():
@@ -209,6 +211,8 @@ def check_value(path: str, found: Any, annotation: ast.expr, classes: dict[str, 
     options = ast.unparse(annotation).split(" | ")
     outer = [option.partition("[")[0] for option in options]
     inner = [word for option in options for word in re.findall(r"\w+", option)[1:] if word in classes]
+    if isinstance(found, FromEnvironment):  # a number or true, where that is wanted
+        found = str(found) if "str" in outer else found.value
     if isinstance(found, dict) and (names := [name for name in outer if name in classes]):
         yield from check_object(path, found, classes[names[0]], classes)
     elif isinstance(found, list) and inner:

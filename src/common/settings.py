@@ -12,6 +12,8 @@ import urllib.parse
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, TypeVar
 
+from common.environment import FromEnvironment, with_variables
+
 S = TypeVar("S")
 
 KINDS = {bool: "true or false", int: "a whole number", float: "a number", str: "a text"}
@@ -43,15 +45,15 @@ def durability_field(survives: str = "the ledger survives", waits: str = "each s
     return dataclasses.field(default="normal", metadata={"choices": ("normal", "full"), "help": text})
 
 
-def reconcile_field() -> Any:
-    """Return the field `Reconcile` of a script that follows Orthanc's list of changes."""
-    text = "Look in Orthanc's list of changes for what a crash cut off. False in all but one of several Orthancs on one database."
+def reconcile_field(several: str = "each of several Orthancs on one database that load this script") -> Any:
+    """Return the field `Reconcile` of a script that follows Orthanc's list of changes; in `several` it is to be false."""
+    text = f"Look in Orthanc's list of changes for what a crash cut off. False in {several}."
     return dataclasses.field(default=True, metadata={"help": text})
 
 
 def state_path_field(state: str = "the ledger") -> Any:
     """Return the field `StatePath` of a script with state: the folder of it."""
-    text = f"Folder of {state}; null: `IndexDirectory`, else `StorageDirectory`."
+    text = f"Folder of {state}; null: `Scripts.StatePath`, else `IndexDirectory`, else `StorageDirectory`."
     return dataclasses.field(default=None, metadata={"help": text})
 
 
@@ -67,8 +69,9 @@ def read_settings(cls: type[S], section: str, configuration: Mapping[str, Any]) 
     ----------
     cls : a dataclass whose fields all have defaults. `metadata` of a field may hold `key` (if the name is not the field's in
         CamelCase), `minimum` and `maximum` (of a number), `choices`, `check` (a function that returns what is allowed, or
-        nothing if the value is fine) and `secret` (the value is never shown). A class variable `REMOVED` names the keys that
-        the object had once, each with what happens now.
+        nothing if the value is fine) and `secret` (the value is never shown). Of a free value also `texts` (keys, all others of
+        which may be numbers, true or false) and `read_later` (by itself). A class variable `REMOVED` names the keys that the
+        object had once, each with what happens now.
     section : the section's name.
     configuration : what `orthanc.GetConfiguration()` holds, decoded.
 
@@ -84,7 +87,7 @@ def read_settings(cls: type[S], section: str, configuration: Mapping[str, Any]) 
 
 def _read_section(cls: type[S], section: str, configuration: Mapping[str, Any]) -> S:
     check_section_name(section, configuration)
-    found = configuration.get(section)
+    found = with_variables(section, configuration.get(section))
     if complaint := "; ".join(_wrong_keys_below(cls, section, found)):
         raise SettingsError(complaint)
     return cls() if found is None else _read_object(cls, section, found)
@@ -120,6 +123,13 @@ class LoopbackSettings:
 class ScriptsSettings:
     """The section `Scripts`, which is for all scripts."""
 
+    state_path: str | None = dataclasses.field(
+        default=None,
+        metadata={
+            "help": "Folder of the state of all scripts, but of one with a `StatePath` of its own; null: `IndexDirectory`, else "
+            "`StorageDirectory`."
+        },
+    )
     loopback: LoopbackSettings = dataclasses.field(
         default=LoopbackSettings(), metadata={"help": "How scripts reach their own Orthanc."}
     )
@@ -261,6 +271,8 @@ def _read_value(hint: Any, limits: Mapping[str, Any], path: str, found: Any) -> 
         fits, allowed = False, complaint
     if fits and value == "" and (optional or limits.get("secret")):  # it would count as not given, without a word
         fits, allowed = False, "a text; to give none, leave the key out"
+    if isinstance(found, FromEnvironment) and found.unset:  # also where it is a part of the text: a path, a URL
+        fits = False
     if not fits:
         raise _wrong(path, found, allowed, limits)
     return value
@@ -276,15 +288,36 @@ def _typed(hint: Any, limits: Mapping[str, Any], path: str, found: Any) -> tuple
         items = [_read_value(arguments[0], shown, f"{path}[{i}]", item) for i, item in enumerate(found)]
         return tuple(items) if origin is tuple else items, True, ""
     if hint is Any:
-        return found, True, ""
+        return _free(limits, path, found), True, ""
     if origin is dict:
         if not isinstance(found, dict) or not dataclasses.is_dataclass(arguments[1]):
-            return found, isinstance(found, dict), "an object of keys and values"
+            return _free(limits, path, found), isinstance(found, dict), "an object of keys and values"
         paths = {key: f"{path}.{_printable(key)}" for key in found}
         return {key: _read_value(arguments[1], {}, paths[key], each) for key, each in found.items()}, True, ""
+    if isinstance(found, FromEnvironment):
+        found = str(found) if hint is str else found.value
     # JSON has one kind of number, and true is no number although Python says so.
     fits = isinstance(found, (int, float) if hint is float else hint) and (hint is bool) == isinstance(found, bool)
     return (float(found) if fits and hint is float else found), fits, KINDS[hint]
+
+
+def _free(limits: Mapping[str, Any], path: str, found: Any, *, may_be_number: bool = False) -> Any:
+    """Return a value whose keys and types the settings don't name, with plain texts for those from variables."""
+    if limits.get("read_later"):
+        return found
+    if isinstance(found, list):
+        return [_free(limits, f"{path}[{i}]", each) for i, each in enumerate(found)]
+    if isinstance(found, dict):
+        texts = limits.get("texts", found)
+        return {
+            key: _free(limits, f"{path}.{_printable(key)}", each, may_be_number=key not in texts)
+            for key, each in found.items()
+        }
+    if not isinstance(found, FromEnvironment):
+        return found
+    if found.unset:
+        raise _wrong(path, found, "a value, or one with a default, as ${NAME:-default}", limits)
+    return found.value if may_be_number or limits.get("texts") == () else str(found)
 
 
 def _printable(key: str) -> str:
@@ -294,7 +327,12 @@ def _printable(key: str) -> str:
 
 
 def _wrong(path: str, found: Any, allowed: str, limits: Mapping[str, Any] | None = None) -> SettingsError:
-    if found == "":  # Orthanc puts environment variables in before a script can see their names: an unset one is empty
+    if isinstance(found, FromEnvironment):
+        if found.unset or not found:
+            are = f"{'are' if len(found.unset or found.names) > 1 else 'is'} {'not set' if found.unset else 'empty'}"
+            return SettingsError(f"{path}: {found.variables} {are}, allowed: {allowed}")
+        return SettingsError(f"{path}: found {_as_text(found, limits)} from {found.variables}, allowed: {allowed}")
+    if found == "":  # where Orthanc's files don't show the variable, an unset one is empty
         return SettingsError(f"{path} is empty (is its environment variable set?), allowed: {allowed}")
     return SettingsError(f"{path}: found {_as_text(found, limits)}, allowed: {allowed}")
 

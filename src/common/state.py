@@ -13,6 +13,7 @@ from typing import Any
 import orthanc
 
 from common.quirks import folder_on_command_line
+from common.settings import settings_of_all_scripts
 
 # Neither a link is followed (Windows has no such flag) nor the end of a line translated (only Windows does that).
 NO_LINK_NO_TEXT = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
@@ -40,7 +41,8 @@ def configuration_folder() -> Path:
 
 
 def state_folder(state_path: str | None, configuration: Mapping[str, Any]) -> Path:
-    """Return where a script keeps its state: `StatePath`, else `IndexDirectory`, else `StorageDirectory`."""
+    """Return where a script keeps its state: its `StatePath`, that of all scripts, `IndexDirectory`, or `StorageDirectory`."""
+    state_path = state_path or settings_of_all_scripts(configuration).state_path
     default = configuration.get("IndexDirectory") or configuration.get("StorageDirectory") or "OrthancStorage"
     return configuration_folder() / (state_path or default)
 

@@ -69,7 +69,8 @@ class Pipeline:
             self.intake.bring_up_to_date()  # what the process before this one has left
             source = settings.source or f"/orthanc/{urllib.parse.quote(str(configuration.get('Name', 'MyOrthanc')))}"
             self.publishers = [self._publisher(named, source, settings.format, path.parent, say) for named in brokers]
-            self.maintainer = OutboxMaintainer(self.intake.applier, loopback, reconcile, complain)
+            names = [named.name for named in brokers]
+            self.maintainer = OutboxMaintainer(self.intake.applier, loopback, reconcile, complain, names)
         except BaseException:
             self.outbox.close()  # the next try opens it
             raise

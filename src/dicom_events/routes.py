@@ -7,6 +7,7 @@ import urllib.parse
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from common.catch_up import CATCH_UP_PARAMETERS
 from common.json_text import decoded
 from common.loopback import LoopbackError
 from common.parameters import PAGE_PARAMETERS, Moment, Text, row_number, takes
@@ -115,6 +116,18 @@ class Routes:
         replay.start(studies)
         return Answer({"Studies": len(studies)}, 202)
 
+    @takes(CATCH_UP_PARAMETERS)
+    def catch_up(self, request: Request) -> Answer:
+        """Publish what was received since a time and before the outbox was made: `{"Since": …}`; a dry run first.
+
+        `Since` is a day or a time with its zone. With `"DryRun": false` it begins, 202; else it is counted only.
+        """
+        return self._pipeline().maintainer.catch_up.ask(request)
+
+    def catch_up_state(self, _request: Request) -> dict[str, Any]:
+        """Return whether a catch-up is under way, and how many changes are left to read."""
+        return self._pipeline().maintainer.catch_up.state()
+
     def _find_study(self, study: str) -> list[str]:
         replay = self._pipeline().maintainer.replay
         if "-" in study:
@@ -135,6 +148,7 @@ HANDLERS: dict[str, dict[str, Callable[[Routes, Request], Any]]] = {
     "/dicom-events/dead-letters/([0-9]+)/retry": {"POST": Routes.retry_one},
     "/dicom-events/brokers/(.+)": {"DELETE": Routes.drop_broker},
     "/dicom-events/replay": {"POST": Routes.replay},
+    "/dicom-events/catch-up": {"GET": Routes.catch_up_state, "POST": Routes.catch_up},
 }
 
 

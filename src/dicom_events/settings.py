@@ -110,11 +110,13 @@ class Settings:
         default=None,
         metadata={
             "secret": True,
+            "read_later": True,  # a wrong one puts only itself off
             "help": "Where events are published (below). Without `Broker` and `Brokers`: in a file.",
         },
     )
     brokers: dict[str, Any] = dataclasses.field(
-        default_factory=dict, metadata={"secret": True, "help": "More of them: a name for each, and what `Broker` has."}
+        default_factory=dict,
+        metadata={"secret": True, "read_later": True, "help": "More of them: a name for each, and what `Broker` has."},
     )
     format: str = dataclasses.field(
         default="structured",
@@ -138,4 +140,6 @@ class Settings:
     )
     reconcile: bool = reconcile_field()
     durability: str = durability_field("the outbox survives")
-    state_path: str | None = path_or_null("Folder of the outbox; null: `IndexDirectory`, else `StorageDirectory`.")
+    state_path: str | None = path_or_null(
+        "Folder of the outbox; null: `Scripts.StatePath`, else `IndexDirectory`, else `StorageDirectory`."
+    )

@@ -18,12 +18,12 @@ class AtLeastOnce:
 
     Parameters
     ----------
-    name : of the ledger, NAME.sqlite in the folder of Orthanc's index; each script has one of its own.
+    name : of the ledger, NAME.sqlite; each script has one of its own.
     first, longest : seconds until a handler that failed is tried again, and most seconds between two tries.
     give_up_hours : after which its event is given up (`Dispatcher.retry_dead`).
     under_way : events of one handler that are handed to the executor at a time.
-    reconcile : False: /changes is not read, as with several Orthancs on one database it lists what happens in all of them.
-    folder : of the ledger, instead of that of the index.
+    reconcile : False: /changes is not read: with several Orthancs on one database it lists what happens in all of them.
+    folder : of the ledger, instead of `Scripts.StatePath`, or that of the index.
     durability : "full": the ledger also survives the loss of power.
     """
 

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from common.archive import instances_of
+from common.catch_up import CATCH_UP_PARAMETERS
 from common.http_threads import in_a_thread
 from common.identifiers import PLURAL
 from common.ledger import SEND, STATES
@@ -62,6 +63,7 @@ def register_routes(forwarder: Forwarder, refusal: str | None, *, is_unused: boo
         "rules/test": {"POST": bounded(places.test)},
         "send": {"POST": bounded(rows.send)},
         "backfill": {"POST": bounded(rows.backfill)},
+        "catch-up": {"GET": rows.catch_up_state, "POST": bounded(rows.catch_up)},
     }
     for path, handlers in routes.items():
         register_route(f"/{forwarder.name}/{path}", handlers, unavailable)
@@ -239,6 +241,18 @@ class DeliveryRoutes:
         number = len(studies) * len(targets)
         content = {"Studies": len(studies), "Destinations": targets, "Deliveries": number, "DryRun": dry}
         return Answer(content, 200 if dry else 202)
+
+    @takes(CATCH_UP_PARAMETERS)
+    def catch_up(self, request: Request) -> Answer:
+        """Send what was received since a time, and is not in the ledger, where the rules say: `{"Since": …}`; a dry run first.
+
+        `Since` is a day or a time with its zone. With `"DryRun": false` it begins, 202; else it is counted only.
+        """
+        return self._forwarder.engine.catch_up.ask(request)
+
+    def catch_up_state(self, _request: Request) -> dict[str, Any]:
+        """Return whether a catch-up is under way, and how many changes are left to read."""
+        return self._forwarder.engine.catch_up.state()
 
 
 class DestinationRoutes:

@@ -4,8 +4,8 @@
 import json
 import time
 import typing
-from collections.abc import Collection, Iterable, Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Collection, Iterable, Mapping
+from typing import Any
 
 from common.archive import instances_of
 from common.arrivals import Arrivals
@@ -19,23 +19,15 @@ from forwarding.context import Context
 from forwarding.deletion import Deleter
 from forwarding.destinations import Destinations
 from forwarding.loops import LOOK_UP_SECONDS, Loops
+from forwarding.not_in_ledger import NotInLedger
 from forwarding.passed_over import PassedOver, changing_levels
-from forwarding.routing import Batch, Router, Verdict
+from forwarding.routing import Batch, Router, Share, Verdict
 from forwarding.rows import Rows
 from forwarding.rules import ForwardingRule
 from forwarding.sent_instances import SentInstances
-from forwarding.tasks import NO_DESTINATION, ROUTE, name_of
+from forwarding.tasks import BACKFILL_PRIORITY, NO_DESTINATION, ROUTE, name_of
 
 ROUTE_AGAIN_SECONDS = 30.0  # after a failure, which is this server's or a matcher's own: nobody outside is bothered
-
-
-class Share(NamedTuple):
-    """What goes to a destination by a rule, and what does not, since it came from there."""
-
-    destination: str
-    rule: ForwardingRule
-    instances: set[str]
-    own: set[str]
 
 
 class Assignment:
@@ -56,7 +48,7 @@ class Assignment:
         self._settings, self._stopping = context.settings, context.stopping
         self._router, self._rows, self._destinations = router, rows, destinations
         self._sent, self._passed_over, self._arrivals, self._deleter = sent, passed_over, arrivals, deleter
-        self.loops = Loops(context, destinations)
+        self.loops, self._not_in_ledger = Loops(context, destinations), NotInLedger(context, sent)
         self._changing_levels = changing_levels(context.rules)
         self._has_queries = any(rule.query for rule in context.rules)
         self._has_kinds = any(rule.sop_classes or rule.transfer_syntaxes for rule in context.rules)
@@ -94,7 +86,10 @@ class Assignment:
         try:
             batch = self.batch_of(data, row["subject"])
             verdicts = self.verdicts(batch)
-            shares = self._shares(batch, verdicts)
+            shares = self.shares(batch, verdicts)
+            wanted = {share.destination for share in shares if share.instances}
+            if "CatchUp" in data:
+                shares = self._not_in_ledger.of(batch, shares, data["CatchUp"])
             earlier, passed_over = self._earlier(batch, verdicts) if data["Last"] else ([], None)
         except LoopbackError as error:
             if error.status != 404:
@@ -104,21 +99,21 @@ class Assignment:
         with self._ledger.transaction():
             if self._stopping.is_set() or not self._work.remove(row["id"]):
                 return  # nobody waited for DNS; or a person has just dropped it
-            sent_to = self._add_rows(batch, shares, data["Instances"], earlier, _parents_in(data))
+            sent_to = wanted | self._add_rows(batch, shares, data, earlier)
             if passed_over is not None:
                 self._passed_over.note(batch.resource, passed_over)
             if self._deleter and sent_to:
                 left_out = {name for verdict in verdicts for name in verdict.unknown}
                 self._deleter.note(batch.level, batch.resource, sent_to | left_out)
             if data["Last"]:
-                self._count_own(shares)
+                self.loops.count(_own_in(shares))
         if data["Last"]:
             for instance in data["Instances"]:
                 self._arrivals.forget(instance)
             if self._deleter:
                 self._deleter.delivered(batch.resource)
 
-    def _shares(self, batch: Batch, verdicts: Iterable[Verdict]) -> list[Share]:
+    def shares(self, batch: Batch, verdicts: Iterable[Verdict]) -> list[Share]:
         """Return what goes where: each instance once to a destination, by the rule with the highest priority."""
         had: dict[str, set[str]] = {}
         found = []
@@ -135,12 +130,12 @@ class Assignment:
         self,
         batch: Batch,
         shares: Collection[Share],
-        about: Mapping[str, Sequence[Any]],
+        data: Mapping[str, Any],
         earlier: Collection[Share],
-        parents: Mapping[str, str],
     ) -> set[str]:
         """Add the rows of what is sent; return the destinations that get some of it, or were given it already."""
-        add = self._sent.add
+        add, about, parents = self._sent.add, data["Instances"], _parents_in(data)
+        below = BACKFILL_PRIORITY if "CatchUp" in data else 0  # what arrives is sent first
         new = [
             share._replace(instances={one for one in share.instances if add(share.destination, one, *about[one][::2])})
             for share in shares
@@ -148,15 +143,9 @@ class Assignment:
         # What came earlier goes by its own rule, which may change it or not; it joins what goes by the same.
         for name, rule, instances, _ in (*new, *earlier):
             if instances:
-                more = (rule.priority, parents, rule.alternates.get(name, ()), rule.changes)
+                more = (rule.priority + below, parents, rule.alternates.get(name, ()), rule.changes)
                 self._rows.add(batch.level, batch.resource, name, sorted(instances), *more)
         return {share.destination for share in (*shares, *earlier) if share.instances}
-
-    def _count_own(self, shares: Iterable[Share]) -> None:
-        own: dict[str, set[str]] = {}
-        for share in shares:
-            own.setdefault(share.destination, set()).update(share.own)
-        self.loops.count(own)
 
     def _end_gone(self, row: Mapping[str, Any], number: int) -> None:
         """Remove a row of what was deleted before a rule was applied to it."""
@@ -217,7 +206,7 @@ class Assignment:
         whole = self.batch_of(data, batch.resource)
         verdicts, family = self.verdicts(whole), family_of(self._loopback, batch.resource)
         found = []
-        for share in self._shares(whole, verdicts):
+        for share in self.shares(whole, verdicts):
             if share.destination in again and (some := old & share.instances):
                 left = some - self._sent.given(share.destination, family, some)
                 found.append(share._replace(instances=left))
@@ -242,3 +231,11 @@ class Assignment:
 def _parents_in(data: Mapping[str, Any]) -> dict[str, str]:
     """Return the study and the patient of what is to be routed, as far as they are known."""
     return {level: data[level] for level in ("Study", "Patient") if level in data}
+
+
+def _own_in(shares: Iterable[Share]) -> dict[str, set[str]]:
+    """Return what came from each destination itself."""
+    own: dict[str, set[str]] = {}
+    for share in shares:
+        own.setdefault(share.destination, set()).update(share.own)
+    return own

@@ -9,10 +9,10 @@ from typing import Any
 from common.loopback import Loopback
 from common.times import parse_day
 from forwarding.engine import Engine
+from forwarding.tasks import BACKFILL_PRIORITY
 
 STUDIES_PER_PAGE = 500
 MANY_STUDIES = range(1900, 2100)  # years that are asked for month by month: who asks for all says 00010101 to 99991231
-BACKFILL_PRIORITY = -1  # what arrives is sent first
 
 
 def studies_between(loopback: Loopback, first: datetime.date, last: datetime.date) -> list[str]:

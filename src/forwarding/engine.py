@@ -17,6 +17,7 @@ from forwarding.alternates import Alternates
 from forwarding.archive import still_here
 from forwarding.assignment import Assignment
 from forwarding.bisection import Bisection
+from forwarding.catch_up import CatchUp
 from forwarding.changed import ChangedDeliveries
 from forwarding.context import Context
 from forwarding.deletion import Deleter
@@ -26,6 +27,7 @@ from forwarding.identity import KEPT_UNTIL_CHECKED_DAYS, Misconfigured
 from forwarding.intake import Intake, Reports
 from forwarding.jobs import JOBS_TABLE, Jobs
 from forwarding.metrics import Metrics
+from forwarding.not_in_ledger import NotInLedger
 from forwarding.passed_over import PASSED_OVER_TABLE, PassedOver
 from forwarding.protection import PROTECTED_TABLE, Protection
 from forwarding.routing import Matcher, Router
@@ -82,6 +84,7 @@ class Engine:
             *(context, self.router, self.rows, self.destinations, self._sent, self._passed_over),
             *(reports.arrivals, self._deleter),
         )
+        self.catch_up = CatchUp(context, self.assignment, NotInLedger(context, self._sent))
         self._alternates = Alternates(context, self.destinations, self._deleter)
         has = context.transport.has
         verifier = Verifier(has, loopback, context.wake) if has else None
@@ -122,10 +125,12 @@ class Engine:
             self._reports.inbox.flush()
             self._say_what_was_lost()
             # A job that has ended is no reason to read the log of changes: only settle it and submit the next.
-            if self._reports.has_changes.is_set() or time.monotonic() >= self._next_read:
+            is_due = self.catch_up.is_under_way or time.monotonic() >= self._next_read
+            if self._reports.has_changes.is_set() or is_due:
                 self._reports.has_changes.clear()
                 self._intake.read()
                 self._protect_arrived()
+                self.catch_up.read()
                 self.assignment.route()
                 self._next_read = time.monotonic() + BUSY_LOOK_SECONDS
             self.jobs.settle_ended()
@@ -138,6 +143,8 @@ class Engine:
         except BaseException:
             self._next_read = 0.0  # what was to be read may be left
             raise
+        if self.catch_up.is_under_way:
+            return 0.0
         return BUSY_LOOK_SECONDS if self.ledger.totals()["waiting"] else IDLE_SECONDS
 
     def _say_what_was_lost(self) -> None:

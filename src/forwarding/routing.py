@@ -6,14 +6,14 @@ import difflib
 import importlib.util
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from common.aets import ANY_CASE, AeTitles
 from common.identifiers import PLURAL, UID_TAG_OF
 from common.loopback import Loopback, LoopbackError
 from common.routes import one_line
 from common.wildcards import matches_any
-from forwarding.rules import ANSWERED, Rule, has_kind, has_origin
+from forwarding.rules import ANSWERED, ForwardingRule, Rule, has_kind, has_origin
 
 Matcher = Callable[[dict[str, Any]], Any]
 
@@ -43,6 +43,15 @@ class Verdict:
     why: str = ""
     matched: bool = False
     unknown: tuple[str, ...] = ()
+
+
+class Share(NamedTuple):
+    """What goes to a destination by a rule, and what does not, since it came from there."""
+
+    destination: str
+    rule: ForwardingRule
+    instances: set[str]
+    own: set[str]
 
 
 def _of_kind(rule: Rule, batch: Batch, instances: tuple[str, ...] | None) -> tuple[str, ...] | None:

@@ -9,6 +9,7 @@ from typing import Any
 ROUTE = "route"  # what no rule has been applied to yet
 DELETE = "delete"  # what is to be deleted here when every destination has proved to have it
 NO_DESTINATION = ""
+BACKFILL_PRIORITY = -1  # of what a person asks for: what arrives is sent first
 # Of a ledger whose rows had no task, but a queue that no destination was called. The data say what is none of ours.
 FIRST_TASKS = f"""
 UPDATE work SET task='{ROUTE}' WHERE queue='' AND json_type(data, '$.Instances')='object';

@@ -97,6 +97,7 @@ class Rule:
         default=False,
         metadata={
             "check": _undated,
+            "texts": (),
             "allowed": '`false`, `true`, `"received"`',
             "help": (
                 "Studies without a valid date. `false`: they stay. `true`: they are deleted, whatever their age. "

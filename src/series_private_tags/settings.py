@@ -40,6 +40,6 @@ class Settings:
             )
         },
     )
-    reconcile: bool = reconcile_field()
+    reconcile: bool = reconcile_field("all but one of several Orthancs on one database")
     durability: str = durability_field()
     state_path: str | None = state_path_field()

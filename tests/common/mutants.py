@@ -32,6 +32,15 @@ TABLE: dict[tuple[str, str], dict[str, str]] = {
         "os.ftruncate(self._file, whole)\n": "pass\n",
         "with contextlib.suppress(OSError):\n                os.ftruncate(self._file, place)\n": "",
     },
+    ("src/common/environment.py", "tests/common/unit/test_environment.py"): {
+        "and _with_values(written) == found:": "and VARIABLE.search(written):",
+        "if each[2] is None and": "if",
+        "and each[1] not in os.environ}": "and not found}",
+        '"$": "null"': '"$": "x"',
+        '",": ""}': '",": ","}',
+        "QUOTED_DEFAULT.sub(": "(lambda _, text: text)(",
+        "TEXT_OR_COMMENT.sub(": "(lambda _, text: text)(",
+    },
     ("src/common/jobs.py", "tests/common/unit/test_forgotten_jobs.py"): {
         "if reported is None else (Ending.FAILURE": "if True else (Ending.FAILURE",
         "if reported is None and job[": "if job[",
@@ -155,6 +164,14 @@ TABLE: dict[tuple[str, str], dict[str, str]] = {
         'url.removesuffix("/") == f"http://{parts.netloc}"': "True",
         "    settings_of_all_scripts(configuration)\n": "",
     },
+    ("src/common/settings.py", "tests/common/unit/test_environment.py"): {
+        "if isinstance(found, FromEnvironment) and found.unset:": "if False:",
+        "    if found.unset:\n        raise _wrong": "    if False:\n        raise _wrong",
+        'if limits.get("read_later"):': "if False:",
+        "may_be_number=key not in texts": "may_be_number=True",
+        "found = str(found) if hint is str else found.value": "found = found.value",
+        "found {_as_text(found, limits)} from": "found {found} from",
+    },
     ("src/common/settings.py", "tests/common/unit/test_settings.py"): {
         "(hint is bool) == isinstance(found, bool)": "True",
     },
@@ -166,6 +183,11 @@ TABLE: dict[tuple[str, str], dict[str, str]] = {
     },
     ("src/common/settings.py", "tests/common/unit/test_loopback_and_settings.py"): {
         'if limits and limits.get("secret"):': "if False:",
+    },
+    ("src/common/state.py", "tests/common/unit/test_state_of_all_scripts.py"): {
+        "state_path = state_path or settings_of_all_scripts(configuration).state_path": (
+            "state_path = settings_of_all_scripts(configuration).state_path or state_path"
+        ),
     },
     ("src/common/state.py", "tests/common/unit/test_state.py"): {
         "if stat.S_IMODE(path.stat().st_mode) & OTHERS:": "if False:",

@@ -31,6 +31,8 @@ def read_settings(functions: Mapping[str, Any]) -> dict[str, Any]:
         section = {}
     settings = {key: values[0] for key, values in allowed.items()}
     for key, value in section.items():
+        if value in ("true", "false"):  # an environment variable is a text
+            value = value == "true"
         if key not in allowed:
             near = difflib.get_close_matches(key, allowed, 1, 0)
             functions["LogError"](f"CombinedScripts has no key {key!r}: did you mean {near[0]!r}?")
