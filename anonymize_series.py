@@ -4792,8 +4792,8 @@ def register_status(
     base: str = "",
     routes: str | None = "",
     also: str = "",
-) -> None:
-    """Register `/NAME/status`, `/NAME` (the script's routes) and, alone, `/scripts` and `/scripts/health`.
+) -> ListedScript:
+    """Register `/NAME/status`, `/NAME` (the script's routes) and, alone, `/scripts` and `/scripts/health`; return its entry.
 
     Parameters
     ----------
@@ -4825,6 +4825,7 @@ def register_status(
     if not LISTED_SCRIPTS:
         _speak_for_all()
     LISTED_SCRIPTS.append(script)
+    return script
 
 
 def _status_answer(found: Condition, report: Callable[[], Mapping[str, Any]]) -> dict[str, Any]:
@@ -4888,6 +4889,111 @@ def _speak_for_all() -> None:
         return
     register_route("/scripts", {"GET": list_scripts}, _never)
     register_route("/scripts/health", {"GET": health}, _never)
+
+
+# ---- src/common/metrics.py: What a script adds to Orthanc's metrics (`/tools/metrics-prometheus`): whether it works, and its numbers.
+
+
+MEASURED_AFTER_SECONDS = 1.0  # from the start of Orthanc to the first values
+MEASURED_EVERY_SECONDS = 5.0
+MEASURED_WITHIN_SECONDS = 1.0  # that the end of Orthanc waits for values that are being read
+OnChangeCallback = Callable[[int, int, str], object]
+Measure = Callable[[], Mapping[str, float]]
+
+
+class MetricsReporter:
+    """Sets the metrics of a script every few seconds, from a thread of its own, until `stop`.
+
+    Each value is set again even if it has not changed: Orthanc writes the time of each beside it, and Prometheus drops what
+    is older than five minutes. (Values that are set before ORTHANC_STARTED are lost, and a call after ORTHANC_STOPPED would
+    crash Orthanc.)
+
+    Parameters
+    ----------
+    name : of the script, with `_`.
+    look : returns its condition, from memory.
+    measure : returns its numbers; called only while it runs. Statements on its ledger must cost the same however much that holds.
+    """
+
+    def __init__(self, name: str, look: Callable[[], Condition], measure: Measure) -> None:
+        self._name, self._look, self._measure = name, look, measure
+        self._calling, self._stopping = threading.Lock(), threading.Event()
+        self._complaint = ""
+        self._thread = threading.Thread(target=self._work, name=f"{name} metrics", daemon=True)
+
+    def start(self) -> None:
+        """Begin; return at once."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End: no call of Orthanc's begins after this."""
+        self._stopping.set()
+        with self._calling:
+            pass  # the one that is under way has ended
+        if self._thread.is_alive():
+            self._thread.join(MEASURED_WITHIN_SECONDS)
+
+    def around(self, on_change: OnChangeCallback) -> OnChangeCallback:
+        """Return a callback for OnChange that starts and stops this, and calls another one."""
+        started, stopped = int(orthanc.ChangeType.ORTHANC_STARTED), int(orthanc.ChangeType.ORTHANC_STOPPED)
+
+        def start_and_stop(change: int, level: int, resource: str) -> object:
+            if change == started:
+                self.start()
+            elif change == stopped:
+                self.stop()
+            return on_change(change, level, resource)
+
+        return start_and_stop
+
+    def _work(self) -> None:
+        seconds = MEASURED_AFTER_SECONDS
+        while not self._stopping.wait(seconds):
+            seconds = MEASURED_EVERY_SECONDS
+            try:
+                self.report()
+            except Exception:  # noqa: BLE001 - one odd number never ends the thread
+                self._log_once(f"{self._name} can't be measured, please report it:\n{traceback.format_exc()}")
+
+    def report(self) -> None:
+        """Set all values once."""
+        found = self._look()
+        self._set("idle", found.state != RUNNING and not found.is_unused)
+        self._set("unhealthy", not found.is_healthy)
+        if found.state == RUNNING:
+            # Where the state can't be read now, the values before stay: `unhealthy` says that something is wrong.
+            with contextlib.suppress(sqlite3.Error, OSError, LoopbackError):
+                for what, value in self._measure().items():
+                    self._set(what, value)
+
+    def _set(self, what: str, value: float) -> None:
+        with self._calling:
+            if not self._stopping.is_set():
+                orthanc.SetMetricsValue(f"{self._name}_{what}", float(value), orthanc.MetricsType.DEFAULT)
+
+    def _log_once(self, text: str) -> None:
+        with self._calling:
+            if text != self._complaint and not self._stopping.is_set():
+                orthanc.LogError(text)
+        self._complaint = text
+
+
+def ignore_change(_change: int, _level: int, _resource: str) -> None:
+    """Do nothing when something changes: a script that refuses its configuration reports just that."""
+
+
+def listen_to_changes(
+    script: ListedScript, on_change: OnChangeCallback = ignore_change, measure: Measure = dict[str, float]
+) -> None:
+    """Register the callback for OnChange of a script, which reports its metrics too.
+
+    Examples
+    --------
+    >>> script = register_status("auto_retries", look, routes.status)  # doctest: +SKIP
+    >>> listen_to_changes(script, retrier.on_change, retrier.measure)
+    """
+    KEPT_ALIVE.extend((on_change, MetricsReporter(script.name, script.look, measure).around(on_change)))
+    orthanc.RegisterOnChangeCallback(KEPT_ALIVE[-1])
 
 
 # ---- src/common/packages.py: Python packages that a script needs: whether one is missing or too old, and what a person does about it.
@@ -6455,6 +6561,11 @@ class Register:
         """Return at most `limit` instances that were held back, after the one with the number `since`, oldest first."""
         return self._ledger.rows("SELECT * FROM held WHERE number>? ORDER BY number LIMIT ?", since, limit)
 
+    def count_held(self, most: int) -> int:
+        """Return how many instances were held back; of more than `most`, that number."""
+        sql = "SELECT COUNT(*) n FROM (SELECT 1 FROM held LIMIT ?)"
+        return int(self._ledger.rows(sql, most)[0]["n"])
+
     def studies(self, name: str, value: str) -> list[dict[str, Any]]:
         """Return the studies, at most 1000, that have this value of one of `STUDY_CONDITIONS`."""
         sql = f"SELECT * FROM studies WHERE {STUDY_CONDITIONS[name]} LIMIT {MAX_STUDIES_PER_ANSWER}"
@@ -6960,6 +7071,7 @@ class ReIdentifying:
 
 # Between two turns of the thread, which an event cuts short: while something waits, and when nothing does.
 BUSY_TURN_SECONDS, IDLE_TURN_SECONDS = 1.0, 5.0
+MOST_COUNTED = 10_000  # instances that were held back, for the metric
 EVENTS = (
     "ORTHANC_STARTED",
     "ORTHANC_STOPPED",
@@ -7085,6 +7197,10 @@ class Anonymizer:
                 found = arriving(self.ledger, self.loopback, self._arrivals.parents, self._unread.now())
             return found | self._owing.of(resources)
 
+    def measure(self) -> dict[str, float]:
+        """Return its metrics."""
+        return {**self.ledger.totals(), "held": self.register.count_held(MOST_COUNTED)}
+
     def _turn(self) -> float:
         try:
             if not self._begun:
@@ -7136,8 +7252,11 @@ class Routes:
     def __init__(self, anonymizer: Anonymizer) -> None:
         self._anonymizer, self._archive = anonymizer, Archive(anonymizer.loopback)
 
-    def register(self, refusal: str | None, *, is_unused: bool) -> None:
-        """Register the routes; with a `refusal` (the configuration is wrong, or `is_unused`) they answer 503 with it."""
+    def register(self, refusal: str | None, *, is_unused: bool) -> ListedScript:
+        """Register the routes, and return the script's entry.
+
+        With a `refusal` (the configuration is wrong, or `is_unused`) they answer 503 with it.
+        """
         worker = self._anonymizer.worker
 
         def unavailable() -> str | None:
@@ -7146,7 +7265,7 @@ class Routes:
         def look() -> Condition:
             return unused(refusal) if refusal and is_unused else condition_of(worker, refusal)
 
-        register_status(NAME.replace("-", "_"), look, self.status, unavailable)
+        script = register_status(NAME.replace("-", "_"), look, self.status, unavailable)
         identifier = "([0-9a-f-]+)"
         routes: dict[str, dict[str, Callable[[Request], Any]]] = {
             "jobs": {"GET": self.list_work},
@@ -7160,6 +7279,7 @@ class Routes:
         for pattern, handlers in routes.items():
             register_route(f"/{NAME}/{pattern}", handlers, unavailable)
         register_owed(NAME, self._anonymizer.owed, unavailable, is_unused=bool(refusal) and is_unused)
+        return script
 
     def status(self, _request: Request) -> dict[str, Any]:
         """Return whether it runs, and how much work is in which state, held back, and in the register."""
@@ -7326,11 +7446,13 @@ def register() -> None:
         refusal = f"anonymize_series stays idle: there is no section {SECTION}, and no Secret in it"
         orthanc.LogWarning(refusal)
     anonymizer = Anonymizer(settings, configuration)
-    Routes(anonymizer).register(refusal, is_unused=is_unused)
-    if refusal is None:
+    script = Routes(anonymizer).register(refusal, is_unused=is_unused)
+    if refusal is not None:
+        listen_to_changes(script)
+    else:
         warn_if_open("anonymize_series", configuration)
-        KEPT_ALIVE.extend((anonymizer.on_change, anonymizer.on_stored))
-        orthanc.RegisterOnChangeCallback(KEPT_ALIVE[-2])
+        listen_to_changes(script, anonymizer.on_change, anonymizer.measure)
+        KEPT_ALIVE.append(anonymizer.on_stored)
         orthanc.RegisterOnStoredInstanceCallback(KEPT_ALIVE[-1])
 
 

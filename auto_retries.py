@@ -3784,8 +3784,8 @@ def register_status(
     base: str = "",
     routes: str | None = "",
     also: str = "",
-) -> None:
-    """Register `/NAME/status`, `/NAME` (the script's routes) and, alone, `/scripts` and `/scripts/health`.
+) -> ListedScript:
+    """Register `/NAME/status`, `/NAME` (the script's routes) and, alone, `/scripts` and `/scripts/health`; return its entry.
 
     Parameters
     ----------
@@ -3817,6 +3817,7 @@ def register_status(
     if not LISTED_SCRIPTS:
         _speak_for_all()
     LISTED_SCRIPTS.append(script)
+    return script
 
 
 def _status_answer(found: Condition, report: Callable[[], Mapping[str, Any]]) -> dict[str, Any]:
@@ -3880,6 +3881,111 @@ def _speak_for_all() -> None:
         return
     register_route("/scripts", {"GET": list_scripts}, _never)
     register_route("/scripts/health", {"GET": health}, _never)
+
+
+# ---- src/common/metrics.py: What a script adds to Orthanc's metrics (`/tools/metrics-prometheus`): whether it works, and its numbers.
+
+
+MEASURED_AFTER_SECONDS = 1.0  # from the start of Orthanc to the first values
+MEASURED_EVERY_SECONDS = 5.0
+MEASURED_WITHIN_SECONDS = 1.0  # that the end of Orthanc waits for values that are being read
+OnChangeCallback = Callable[[int, int, str], object]
+Measure = Callable[[], Mapping[str, float]]
+
+
+class MetricsReporter:
+    """Sets the metrics of a script every few seconds, from a thread of its own, until `stop`.
+
+    Each value is set again even if it has not changed: Orthanc writes the time of each beside it, and Prometheus drops what
+    is older than five minutes. (Values that are set before ORTHANC_STARTED are lost, and a call after ORTHANC_STOPPED would
+    crash Orthanc.)
+
+    Parameters
+    ----------
+    name : of the script, with `_`.
+    look : returns its condition, from memory.
+    measure : returns its numbers; called only while it runs. Statements on its ledger must cost the same however much that holds.
+    """
+
+    def __init__(self, name: str, look: Callable[[], Condition], measure: Measure) -> None:
+        self._name, self._look, self._measure = name, look, measure
+        self._calling, self._stopping = threading.Lock(), threading.Event()
+        self._complaint = ""
+        self._thread = threading.Thread(target=self._work, name=f"{name} metrics", daemon=True)
+
+    def start(self) -> None:
+        """Begin; return at once."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End: no call of Orthanc's begins after this."""
+        self._stopping.set()
+        with self._calling:
+            pass  # the one that is under way has ended
+        if self._thread.is_alive():
+            self._thread.join(MEASURED_WITHIN_SECONDS)
+
+    def around(self, on_change: OnChangeCallback) -> OnChangeCallback:
+        """Return a callback for OnChange that starts and stops this, and calls another one."""
+        started, stopped = int(orthanc.ChangeType.ORTHANC_STARTED), int(orthanc.ChangeType.ORTHANC_STOPPED)
+
+        def start_and_stop(change: int, level: int, resource: str) -> object:
+            if change == started:
+                self.start()
+            elif change == stopped:
+                self.stop()
+            return on_change(change, level, resource)
+
+        return start_and_stop
+
+    def _work(self) -> None:
+        seconds = MEASURED_AFTER_SECONDS
+        while not self._stopping.wait(seconds):
+            seconds = MEASURED_EVERY_SECONDS
+            try:
+                self.report()
+            except Exception:  # noqa: BLE001 - one odd number never ends the thread
+                self._log_once(f"{self._name} can't be measured, please report it:\n{traceback.format_exc()}")
+
+    def report(self) -> None:
+        """Set all values once."""
+        found = self._look()
+        self._set("idle", found.state != RUNNING and not found.is_unused)
+        self._set("unhealthy", not found.is_healthy)
+        if found.state == RUNNING:
+            # Where the state can't be read now, the values before stay: `unhealthy` says that something is wrong.
+            with contextlib.suppress(sqlite3.Error, OSError, LoopbackError):
+                for what, value in self._measure().items():
+                    self._set(what, value)
+
+    def _set(self, what: str, value: float) -> None:
+        with self._calling:
+            if not self._stopping.is_set():
+                orthanc.SetMetricsValue(f"{self._name}_{what}", float(value), orthanc.MetricsType.DEFAULT)
+
+    def _log_once(self, text: str) -> None:
+        with self._calling:
+            if text != self._complaint and not self._stopping.is_set():
+                orthanc.LogError(text)
+        self._complaint = text
+
+
+def ignore_change(_change: int, _level: int, _resource: str) -> None:
+    """Do nothing when something changes: a script that refuses its configuration reports just that."""
+
+
+def listen_to_changes(
+    script: ListedScript, on_change: OnChangeCallback = ignore_change, measure: Measure = dict[str, float]
+) -> None:
+    """Register the callback for OnChange of a script, which reports its metrics too.
+
+    Examples
+    --------
+    >>> script = register_status("auto_retries", look, routes.status)  # doctest: +SKIP
+    >>> listen_to_changes(script, retrier.on_change, retrier.measure)
+    """
+    KEPT_ALIVE.extend((on_change, MetricsReporter(script.name, script.look, measure).around(on_change)))
+    orthanc.RegisterOnChangeCallback(KEPT_ALIVE[-1])
 
 
 # ---- src/auto_retries/recipes.py: What a job says of itself: all that submitting it again takes. Decisions, without Orthanc.
@@ -4081,12 +4187,11 @@ class Failures:
     Attributes
     ----------
     missed : the number of jobs that failed and could not be read.
-    has_changed : whether a row has changed since the last `measure`.
     """
 
     def __init__(self, ledger: Ledger, retry: JobRetry, trouble: Trouble) -> None:
         self._ledger, self._work, self._retry, self._trouble = ledger, Work(ledger), retry, trouble
-        self.missed, self.has_changed = 0, False
+        self.missed = 0
 
     def unanswered(self) -> list[dict[str, Any]]:
         """Return the rows whose submission was not answered: what the job is called may still be on its way."""
@@ -4136,7 +4241,6 @@ class Failures:
             orthanc.LogInfo(f"{label_of(row)}: {ended['error']}; it is not run again")
         elif row["state"] == "sending":
             self.fail(row, ended["error"])
-        self.has_changed = True
 
     def fail(self, row: Mapping[str, Any], error: str, *, for_ever: bool = False) -> None:
         """Write down that an attempt has failed: it waits for the next one, or is dead."""
@@ -4154,13 +4258,6 @@ class Failures:
             orthanc.LogWarning(f"{text}. It will be run again: GET /{NAME}/jobs/{row['id']}")
         else:
             orthanc.LogInfo(text)
-        self.has_changed = True
-
-    def measure(self) -> None:
-        """Set Orthanc's metrics to the number of rows in each state."""
-        self.has_changed = False
-        for state, count in self._ledger.totals().items():
-            orthanc.SetMetricsValue(f"auto_retries_{state}", float(count), orthanc.MetricsType.DEFAULT)
 
 
 def label_of(row: Mapping[str, Any]) -> str:
@@ -4793,6 +4890,10 @@ class Retrier:
             places = places_of(self._loopback, watched - resources).values()
             return watched | {study or patient for study, patient in places} | self._owing.of(resources)
 
+    def measure(self) -> dict[str, float]:
+        """Return its metrics: the number of rows in each state."""
+        return {**self.ledger.totals()}
+
     def _turn(self) -> float:
         self._inbox.flush()
         if lost := self._inbox.lost:
@@ -4804,12 +4905,9 @@ class Retrier:
         if not self._watcher.has_begun or time.monotonic() >= self._next_look:
             self._watcher.look()
             self.ledger.forget_finished(KEEP_FINISHED_DAYS)
-            self.failures.measure()
             self._next_look = time.monotonic() + LOOK_EVERY_SECONDS
         is_asking = self._watcher.settle_ended(self.worker.stopping)
         self._attempts.run_due(self._max_concurrent(), self.settings.retry.longest)
-        if self.failures.has_changed:
-            self.failures.measure()
         if is_asking:
             return ASK_EVERY_SECONDS
         return BUSY_TURN_SECONDS if self.ledger.queues("waiting") else IDLE_TURN_SECONDS
@@ -4832,15 +4930,15 @@ class Routes:
     def __init__(self, retrier: Retrier) -> None:
         self._retrier = retrier
 
-    def register(self, refusal: str | None) -> None:
-        """Register the routes; with a `refusal` (the configuration is wrong) they answer 503 with it."""
+    def register(self, refusal: str | None) -> ListedScript:
+        """Register the routes, which answer 503 with a `refusal` (the configuration is wrong); return the script's entry."""
         worker = self._retrier.worker
 
         def unavailable() -> str | None:
             return refusal or worker.why_not()
 
         name = NAME.replace("-", "_")
-        register_status(name, lambda: condition_of(worker, refusal), self.status, unavailable)
+        script = register_status(name, lambda: condition_of(worker, refusal), self.status, unavailable)
         routes: dict[str, dict[str, Callable[[Request], Any]]] = {
             "jobs": {"GET": self.list_jobs},
             "jobs/([0-9]+)": {"GET": self.get_job, "DELETE": self.drop_job},
@@ -4850,6 +4948,7 @@ class Routes:
         for path, handlers in routes.items():
             register_route(f"/{NAME}/{path}", handlers, unavailable)
         register_owed(NAME, self._retrier.owed, unavailable)
+        return script
 
     def status(self, _request: Request) -> dict[str, Any]:
         """Return whether it runs, how many jobs are in each state, watched, missed, and the types it watches."""
@@ -4895,7 +4994,6 @@ class Routes:
 
     def _retry(self, which: Which) -> int:
         retried = self._retrier.work.retry(which)
-        self._retrier.failures.has_changed = True
         self._retrier.worker.wake.set()
         return retried
 
@@ -4935,11 +5033,12 @@ def register() -> None:
         refusal = f"{error}. auto_retries is idle until this is corrected."
         orthanc.LogError(refusal)
     retrier = Retrier(settings, configuration)
-    Routes(retrier).register(refusal)
+    script = Routes(retrier).register(refusal)
     if refusal is None:
         warn_if_open("auto_retries", configuration)
-        KEPT_ALIVE.append(retrier.on_change)
-        orthanc.RegisterOnChangeCallback(KEPT_ALIVE[-1])
+        listen_to_changes(script, retrier.on_change, retrier.measure)
+    else:
+        listen_to_changes(script)
 
 
 register()

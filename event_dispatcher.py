@@ -62,6 +62,7 @@ import types
 import typing
 import urllib.parse
 import weakref
+from collections import Counter
 from collections.abc import Callable, Collection, Coroutine, Generator, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import (
@@ -91,109 +92,6 @@ except ImportError:
         "event_dispatcher.py needs the Python package httpx, 0.23 or newer (found none). Install it: apt install python3-httpx, "
         'or a virtual environment as in docs/install.md, "Packages" (the Dockerfile installs it); then restart Orthanc'
     ) from None
-
-
-# ---- src/common/packages.py: Python packages that a script needs: whether one is missing or too old, and what a person does about it.
-
-
-def package_problem(package: str, least: str, found: str | None, debian: str = "") -> str | None:
-    """Return what is wrong with an installed package, and the remedy; None if it is there and new enough.
-
-    Parameters
-    ----------
-    package : its name for pip.
-    least : the oldest version that works, as `2.3`.
-    found : the version that is installed, None if none is.
-    debian : its name for apt, if Debian 12's version is new enough.
-
-    >>> package_problem("httpx", "0.23", "0.28.1") is None
-    True
-    """
-    if found is not None and _numbers(found) >= _numbers(least):
-        return None
-    state = f"found {found}" if found else "found none"
-    by_apt = f"apt install {debian}, or " if debian else ""
-    return (
-        f"it needs the Python package {package}, {least} or newer ({state}). Install it: {by_apt}a virtual environment "
-        'as in docs/install.md, "Packages" (the Dockerfile installs it); then restart Orthanc'
-    )
-
-
-def _numbers(version: str) -> list[int]:
-    return [int(number) for number in re.findall(r"\d+", version)[:2]]
-
-
-# ---- src/common/version.py: The version of the collection, the same for all scripts; it is written here and nowhere else.
-
-
-__version__ = "0.2.0"
-
-
-# ---- src/common/backoff.py: Exponential back-off: with jitter for work, of which there may be much; without for a thread that tries one thing.
-
-
-@dataclasses.dataclass(frozen=True)
-class Backoff:
-    """How long to wait after a failure: `first` seconds, then twice as long each time, up to `longest`."""
-
-    first: float
-    longest: float
-
-    def delay(self, attempts: int) -> float:
-        """Return the seconds until the next attempt after `attempts` failed ones, by chance up to half of them less."""
-        return doubled(self.first, self.longest, attempts) * random.uniform(0.5, 1)
-
-
-class Pauses:
-    """The pauses of one thread that tries one thing until it succeeds: `first` seconds, doubled up to `longest`."""
-
-    def __init__(self, first: float, longest: float) -> None:
-        self._first, self._longest, self._failed = first, longest, 0
-
-    def next(self) -> float:
-        """Count a try that has failed, and return the seconds until the next one."""
-        self._failed += 1
-        return doubled(self._first, self._longest, self._failed)
-
-    def reset(self) -> None:
-        """Begin again with the first pause: it has succeeded."""
-        self._failed = 0
-
-
-def doubled(first: float, longest: float, attempts: int) -> float:
-    """Return the seconds after so many failed attempts: the first ones, doubled each time, up to the longest."""
-    return min(longest, first * 2.0 ** min(attempts - 1, 40))
-
-
-# ---- src/common/identifiers.py: Orthanc's identifiers, which follow from those of DICOM, and its levels.
-
-
-# From the whole patient down to one image, and how Orthanc's routes call them.
-PLURAL = {"Patient": "patients", "Study": "studies", "Series": "series", "Instance": "instances"}
-UID_TAG_OF = {
-    "Patient": "PatientID",
-    "Study": "StudyInstanceUID",
-    "Series": "SeriesInstanceUID",
-    "Instance": "SOPInstanceUID",
-}
-
-
-def orthanc_identifier(*values: str) -> str:
-    """Return Orthanc's identifier of what has this PatientID, StudyInstanceUID, SeriesInstanceUID, SOPInstanceUID.
-
-    As many as the level has, from the patient down. It is their SHA-1, in five groups of eight hexadecimal digits (Orthanc
-    1.10.1 to 1.13.0). Checked for plain ASCII values; others Orthanc hashes in its own encoding. It strips what is behind a
-    value, and what is in front of a UID: " P1" and "P1" are two patients.
-    """
-    patient, *uids = values
-    text = "|".join((patient.rstrip(" \0"), *(uid.strip(" \0") for uid in uids)))
-    digest = hashlib.sha1(text.encode()).hexdigest()
-    return f"{digest[:8]}-{digest[8:16]}-{digest[16:24]}-{digest[24:32]}-{digest[32:]}"
-
-
-def is_orthanc_identifier(text: str) -> bool:
-    """Return whether a text has the form of Orthanc's identifiers: no other text may become part of a path."""
-    return re.fullmatch("[0-9a-f]{8}(-[0-9a-f]{8}){4}", text) is not None
 
 
 # ---- src/common/own_requests.py: What scripts ask their own Orthanc for, told to those of a combined file that keep a record: filters are not shown it.
@@ -1016,29 +914,718 @@ def _is_json(headers: http.client.HTTPMessage) -> bool:
     return headers.get_content_type() == "application/json"
 
 
-# ---- src/common/archive.py: What this Orthanc has, asked over loopback, where anything may have been deleted meanwhile.
+# ---- src/common/route_list.py: What a script's routes are, for people: in the answer of `GET /<script>`, and in the tables of docs/.
 
 
-def instances_of(loopback: Loopback, level: str, resource: str) -> list[str]:
-    """Return the identifiers of a resource's instances; of an instance its own; none if the resource was deleted.
+# The groups of the patterns of our routes, as a person writes them.
+SHOWN_GROUPS = {
+    "([0-9]+)": "{id}",
+    "([^/]+)": "{id}",
+    "([0-9a-f-]+)": "{id}",
+    "(.+)": "{name}",
+    "(.*)": "{…}",
+}
+
+
+def shown_path(pattern: str) -> str:
+    """Return the pattern of a route as a path: `/auto-retries/jobs/{id}`."""
+    for group, shown in SHOWN_GROUPS.items():
+        pattern = pattern.replace(group, shown)
+    return pattern
+
+
+def listed(routes: Mapping[str, Mapping[str, Callable[..., Any]]]) -> list[dict[str, Any]]:
+    """Return each route: method, path, the names of its parameters, and the first line of its handler's docstring."""
+    return [
+        {
+            "Method": method,
+            "Path": shown_path(pattern),
+            "Parameters": [*getattr(handler, "parameters", {})],
+            "Does": (handler.__doc__ or "").strip().partition("\n")[0],
+        }
+        for pattern, handlers in routes.items()
+        for method, handler in handlers.items()
+    ]
+
+
+# ---- src/common/cross_site.py: Who may act: people on this server's own pages, and programs; no page of another site, and nothing that loads links by itself.
+
+
+# What a person's command line, or a library in a person's program, calls itself. Many libraries say nothing at all.
+PROGRAM = re.compile(
+    r"(curl|libcurl|wget2?|httpie|xh|aria2|lwp-request|libwww-perl|python-requests|python-httpx|python-urllib3?"
+    r"|python/[0-9.]+ aiohttp|aiohttp|httpx|go-http-client|resty|go-resty|java|java-http-client|apache-httpclient"
+    r"|apache-httpasyncclient|okhttp|jersey|ktor-client|axios|got|node|node-fetch|undici|deno|bun|superagent|node-superagent"
+    r"|postmanruntime|insomnia|bruno|hoppscotch|thunder client|powershell|restsharp|guzzlehttp|php-curl-class|ruby|faraday"
+    r"|rest-client|httparty|reqwest|ureq|hyper|dart|luasocket|luasocket [0-9.]+|libcurl-agent|rcurl|httr2?|matlab)"
+    r"([/ (].*)?"
+    r"|mozilla/5\.0 \([^()]*\) (windows)?powershell/[0-9.]+",
+    re.IGNORECASE,
+)
+ROBOT = re.compile(
+    r"bot\b|bot/|crawl|spider|slurp|preview|externalhit|externalagent|lighthouse|headless|pagespeed|prerender|compatible;"
+    r"|google-|googleother|feedfetcher|mediapartners|scan|monitor|whatsapp|skype|embed",
+    re.IGNORECASE,
+)
+AHEAD_OF_TIME = ("sec-purpose", "purpose", "x-purpose", "x-moz")  # prefetching, prerendering, previewing
+MEDIA = re.compile(r"\b(image|video|audio|font)/|^text/css", re.IGNORECASE)
+BROWSER = re.compile("(mozilla|opera)/", re.IGNORECASE)
+OWN_PAGES = ("same-origin", "none")  # a page of this server; what a person typed, or chose from the bookmarks
+FORMS = ("application/x-www-form-urlencoded", "multipart/form-data", "text/plain")  # what any page can send unasked
+
+
+def why_refused(method: str, headers: Mapping[str, str], *, has_body: bool) -> tuple[int, str] | None:
+    """Return why a request that acts is refused, as a status and a reason; None: it was sent on purpose.
+
+    A GET is what any page, mail or chat can make a browser send, or what is loaded ahead of time: it is accepted for a
+    program that says what it is (or nothing), and for a browser that says that this server's own page or a person asked.
+    Browsers say so over HTTPS and on localhost; over plain HTTP they can't be distinguished from one that another page leads.
+    """
+    if sign := _sign_of_another_site(method, headers):
+        return 403, sign
+    if method == "GET":
+        return (403, sign) if (sign := _sign_of_a_link(headers)) else None
+    mime = headers.get("content-type", "").partition(";")[0].strip().lower()
+    if _is_browser(headers) and (mime in FORMS or (has_body and mime != "application/json")):
+        return 415, "From a browser the body must be application/json"
+    return None
+
+
+def _sign_of_another_site(method: str, headers: Mapping[str, str]) -> str:
+    site, origin, referer = (headers.get(name) for name in ("sec-fetch-site", "origin", "referer"))
+    if site is not None and site.strip().lower() not in OWN_PAGES:
+        return f"This comes from another site's page (Sec-Fetch-Site: {site[:40]})"
+    if site is not None and site.strip().lower() == "same-origin" and method != "GET":
+        return ""  # the browser's own word, also behind a proxy that puts another Host in
+    if origin is not None and not _is_ours(origin, headers):
+        return f"This comes from another site's page (Origin: {origin[:100]})"
+    if referer is not None and not _is_ours(referer, headers) and (origin is None or method == "GET"):
+        return f"This comes from another site's page (Referer: {referer[:100]})"
+    return ""
+
+
+def _is_ours(address: str, headers: Mapping[str, str]) -> bool:
+    """Return whether an address is of this server, as whoever asked calls it. Addresses that are none are not."""
+    named = [headers.get("host", ""), *headers.get("x-forwarded-host", "").split(",")]
+    hosts = {_without_port(host.strip().lower()) for host in named} - {""}
+    scheme, _, rest = address.strip().lower().partition("://")
+    return scheme in ("http", "https") and _without_port(re.split(r"[/?#\\]", rest, maxsplit=1)[0]) in hosts
+
+
+def _without_port(host: str) -> str:
+    """Return a host without the port that its scheme has anyway."""
+    return re.sub(r":(80|443)?\Z", "", host)
+
+
+def _sign_of_a_link(headers: Mapping[str, str]) -> str:
+    """Return what shows that a GET was not asked for by a person or a person's program; empty: nothing does."""
+    agent = headers.get("user-agent", "")
+    accept, destination = headers.get("accept", ""), headers.get("sec-fetch-dest", "document").strip().lower()
+    if ahead := next((name for name in AHEAD_OF_TIME if name in headers), None):
+        return f"This is loaded ahead of time, or as a preview ({ahead}: {headers[ahead][:40]})"
+    if "range" in headers:
+        return "This asks for a part of a file, as a player of media does (Range)"
+    if destination not in ("document", "empty") or (MEDIA.search(accept) and "text/html" not in accept.lower()):
+        return "This asks for a picture, a sound, or a part of a page (Accept, Sec-Fetch-Dest)"
+    if ROBOT.search(agent):
+        return f"This comes from a robot or a preview (User-Agent: {agent[:100]})"
+    if "sec-fetch-site" in headers or not agent.strip() or PROGRAM.fullmatch(agent.strip()):
+        return ""
+    if BROWSER.match(agent):
+        return "A browser that does not say that a person asked for it (Sec-Fetch-Site) must not act by a link"
+    return f"Who asks for this is not known as a command line or a library of HTTP (User-Agent: {agent[:100]})"
+
+
+def _is_browser(headers: Mapping[str, str]) -> bool:
+    agent = headers.get("user-agent", "")
+    return BROWSER.match(agent) is not None and PROGRAM.fullmatch(agent) is None
+
+
+def as_command(headers: Mapping[str, str], path: str) -> str:
+    """Return the command line that does on purpose what a GET asked for, for a person; `path` is encoded as in a URL."""
+    address = f"http://{headers.get('host', '127.0.0.1:8042')}{path}"
+    return f"curl -u USER '{re.sub('[^!-&(-~]', '', address)}'"  # no character of it ends the quotes
+
+
+# ---- src/common/json_text.py: JSON from outside, decoded at a cost in proportion to its length, whatever it holds.
+
+
+# Orthanc's HTTP threads have a stack of 100 KB: JSON nested 550 deep would end the whole server.
+MAX_JSON_DEPTH = 50
+QUOTE = ord('"')
+STEPS = {ord("["): 1, ord("{"): 1, ord("]"): -1, ord("}"): -1}
+NO_STRUCTURE = bytes({*range(256)} - {QUOTE, *STEPS})
+
+
+def decoded(text: str | bytes) -> Any:
+    """Return what JSON says.
 
     Raises
     ------
-    LoopbackError : Orthanc can't answer now.
+    ValueError : it is none (not in UTF-8, NaN, infinite), it is nested more than `MAX_JSON_DEPTH` deep, names something
+        twice, or holds half of a surrogate pair, which is no character.
     """
-    if level == "Instance":
-        return [resource]
     try:
-        return identifiers_in(loopback.get(f"/{PLURAL[level]}/{resource}/instances?expand=false"))
-    except LoopbackError as error:
-        if error.status != 404:
-            raise
-        return []
+        text = text.decode("utf-8-sig") if isinstance(text, bytes) else text
+        content = text.encode()
+    except UnicodeError:
+        raise ValueError("it is not in UTF-8") from None
+    if is_too_deep(content):
+        raise ValueError(f"it is nested more than {MAX_JSON_DEPTH} deep")
+    found = json.loads(text, object_pairs_hook=_named_once, parse_constant=_refuse_constant)
+    if "\\u" in text:
+        _refuse_half_characters(found)
+    return found
 
 
-def identifiers_in(listed: Iterable[Any]) -> list[str]:
-    """Return the identifiers in a list of resources: 1.10.1 knows no `expand=false`, and gives objects."""
-    return [each if isinstance(each, str) else each["ID"] for each in listed]
+def is_too_deep(content: bytes) -> bool:
+    """Return whether the decoder would go down more than `MAX_JSON_DEPTH` lists and objects, before or after it finds an error.
+
+    Three passes in C leave nothing but brackets and quotes; then one loop counts, with a handful of numbers. What is
+    written in a text nests nothing. A backslash outside a text ends the decoder, so all others are in pairs, or escape.
+    """
+    content = content.replace(rb"\\", b"").replace(rb"\"", b"").translate(None, NO_STRUCTURE)
+    depth, inside = 0, False
+    for byte in content.replace(b'""', b""):  # two quotes side by side change nothing for what follows
+        if byte == QUOTE:
+            inside = not inside
+        elif not inside:
+            depth += STEPS[byte]
+            if depth > MAX_JSON_DEPTH:
+                return True
+            if depth <= 0:  # all that was opened is closed: the decoder ends here
+                return False
+    return False
+
+
+def _named_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    if len(found := dict(pairs)) < len(pairs):
+        raise ValueError("a name stands in it twice")
+    return found
+
+
+def _refuse_constant(name: str) -> Any:
+    raise ValueError(f"{name} is no number of JSON")
+
+
+def _refuse_half_characters(found: Any) -> None:
+    try:
+        json.dumps(found, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        raise ValueError("a text in it has half of a surrogate pair, which is no character") from None
+
+
+# ---- src/common/times.py: Times: ISO 8601 in UTC with milliseconds and `Z` wherever a script writes one; days as DICOM writes them.
+
+
+def utc(seconds: float | None = None) -> str:
+    """Return a time as `2026-01-31T13:00:00.000Z`: that of `seconds` since 1970, or now."""
+    moment = datetime.datetime.fromtimestamp(time.time() if seconds is None else seconds, datetime.UTC)
+    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def utc_or_none(seconds: float | None) -> str | None:
+    """Return `utc(seconds)`, or None for what has not happened."""
+    return None if seconds is None else utc(seconds)
+
+
+def parse_day(text: object) -> datetime.date | None:
+    """Return the day of a DA value (YYYYMMDD, DICOM PS3.5 6.2), or None: `1999.12.31`, `1999`, `20000231` are no days."""
+    if not isinstance(text, str) or not re.fullmatch(r"[0-9]{8}", text):
+        return None
+    try:
+        return datetime.datetime.strptime(text, "%Y%m%d").date()  # noqa: DTZ007 - a day has no zone
+    except ValueError:
+        return None
+
+
+def parse_time(text: object) -> datetime.datetime | None:
+    """Return a time in UTC from `20260131`, `2026-01-31`, or `2026-01-31T13:00:00[.000]` with a zone; None for anything else.
+
+    A day is its first moment in UTC. A time without a zone is taken as UTC. A `+` that a query turned into a space counts.
+    """
+    if day := parse_day(text):
+        return datetime.datetime.combine(day, datetime.time(), datetime.UTC)
+    if not isinstance(text, str) or not re.match(r"[0-9]{4}-[0-9]{2}-[0-9]{2}", text):
+        return None
+    try:
+        found = datetime.datetime.fromisoformat(re.sub(r" (?=[0-9]{2}:?[0-9]{2}$)", "+", text))
+        return (found if found.tzinfo else found.replace(tzinfo=datetime.UTC)).astimezone(datetime.UTC)
+    except (ValueError, OverflowError):
+        return None
+
+
+def parse_orthanc_time(text: object) -> datetime.datetime | None:
+    """Return the time of what Orthanc writes into `Date`, `LastUpdate`, `ReceptionDate`: `20260131T130000`, in UTC."""
+    if not isinstance(text, str):
+        return None
+    try:
+        return datetime.datetime.strptime(text, "%Y%m%dT%H%M%S").replace(tzinfo=datetime.UTC)
+    except ValueError:
+        return None
+
+
+def orthanc_time(moment: datetime.datetime) -> str:
+    """Return a time as Orthanc writes it, to be compared with its own: `20260131T130000`."""
+    return moment.astimezone(datetime.UTC).strftime("%Y%m%dT%H%M%S")
+
+
+# ---- src/common/parameters.py: The parameters of routes: each handler says what it takes; `register_route` has names and types checked before it is called.
+
+
+MOST_ROWS = 1000  # of a page
+LARGEST_NUMBER = 2**62  # SQLite's integers are a little larger
+
+H = TypeVar("H", bound=Callable[..., Any])
+
+
+class ParameterError(ValueError):
+    """A parameter that can't be; the text names it, what was found, and what is allowed."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Text:
+    """A text that is not empty; `pattern` is what all of it has to match, `allowed` says that in words."""
+
+    allowed: str = "a text"
+    pattern: str = ".+"
+    longest: int = 1000
+
+    def from_body(self, value: Any) -> Any:
+        """Return the value of a parameter in a JSON body. Raises ValueError: it is not allowed."""
+        if not isinstance(value, str) or len(value) > self.longest or not re.fullmatch(self.pattern, value, re.DOTALL):
+            raise ValueError(self.allowed)
+        return value
+
+    def from_query(self, text: str) -> Any:
+        """Return the value that a text in a query means. Raises ValueError: it is not allowed."""
+        return self.from_body(text)
+
+
+@dataclasses.dataclass(frozen=True)
+class OneOf(Text):
+    """One of some texts."""
+
+    choices: tuple[str, ...] = ()
+
+    def from_body(self, value: Any) -> Any:
+        if not isinstance(value, str) or value not in self.choices:
+            raise ValueError(", ".join(self.choices))
+        return value
+
+
+@dataclasses.dataclass(frozen=True)
+class WholeNumber(Text):
+    """A whole number with bounds."""
+
+    least: int = 0
+    most: int = LARGEST_NUMBER
+
+    def from_body(self, value: Any) -> Any:
+        if not isinstance(value, int) or isinstance(value, bool) or not self.least <= value <= self.most:
+            raise ValueError(f"a whole number from {self.least} to {self.most}")
+        return value
+
+    def from_query(self, text: str) -> Any:
+        return self.from_body(int(text) if re.fullmatch("[0-9]{1,19}", text) else text)
+
+
+@dataclasses.dataclass(frozen=True)
+class Flag(Text):
+    """True or false; in a query also its name alone, where `bare`."""
+
+    bare: bool = False
+    allowed: str = "true or false"
+
+    def from_body(self, value: Any) -> Any:
+        if not isinstance(value, bool):
+            raise ValueError(self.allowed)
+        return value
+
+    def from_query(self, text: str) -> Any:
+        if text == "" and self.bare:
+            return True
+        return self.from_body({"true": True, "false": False}.get(text, text))
+
+
+@dataclasses.dataclass(frozen=True)
+class Texts(Text):
+    """A list of texts, separated by commas in a query. An empty list is refused: it means nothing, never everything."""
+
+    allowed: str = "a list of at least one text"
+
+    def from_body(self, value: Any) -> Any:
+        if not isinstance(value, list) or not value or not all(isinstance(each, str) and each for each in value):
+            raise ValueError(self.allowed)
+        return value
+
+    def from_query(self, text: str) -> Any:
+        return self.from_body(text.split(","))
+
+
+@dataclasses.dataclass(frozen=True)
+class TextsByName(Text):
+    """An object of names and texts, as JSON in a query too. An empty one is refused."""
+
+    allowed: str = "an object of at least one name and text"
+
+    def from_body(self, value: Any) -> Any:
+        if not isinstance(value, dict) or not value or not all(isinstance(each, str) for each in value.values()):
+            raise ValueError(self.allowed)
+        return value
+
+    def from_query(self, text: str) -> Any:
+        try:
+            return self.from_body(decoded(text))
+        except ValueError:
+            raise ValueError(self.allowed) from None
+
+
+@dataclasses.dataclass(frozen=True)
+class Day(Text):
+    """A day of the calendar; handlers get a `datetime.date`."""
+
+    allowed: str = "a day of the calendar as YYYYMMDD"
+
+    def from_body(self, value: Any) -> Any:
+        if (day := parse_day(value)) is None:
+            raise ValueError(self.allowed)
+        return day
+
+
+@dataclasses.dataclass(frozen=True)
+class Moment(Text):
+    """A day, from its first moment in UTC, or a time with its zone; handlers get a `datetime.datetime`."""
+
+    allowed: str = "a day (20260131, 2026-01-31) or a time with its zone (2026-01-31T13:00:00Z)"
+
+    def from_body(self, value: Any) -> Any:
+        if isinstance(value, str) and len(value) <= len("2026-01-31") and (day := parse_time(value)):
+            return day
+        try:
+            found = datetime.datetime.fromisoformat(value.replace(" ", "+"))  # what + becomes in a query
+            found.astimezone(datetime.timezone.utc)  # noqa: UP017 - OverflowError: in the first or the last year
+        except (AttributeError, ValueError, OverflowError):
+            raise ValueError(self.allowed) from None
+        if found.tzinfo is None:
+            raise ValueError(self.allowed)
+        return found
+
+
+IDENTIFIER = Text("an identifier of Orthanc", r"[0-9a-f]{8}(-[0-9a-f]{8}){4}")
+PAGE_PARAMETERS: Mapping[str, Text] = {"since": WholeNumber(), "limit": WholeNumber(least=1, most=MOST_ROWS)}
+
+
+def takes(parameters: Mapping[str, Text], *, get_acts: bool = False) -> Callable[[H], H]:
+    """Say which parameters a handler takes, by name: a GET in its query, a POST or PUT in its body. Without it, none.
+
+    They come as `request.parameters`, those that were given. `get_acts`: a GET to it deletes, or sends, or changes what
+    others see, so that no link may do it (`common.cross_site`).
+    """
+
+    def mark(handler: H) -> H:
+        vars(handler)["parameters"], vars(handler)["get_acts"] = parameters, get_acts
+        return handler
+
+    return mark
+
+
+def parameters_of(handler: Callable[..., Any]) -> Mapping[str, Text]:
+    """Return what a handler takes, by name."""
+    found: Mapping[str, Text] = getattr(handler, "parameters", {})
+    return found
+
+
+def acts_on_get(handler: Callable[..., Any]) -> bool:
+    """Return whether a GET to a handler changes anything."""
+    return bool(getattr(handler, "get_acts", False))
+
+
+def read_parameters(taken: Mapping[str, Text], given: Mapping[str, Any], *, from_query: bool) -> dict[str, Any]:
+    """Return what was given as handlers want it.
+
+    Names have one style: `dry-run` in a query, `DryRun` in a body. One that is declared in the other style is taken in both.
+
+    Raises
+    ------
+    ParameterError : a name is not known, or a value not allowed.
+    """
+    found: dict[str, Any] = {}
+    for given_name, value in given.items():
+        name = given_name if given_name in taken else _as_taken(given_name, taken, from_query)
+        if name in found:
+            raise ParameterError(f"{name} is given twice, also as {in_other_style(name)}")
+        if name not in taken:
+            near = difflib.get_close_matches(name[:40], taken, 1, 0.6)
+            hint = f"did you mean {near[0]}? " if near else ""
+            raise ParameterError(f"Unknown parameter {shown_value(name)}; {hint}allowed: {', '.join(taken) or 'none'}")
+        try:
+            found[name] = taken[name].from_query(value) if from_query else taken[name].from_body(value)
+        except ValueError as error:
+            raise ParameterError(f"{given_name} is {shown_value(value)}, allowed: {error}") from None
+    return found
+
+
+def in_other_style(name: str) -> str:
+    """Return a name as bodies have it (`DryRun`) for one as queries have it (`dry-run`), and the other way round."""
+    if name[:1].isupper():
+        return re.sub("(?<=[a-z])(?=[A-Z])", "-", name).lower()
+    return "".join(word.capitalize() for word in name.split("-"))
+
+
+def _as_taken(name: str, taken: Iterable[str], from_query: bool) -> str:
+    """Return the declared name of a parameter that is written here as the rule says, else the name as it is.
+
+    `Since` in a query stays unknown: what is mistyped there must not delete.
+    """
+    if name[:1].isupper() == from_query:
+        return name
+    return next((each for each in taken if in_other_style(each) == name), name)
+
+
+def shown_value(value: Any) -> str:
+    """Return a value of a request as one line of an answer or of the log may hold it."""
+    text = json.dumps(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+def row_number(text: str) -> int:
+    """Return the number of a row in a path; -1, which no row has, if there can't be such a row."""
+    return int(text) if re.fullmatch("[0-9]{1,18}", text) else -1
+
+
+# ---- src/common/routes.py: Routes that answer alike on every version of the plugin, and who may act through them.
+
+
+LARGEST_BODY = 1 << 20  # bytes
+
+
+class Refused(Exception):  # noqa: N818 - it is an answer, not a fault
+    """An answer other than the one asked for: the caller's mistake (4xx), or a script that can't work now (503)."""
+
+    def __init__(self, status: int, message: str, **details: Any) -> None:
+        super().__init__(message)
+        self.status, self.message, self.details = status, message, details
+
+
+@dataclasses.dataclass(frozen=True)
+class Answer:
+    """What a handler returns where a plain value (JSON), `str` or `bytes` with status 200 is not enough."""
+
+    content: Any
+    status: int = 200
+    mime: str = ""
+    headers: Mapping[str, str] = dataclasses.field(default_factory=dict)
+
+
+@dataclasses.dataclass(frozen=True)
+class Request:
+    """One request: `query` are the decoded values of a GET, `body` the bytes of a POST or PUT; `headers` in lower case.
+
+    `parameters` are what its handler takes (`common.parameters`), of whichever it came in.
+    """
+
+    method: str
+    uri: str
+    groups: tuple[str, ...]
+    query: Mapping[str, str]
+    headers: Mapping[str, str]
+    body: bytes
+    parameters: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+    def json(self) -> dict[str, Any]:
+        """Return the body as an object; an empty body is an empty one. Raises `Refused` (400) for anything else."""
+        try:
+            found = decoded(self.body or b"{}")
+        except ValueError as error:
+            raise Refused(400, f"The body is no JSON: {error}") from None
+        if not isinstance(found, dict):
+            raise Refused(400, "The body must be a JSON object of parameters")
+        return found
+
+
+RouteHandler = Callable[[Request], Any]
+ROUTES: dict[str, Mapping[str, RouteHandler]] = {}  # what register_route() registered, for the documentation
+
+
+def one_line(text: object) -> str:
+    """Return text from outside as a single line: no line of a log and no header is ever made up by a sender."""
+    return re.sub(r"[\x00-\x1f\x7f]+", " ", str(text)).strip()
+
+
+def register_route(
+    pattern: str,
+    handlers: Mapping[str, RouteHandler],
+    unavailable: Callable[[], str | None],
+    shortcut: Callable[[Any, str, Mapping[str, Any]], bool] | None = None,
+) -> None:
+    """Register a route: one handler for each method, 405 for the others, 503 while `unavailable` gives a reason.
+
+    503 also where a handler raises sqlite3.OperationalError or OSError: its state is locked, full, read-only or gone.
+
+    A handler returns what becomes JSON, a `str`, `bytes` or an `Answer`, or raises `Refused`. Errors have the shape of
+    Orthanc's own. First it is checked whether who sends it may act (`common.cross_site`), by the headers alone; then the
+    body's size, then the parameters that the handler `takes` (`common.parameters`).
+    `shortcut` gets a GET that changes nothing as Orthanc gave it, before all that; it returns whether it has answered.
+    """
+
+    def callback(output: Any, uri: str, /, **raw: Any) -> None:
+        method, headers = raw["method"], raw.get("headers", {})
+        if method not in handlers:
+            output.SendMethodNotAllowed(",".join(handlers))
+            return
+        handler = handlers[method]
+        acts = method != "GET" or acts_on_get(handler)
+        if shortcut is not None and not acts and shortcut(output, uri, raw):
+            return
+        try:
+            if acts:
+                _refuse_unless_on_purpose(method, uri, headers, raw)
+            if reason := unavailable():
+                raise Refused(503, reason)
+            if len(body := raw.get("body", b"")) > LARGEST_BODY:
+                raise Refused(413, f"The body has {len(body)} bytes, allowed: {LARGEST_BODY}")
+            if answer_probe(output, raw.get("get", {})):
+                return
+            request = Request(method, uri, raw.get("groups", ()), _decoded_query(uri, raw), headers, body)
+            answer = handler(_with_parameters(request, handler))
+            _send(output, answer if isinstance(answer, Answer) else Answer(answer))
+        except Refused as refused:
+            _send_error(output, refused, method, uri)
+        except LoopbackError as error:
+            _send_error(output, Refused(503, f"Orthanc does not answer now: {error}"), method, uri)
+        except (sqlite3.OperationalError, OSError) as error:  # locked, full, read-only, taken away: not for ever
+            _send_error(output, Refused(503, f"The script's state can't be used now: {error}"), method, uri)
+        except Exception:  # noqa: BLE001 - the caller gets a 500, the log says why, Orthanc continues
+            orthanc.LogError(f"{method} {one_line(uri)} failed, please report this:\n{traceback.format_exc()}")
+            _send_error(output, Refused(500, "An error in the script; Orthanc's log tells which"), method, uri)
+        finally:
+            close_connections()
+
+    KEPT_ALIVE.append(callback)
+    ROUTES[pattern] = handlers
+    orthanc.RegisterRestCallback(pattern, callback)
+
+
+def _refuse_unless_on_purpose(method: str, uri: str, headers: Mapping[str, str], raw: Mapping[str, Any]) -> None:
+    if found := why_refused(method, headers, has_body=bool(raw.get("body"))):
+        status, reason = found
+        if method == "GET":
+            reason += f". In a terminal: {as_command(headers, f'{uri}?{_encoded_query(raw)}')}"
+        raise Refused(status, reason)
+
+
+def _encoded_query(raw: Mapping[str, Any]) -> str:
+    """Return a query as a URL has it. For a stranger nothing is asked or decoded: what is not known yet came as it was."""
+    as_it_was = "" if ARRIVAL == [True] else "%+"
+    pairs = raw.get("get", {}).items()
+    return "&".join(
+        f"{name}={urllib.parse.quote(value or '', as_it_was + ',:/', errors='replace')}" for name, value in pairs
+    )
+
+
+def _decoded_query(uri: str, raw: Mapping[str, Any]) -> dict[str, str]:
+    query = {name: value or "" for name, value in raw.get("get", {}).items()}
+    if not any("%" in value or "+" in value for value in query.values()) or _arrives_decoded(uri):
+        return query
+    try:
+        return {name: urllib.parse.unquote_plus(value, errors="strict") for name, value in query.items()}
+    except UnicodeError:
+        raise Refused(400, "A parameter is not in UTF-8") from None
+
+
+def _with_parameters(request: Request, handler: RouteHandler) -> Request:
+    """Check what a request carries against what its handler takes. Raises `Refused` (400)."""
+    is_get = request.method == "GET"
+    given: Mapping[str, Any] = request.query if is_get else request.json()
+    try:
+        found = read_parameters(parameters_of(handler), given, from_query=is_get)
+    except ParameterError as error:
+        raise Refused(400, str(error)) from None
+    return dataclasses.replace(request, parameters=found)
+
+
+def warn_if_open(name: str, configuration: Mapping[str, Any]) -> None:
+    """Say once, at start, that anybody on the network may use this script's routes, as they may Orthanc's own."""
+    if configuration.get("RemoteAccessAllowed") and configuration.get("AuthenticationEnabled") is False:
+        orthanc.LogWarning(
+            f"{name}: whoever reaches this server may use its routes, as all of Orthanc's (AuthenticationEnabled is false)"
+        )
+
+
+def _arrives_decoded(uri: str) -> bool:
+    try:
+        return values_arrive_decoded(uri, lambda path: Loopback(json.loads(orthanc.GetConfiguration())).get(path))
+    except LoopbackError:
+        return False
+
+
+def _send(output: Any, answer: Answer) -> None:
+    content, mime = answer.content, answer.mime
+    if isinstance(content, str):
+        content, mime = content.encode(), mime or "text/plain; charset=utf-8"
+    elif not isinstance(content, bytes):
+        content, mime = json.dumps(content, indent=2).encode() + b"\n", mime or "application/json"
+    for name, value in answer.headers.items():
+        output.SetHttpHeader(one_line(name), one_line(value))
+    if answer.status == http.HTTPStatus.OK:
+        output.AnswerBuffer(content, mime)
+    else:
+        send_status(output, answer.status, content.decode())
+
+
+def _send_error(output: Any, refused: Refused, method: str, uri: str) -> None:
+    content = {
+        **refused.details,
+        "HttpError": http.HTTPStatus(refused.status).phrase,
+        "HttpStatus": refused.status,
+        "Message": one_line(refused.message),
+        "Method": method,
+        "Uri": uri,
+    }
+    send_status(output, refused.status, json.dumps(content, indent=2) + "\n")
+
+
+# ---- src/common/version.py: The version of the collection, the same for all scripts; it is written here and nowhere else.
+
+
+__version__ = "0.2.0"
+
+
+# ---- src/common/backoff.py: Exponential back-off: with jitter for work, of which there may be much; without for a thread that tries one thing.
+
+
+@dataclasses.dataclass(frozen=True)
+class Backoff:
+    """How long to wait after a failure: `first` seconds, then twice as long each time, up to `longest`."""
+
+    first: float
+    longest: float
+
+    def delay(self, attempts: int) -> float:
+        """Return the seconds until the next attempt after `attempts` failed ones, by chance up to half of them less."""
+        return doubled(self.first, self.longest, attempts) * random.uniform(0.5, 1)
+
+
+class Pauses:
+    """The pauses of one thread that tries one thing until it succeeds: `first` seconds, doubled up to `longest`."""
+
+    def __init__(self, first: float, longest: float) -> None:
+        self._first, self._longest, self._failed = first, longest, 0
+
+    def next(self) -> float:
+        """Count a try that has failed, and return the seconds until the next one."""
+        self._failed += 1
+        return doubled(self._first, self._longest, self._failed)
+
+    def reset(self) -> None:
+        """Begin again with the first pause: it has succeeded."""
+        self._failed = 0
+
+
+def doubled(first: float, longest: float, attempts: int) -> float:
+    """Return the seconds after so many failed attempts: the first ones, doubled each time, up to the longest."""
+    return min(longest, first * 2.0 ** min(attempts - 1, 40))
 
 
 # ---- src/common/retry.py: When what failed is tried again: exponential back-off with jitter, and an end.
@@ -1358,6 +1945,605 @@ class Ledger:
         return self.run(FORGET_FINISHED, time.time() - days * 86400, FORGOTTEN_AT_ONCE) == FORGOTTEN_AT_ONCE
 
 
+# ---- src/common/worker.py: The one thread of a script: it opens the script's state, however long that takes, then works until Orthanc ends.
+
+
+FIRST_RETRY, LONGEST_RETRY = 1.0, 10.0  # seconds until the state is tried again
+AFTER_FAULT, AFTER_BUG = 2.0, 5.0  # seconds until the next turn, after a fault outside and one of ours
+LOOK_AT_STATE = 5.0  # seconds between two looks at whether the state is still there
+STARTS_WITHIN = 5.0  # seconds that a request waits for the script
+STOPS_WITHIN = 2.0  # seconds that the end of Orthanc waits for the thread
+
+
+def on_one_line(error: object) -> str:
+    """Return the text of an error as a line of the log."""
+    return " ".join(str(error).split())
+
+
+def repr_of(error: BaseException) -> str:
+    """Return `repr(error)` as UTF-8 has it: what a user's own code raises may fail at that too, and must hold up nothing."""
+    try:
+        return repr(error).encode("utf-8", "backslashreplace").decode()
+    except Exception:  # noqa: BLE001 - whatever a class does there
+        return f"{type(error).__name__} (which can't be shown)"
+
+
+class Trouble:
+    """What keeps a script from its work: one line of the log when it begins, and one when it is over."""
+
+    def __init__(self, name: str) -> None:
+        self._name, self._why = name, ""
+        self.text = ""
+        """The line of the log as long as it lasts, else ""."""
+        self.last: tuple[str, float] | None = None
+        """The first line of what went wrong last, and when (seconds since 1970), also when it is over."""
+
+    def begins(self, text: str, why: str, log: Callable[[str], None] | None = None) -> None:
+        """Say so, unless it is what was said last. `why` is the part that is repeated when it is over."""
+        if text != self.text:
+            (log or orthanc.LogError)(text)
+            self.last = text.partition("\n")[0], time.time()
+        self.text, self._why = text, why
+
+    def note(self, text: str) -> None:
+        """Remember a failure that was logged and does not keep the script from its work."""
+        self.last = text, time.time()
+
+    def is_over(self) -> None:
+        """Say so, if there was any."""
+        if self.text:
+            orthanc.LogWarning(f"{self._name} goes on, this is over: {self._why}")
+        self.text = self._why = ""
+
+
+class Worker:
+    """Opens a script's state until it can, then takes turn after turn, until `stop`.
+
+    Parameters
+    ----------
+    name : of the script: of the thread, and in the log.
+    open_state : opens the ledger and returns it. Called again, after 1 to 10 s, as long as it raises OSError or sqlite3.Error,
+        with nothing left open; a ValueError (the configuration is wrong) turns the script off.
+    turn : does what there is to do, and returns the seconds until the next turn, unless `wake` is set before. Whatever it
+        raises is said once, and it is called again after 2 s. What it has not committed, it must find again then.
+    finish : does what is to be done after the last turn, before the state is closed.
+
+    Examples
+    --------
+    >>> worker = Worker("auto_retries", self._open, self._turn)  # doctest: +SKIP
+    >>> worker.start()  # at ORTHANC_STARTED
+    >>> register_route("/auto-retries/status", {"GET": self.get_status}, worker.why_not)
+    >>> worker.stop()  # at ORTHANC_STOPPED
+    """
+
+    def __init__(
+        self,
+        name: str,
+        open_state: Callable[[], Ledger],
+        turn: Callable[[], float],
+        finish: Callable[[], None] = lambda: None,
+    ) -> None:
+        self.name, self._open_state, self._turn, self._finish = name, open_state, turn, finish
+        self.wake, self.stopping = threading.Event(), threading.Event()
+        self.trouble = Trouble(name)
+        self.unavailable: str | None = f"{name} has not started yet"
+        """Why nothing can be asked of the script, or None: not started, idle until something is over, off, stopped."""
+        self.is_off = False
+        """Whether it stays idle until the configuration is corrected and Orthanc restarted: events are of no use to it."""
+        self.is_waiting = False
+        """Whether it can't open its state because another process has it."""
+        self._ledger: Ledger | None = None
+        self._is_decided, self._decision = False, threading.Condition()  # whether the state was opened, or can't be now
+        self._next_look = 0.0
+        self._thread = threading.Thread(target=self._work, name=name, daemon=True)
+
+    def start(self) -> None:
+        """Begin; return at once."""
+        self._thread.start()
+
+    def end(self, seconds: float = STOPS_WITHIN) -> bool:
+        """End after the turn that is under way; return whether it has ended within this time. The state stays open."""
+        self.stopping.set()
+        self.wake.set()
+        if self._thread.is_alive():
+            self._thread.join(max(0.0, seconds))
+        return not self._thread.is_alive()
+
+    def stop(self, seconds: float = STOPS_WITHIN) -> bool:
+        """End, and close the state; return whether the thread has ended within this time."""
+        if not self.end(seconds):
+            return False
+        self.unavailable = f"{self.name} has stopped"
+        if self._ledger:
+            self._ledger.close()  # the process that waits for it may go on while this one still ends
+        return True
+
+    def why_not(self) -> str | None:
+        """Return why the routes can't answer, or None; Orthanc answers requests a moment before it says that it has started."""
+        self.wait_for_first_try(STARTS_WITHIN)
+        return self.unavailable
+
+    def wait_for_first_try(self, seconds: float) -> None:
+        """Wait until it was tried once to open the state, at most so long."""
+        with self._decision:
+            self._decision.wait_for(lambda: self._is_decided, seconds)
+
+    def turn_off(self, reason: str) -> None:
+        """Stay idle for this reason until the configuration is corrected."""
+        self.unavailable, self.is_off = reason, True
+        self.trouble.note(reason)
+        orthanc.LogError(reason)
+        self.stopping.set()
+        self._decide()
+
+    def _decide(self) -> None:
+        with self._decision:
+            self._is_decided = True
+            self._decision.notify_all()
+
+    # The thread
+
+    def _work(self) -> None:
+        pauses = Pauses(FIRST_RETRY, LONGEST_RETRY)
+        while not self.stopping.is_set() and not self._opens():
+            self.stopping.wait(pauses.next())
+        while not self.stopping.is_set():
+            self.wake.clear()
+            wait = self._take_turn()
+            self.wake.wait(min(wait, LOOK_AT_STATE))
+        if self._ledger:
+            self._finish()
+
+    def _opens(self) -> bool:
+        """Try to open the state; return whether it is open."""
+        log, waits = orthanc.LogError, False
+        try:
+            self._ledger = self._open_state()
+            self.trouble.is_over()
+            self.unavailable, self.is_waiting = None, False
+            self._decide()
+            return True
+        except ValueError as error:
+            self.turn_off(f"{self.name} stays idle: {on_one_line(error)}")
+            return False
+        except (OSError, sqlite3.Error) as error:
+            why = on_one_line(error)
+            waits = isinstance(error, StateBusyError)
+            log = orthanc.LogWarning if waits else log
+        except Exception:  # noqa: BLE001 - whatever it is, it may be over the next time
+            why = f"an error, please report it:\n{traceback.format_exc()}"
+        self.unavailable, self.is_waiting = f"{self.name} is idle until this is over: {why}", waits
+        self._decide()
+        self.trouble.begins(self.unavailable, why, log)
+        return False
+
+    def _take_turn(self) -> float:
+        try:
+            if self.trouble.text:  # before anything is written: it needs room itself, and gives more than that
+                self._make_room()
+            self._look_at_state()
+            wait = self._turn()
+            if not self.stopping.is_set():
+                self.trouble.is_over()
+            return wait
+        except StateGoneError as error:
+            why = on_one_line(error)
+            self.unavailable = f"{self.name} is idle: {why}"
+            text, wait = self.unavailable, AFTER_FAULT
+        except (LoopbackError, sqlite3.Error, OSError) as error:
+            why, wait = on_one_line(error), AFTER_FAULT
+            text = f"{self.name} goes on when this is over: {why}"
+        except Exception:  # noqa: BLE001 - one odd study never ends the thread that serves all
+            why, wait = "an error", AFTER_BUG
+            text = f"{self.name} met an error, please report it:\n{traceback.format_exc()}"
+        if not self.stopping.is_set():  # a call of Orthanc's after it has stopped would crash it
+            self.trouble.begins(text, why)
+        return wait
+
+    def _look_at_state(self) -> None:
+        """Raise StateGoneError if the state was taken away; if it came back, it is the very same."""
+        assert self._ledger
+        now = time.monotonic()
+        if now >= self._next_look or self.unavailable:
+            self._ledger.check()
+            self.unavailable = None
+            self._ledger.tidy()
+            self._next_look = now + LOOK_AT_STATE
+
+    def _make_room(self) -> None:
+        """Empty the write-ahead file: a full disk may have no other room for what is to be written."""
+        assert self._ledger
+        with contextlib.suppress(sqlite3.Error, OSError):
+            self._ledger.checkpoint()
+
+
+# ---- src/common/status.py: The status of a script, the same fields for all, and the routes that speak for all scripts: `/scripts`, `/scripts/health`.
+
+
+RUNNING, IDLE, MISCONFIGURED, WAITING = "running", "idle", "misconfigured", "waiting"
+LOADED_AT = time.time()
+# What the runtime of a combined file (combine.py) puts into a script's `orthanc`: it answers `/scripts` for all of them.
+HAND_OVER = "add_script_entries"
+
+
+@dataclasses.dataclass(frozen=True)
+class Condition:
+    """Whether a script works.
+
+    Attributes
+    ----------
+    state : "running"; "misconfigured", until the configuration is corrected; "waiting", for another process that has its state;
+        "idle": it has not started, has stopped, can't open its state, or there is nothing that it should do.
+    reason : one line: why it does not run, or what goes wrong just now.
+    last_error : text and time (seconds since 1970) of what went wrong last, also when it is over.
+    is_unused : idle because nothing is configured for it, which is no fault.
+    """
+
+    state: str
+    reason: str | None = None
+    last_error: tuple[str, float] | None = None
+    is_unused: bool = False
+
+    @property
+    def is_healthy(self) -> bool:
+        """Return whether nobody has to look at it."""
+        return self.is_unused or (self.state == RUNNING and self.reason is None)
+
+
+def misconfigured(refusal: str) -> Condition:
+    """Return the condition of a script that stays idle until its configuration is corrected."""
+    return Condition(MISCONFIGURED, refusal, (refusal, LOADED_AT))
+
+
+def unused(why: str) -> Condition:
+    """Return the condition of a script for which nothing is configured."""
+    return Condition(IDLE, why, is_unused=True)
+
+
+def condition_of(worker: Worker, refusal: str | None = None) -> Condition:
+    """Return the condition of a script that works in a `Worker`; waits for nothing.
+
+    With a `refusal` (the configuration is wrong) it is never started.
+    """
+    if refusal:
+        return misconfigured(refusal)
+    last = worker.trouble.last
+    if reason := worker.unavailable:
+        state = MISCONFIGURED if worker.is_off else WAITING if worker.is_waiting else IDLE
+        return Condition(state, _first_line(reason), last)
+    return Condition(RUNNING, _first_line(worker.trouble.text) or None, last)
+
+
+def _first_line(text: str) -> str:
+    """Return a line of the log without the traceback that may follow it."""
+    return text.partition("\n")[0]
+
+
+@dataclasses.dataclass(frozen=True)
+class ListedScript:
+    """A script as `/scripts` lists it: its name, its condition, and where its routes and its status are."""
+
+    name: str
+    look: Callable[[], Condition]
+    routes: str | None
+    status: str
+
+    def entry(self) -> dict[str, Any]:
+        """Return what `/scripts` says of it."""
+        found = self.look()
+        return {
+            "Name": self.name,
+            "State": found.state,
+            "Reason": found.reason,
+            "Version": __version__,
+            "Healthy": found.is_healthy,
+            "Routes": self.routes,
+            "Status": self.status,
+        }
+
+
+LISTED_SCRIPTS: list[ListedScript] = []  # one, or as many as a script of a user's own has
+
+
+def register_status(
+    name: str,
+    look: Callable[[], Condition],
+    report: Callable[[Request], Mapping[str, Any]],
+    wait: Callable[[], object] = lambda: None,
+    *,
+    base: str = "",
+    routes: str | None = "",
+    also: str = "",
+) -> ListedScript:
+    """Register `/NAME/status`, `/NAME` (the script's routes) and, alone, `/scripts` and `/scripts/health`; return its entry.
+
+    Parameters
+    ----------
+    name : of the script, with `_`.
+    look : returns its condition, and waits for nothing: probes ask for it every few seconds.
+    report : returns `Totals` (numbers by state) and the script's own fields; called only while it runs. Its docstring is that
+        of the route.
+    wait : is called before the status is looked at: a request may come a moment before Orthanc says that it has started.
+    base : what its routes begin with, if not `/NAME` with `-`.
+    routes : the path of the list of routes, where `base` does something else; None: there is none.
+    also : another path of the status, which is known outside.
+
+    Examples
+    --------
+    >>> register_status("auto_retries", lambda: condition_of(worker), routes.status, worker.why_not)  # doctest: +SKIP
+    """
+    base = base or f"/{name.replace('_', '-')}"
+    script = ListedScript(name, look, base if routes == "" else routes, f"{base}/status")
+
+    def status(request: Request) -> dict[str, Any]:
+        wait()
+        return _status_answer(look(), lambda: report(request))
+
+    status.__doc__ = report.__doc__
+    for path in filter(None, (script.status, also)):
+        register_route(path, {"GET": status}, _never)
+    if script.routes:
+        register_route(script.routes, {"GET": list_routes}, _never)
+    if not LISTED_SCRIPTS:
+        _speak_for_all()
+    LISTED_SCRIPTS.append(script)
+    return script
+
+
+def _status_answer(found: Condition, report: Callable[[], Mapping[str, Any]]) -> dict[str, Any]:
+    """Return the status of a script that runs. Raises `Refused` (503) with the same fields for one that does not."""
+    if found.state == RUNNING:
+        try:
+            own = report()
+        except (sqlite3.OperationalError, OSError) as error:  # locked, full, read-only, taken away: not for ever
+            reason = f"The script's state can't be used now: {on_one_line(error)}"
+            found = dataclasses.replace(found, state=IDLE, reason=reason)
+        else:
+            return {**_common_fields(found), **own}
+    raise Refused(503, found.reason or found.state, **_common_fields(found))
+
+
+def _common_fields(found: Condition) -> dict[str, Any]:
+    """Return what each status has."""
+    last = found.last_error
+    return {
+        "State": found.state,
+        "Reason": found.reason,
+        "Version": __version__,
+        "LastError": last and {"Text": last[0], "Time": utc(last[1])},
+        "Totals": {},
+    }
+
+
+def _never() -> None:
+    """Return no reason: these routes always answer."""
+
+
+def list_routes(_request: Request) -> list[dict[str, Any]]:
+    """Return the script's routes: method, path, parameters, and what each does."""
+    return listed(ROUTES)
+
+
+def list_scripts(_request: Request) -> list[dict[str, Any]]:
+    """Return all scripts of this Orthanc: state, reason, version, and where the routes and the status of each are."""
+    return entries()
+
+
+def health(_request: Request) -> dict[str, Any]:
+    """Return 200 if all scripts run and nothing is wrong, else 503 with those that don't and why: for a probe."""
+    found = entries()
+    unhealthy = [each for each in found if not each["Healthy"]]
+    fields = {"Healthy": not unhealthy, "Scripts": len(found), "Unhealthy": unhealthy}
+    if unhealthy:
+        raise Refused(503, "; ".join(f"{each['Name']}: {each['Reason']}" for each in unhealthy), **fields)
+    return fields
+
+
+def entries() -> list[dict[str, Any]]:
+    """Return what `/scripts` says of this script."""
+    return [script.entry() for script in LISTED_SCRIPTS]
+
+
+def _speak_for_all() -> None:
+    """Register `/scripts` and `/scripts/health`; in a combined file its runtime has them, and asks each script."""
+    if hand_over := getattr(orthanc, HAND_OVER, None):
+        hand_over(entries)
+        return
+    register_route("/scripts", {"GET": list_scripts}, _never)
+    register_route("/scripts/health", {"GET": health}, _never)
+
+
+# ---- src/common/metrics.py: What a script adds to Orthanc's metrics (`/tools/metrics-prometheus`): whether it works, and its numbers.
+
+
+MEASURED_AFTER_SECONDS = 1.0  # from the start of Orthanc to the first values
+MEASURED_EVERY_SECONDS = 5.0
+MEASURED_WITHIN_SECONDS = 1.0  # that the end of Orthanc waits for values that are being read
+OnChangeCallback = Callable[[int, int, str], object]
+Measure = Callable[[], Mapping[str, float]]
+
+
+class MetricsReporter:
+    """Sets the metrics of a script every few seconds, from a thread of its own, until `stop`.
+
+    Each value is set again even if it has not changed: Orthanc writes the time of each beside it, and Prometheus drops what
+    is older than five minutes. (Values that are set before ORTHANC_STARTED are lost, and a call after ORTHANC_STOPPED would
+    crash Orthanc.)
+
+    Parameters
+    ----------
+    name : of the script, with `_`.
+    look : returns its condition, from memory.
+    measure : returns its numbers; called only while it runs. Statements on its ledger must cost the same however much that holds.
+    """
+
+    def __init__(self, name: str, look: Callable[[], Condition], measure: Measure) -> None:
+        self._name, self._look, self._measure = name, look, measure
+        self._calling, self._stopping = threading.Lock(), threading.Event()
+        self._complaint = ""
+        self._thread = threading.Thread(target=self._work, name=f"{name} metrics", daemon=True)
+
+    def start(self) -> None:
+        """Begin; return at once."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End: no call of Orthanc's begins after this."""
+        self._stopping.set()
+        with self._calling:
+            pass  # the one that is under way has ended
+        if self._thread.is_alive():
+            self._thread.join(MEASURED_WITHIN_SECONDS)
+
+    def around(self, on_change: OnChangeCallback) -> OnChangeCallback:
+        """Return a callback for OnChange that starts and stops this, and calls another one."""
+        started, stopped = int(orthanc.ChangeType.ORTHANC_STARTED), int(orthanc.ChangeType.ORTHANC_STOPPED)
+
+        def start_and_stop(change: int, level: int, resource: str) -> object:
+            if change == started:
+                self.start()
+            elif change == stopped:
+                self.stop()
+            return on_change(change, level, resource)
+
+        return start_and_stop
+
+    def _work(self) -> None:
+        seconds = MEASURED_AFTER_SECONDS
+        while not self._stopping.wait(seconds):
+            seconds = MEASURED_EVERY_SECONDS
+            try:
+                self.report()
+            except Exception:  # noqa: BLE001 - one odd number never ends the thread
+                self._log_once(f"{self._name} can't be measured, please report it:\n{traceback.format_exc()}")
+
+    def report(self) -> None:
+        """Set all values once."""
+        found = self._look()
+        self._set("idle", found.state != RUNNING and not found.is_unused)
+        self._set("unhealthy", not found.is_healthy)
+        if found.state == RUNNING:
+            # Where the state can't be read now, the values before stay: `unhealthy` says that something is wrong.
+            with contextlib.suppress(sqlite3.Error, OSError, LoopbackError):
+                for what, value in self._measure().items():
+                    self._set(what, value)
+
+    def _set(self, what: str, value: float) -> None:
+        with self._calling:
+            if not self._stopping.is_set():
+                orthanc.SetMetricsValue(f"{self._name}_{what}", float(value), orthanc.MetricsType.DEFAULT)
+
+    def _log_once(self, text: str) -> None:
+        with self._calling:
+            if text != self._complaint and not self._stopping.is_set():
+                orthanc.LogError(text)
+        self._complaint = text
+
+
+def ignore_change(_change: int, _level: int, _resource: str) -> None:
+    """Do nothing when something changes: a script that refuses its configuration reports just that."""
+
+
+def listen_to_changes(
+    script: ListedScript, on_change: OnChangeCallback = ignore_change, measure: Measure = dict[str, float]
+) -> None:
+    """Register the callback for OnChange of a script, which reports its metrics too.
+
+    Examples
+    --------
+    >>> script = register_status("auto_retries", look, routes.status)  # doctest: +SKIP
+    >>> listen_to_changes(script, retrier.on_change, retrier.measure)
+    """
+    KEPT_ALIVE.extend((on_change, MetricsReporter(script.name, script.look, measure).around(on_change)))
+    orthanc.RegisterOnChangeCallback(KEPT_ALIVE[-1])
+
+
+# ---- src/common/packages.py: Python packages that a script needs: whether one is missing or too old, and what a person does about it.
+
+
+def package_problem(package: str, least: str, found: str | None, debian: str = "") -> str | None:
+    """Return what is wrong with an installed package, and the remedy; None if it is there and new enough.
+
+    Parameters
+    ----------
+    package : its name for pip.
+    least : the oldest version that works, as `2.3`.
+    found : the version that is installed, None if none is.
+    debian : its name for apt, if Debian 12's version is new enough.
+
+    >>> package_problem("httpx", "0.23", "0.28.1") is None
+    True
+    """
+    if found is not None and _numbers(found) >= _numbers(least):
+        return None
+    state = f"found {found}" if found else "found none"
+    by_apt = f"apt install {debian}, or " if debian else ""
+    return (
+        f"it needs the Python package {package}, {least} or newer ({state}). Install it: {by_apt}a virtual environment "
+        'as in docs/install.md, "Packages" (the Dockerfile installs it); then restart Orthanc'
+    )
+
+
+def _numbers(version: str) -> list[int]:
+    return [int(number) for number in re.findall(r"\d+", version)[:2]]
+
+
+# ---- src/common/identifiers.py: Orthanc's identifiers, which follow from those of DICOM, and its levels.
+
+
+# From the whole patient down to one image, and how Orthanc's routes call them.
+PLURAL = {"Patient": "patients", "Study": "studies", "Series": "series", "Instance": "instances"}
+UID_TAG_OF = {
+    "Patient": "PatientID",
+    "Study": "StudyInstanceUID",
+    "Series": "SeriesInstanceUID",
+    "Instance": "SOPInstanceUID",
+}
+
+
+def orthanc_identifier(*values: str) -> str:
+    """Return Orthanc's identifier of what has this PatientID, StudyInstanceUID, SeriesInstanceUID, SOPInstanceUID.
+
+    As many as the level has, from the patient down. It is their SHA-1, in five groups of eight hexadecimal digits (Orthanc
+    1.10.1 to 1.13.0). Checked for plain ASCII values; others Orthanc hashes in its own encoding. It strips what is behind a
+    value, and what is in front of a UID: " P1" and "P1" are two patients.
+    """
+    patient, *uids = values
+    text = "|".join((patient.rstrip(" \0"), *(uid.strip(" \0") for uid in uids)))
+    digest = hashlib.sha1(text.encode()).hexdigest()
+    return f"{digest[:8]}-{digest[8:16]}-{digest[16:24]}-{digest[24:32]}-{digest[32:]}"
+
+
+def is_orthanc_identifier(text: str) -> bool:
+    """Return whether a text has the form of Orthanc's identifiers: no other text may become part of a path."""
+    return re.fullmatch("[0-9a-f]{8}(-[0-9a-f]{8}){4}", text) is not None
+
+
+# ---- src/common/archive.py: What this Orthanc has, asked over loopback, where anything may have been deleted meanwhile.
+
+
+def instances_of(loopback: Loopback, level: str, resource: str) -> list[str]:
+    """Return the identifiers of a resource's instances; of an instance its own; none if the resource was deleted.
+
+    Raises
+    ------
+    LoopbackError : Orthanc can't answer now.
+    """
+    if level == "Instance":
+        return [resource]
+    try:
+        return identifiers_in(loopback.get(f"/{PLURAL[level]}/{resource}/instances?expand=false"))
+    except LoopbackError as error:
+        if error.status != 404:
+            raise
+        return []
+
+
+def identifiers_in(listed: Iterable[Any]) -> list[str]:
+    """Return the identifiers in a list of resources: 1.10.1 knows no `expand=false`, and gives objects."""
+    return [each if isinstance(each, str) else each["ID"] for each in listed]
+
+
 # ---- src/common/place.py: The place in Orthanc's log of changes up to which a script has read it.
 
 
@@ -1373,61 +2559,6 @@ def place_in_log(kept: int, newest: int, reader: str) -> int:
             f"restored from a backup? It is read on from {newest}"
         )
     return min(kept, newest)
-
-
-# ---- src/common/times.py: Times: ISO 8601 in UTC with milliseconds and `Z` wherever a script writes one; days as DICOM writes them.
-
-
-def utc(seconds: float | None = None) -> str:
-    """Return a time as `2026-01-31T13:00:00.000Z`: that of `seconds` since 1970, or now."""
-    moment = datetime.datetime.fromtimestamp(time.time() if seconds is None else seconds, datetime.UTC)
-    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
-
-
-def utc_or_none(seconds: float | None) -> str | None:
-    """Return `utc(seconds)`, or None for what has not happened."""
-    return None if seconds is None else utc(seconds)
-
-
-def parse_day(text: object) -> datetime.date | None:
-    """Return the day of a DA value (YYYYMMDD, DICOM PS3.5 6.2), or None: `1999.12.31`, `1999`, `20000231` are no days."""
-    if not isinstance(text, str) or not re.fullmatch(r"[0-9]{8}", text):
-        return None
-    try:
-        return datetime.datetime.strptime(text, "%Y%m%d").date()  # noqa: DTZ007 - a day has no zone
-    except ValueError:
-        return None
-
-
-def parse_time(text: object) -> datetime.datetime | None:
-    """Return a time in UTC from `20260131`, `2026-01-31`, or `2026-01-31T13:00:00[.000]` with a zone; None for anything else.
-
-    A day is its first moment in UTC. A time without a zone is taken as UTC. A `+` that a query turned into a space counts.
-    """
-    if day := parse_day(text):
-        return datetime.datetime.combine(day, datetime.time(), datetime.UTC)
-    if not isinstance(text, str) or not re.match(r"[0-9]{4}-[0-9]{2}-[0-9]{2}", text):
-        return None
-    try:
-        found = datetime.datetime.fromisoformat(re.sub(r" (?=[0-9]{2}:?[0-9]{2}$)", "+", text))
-        return (found if found.tzinfo else found.replace(tzinfo=datetime.UTC)).astimezone(datetime.UTC)
-    except (ValueError, OverflowError):
-        return None
-
-
-def parse_orthanc_time(text: object) -> datetime.datetime | None:
-    """Return the time of what Orthanc writes into `Date`, `LastUpdate`, `ReceptionDate`: `20260131T130000`, in UTC."""
-    if not isinstance(text, str):
-        return None
-    try:
-        return datetime.datetime.strptime(text, "%Y%m%dT%H%M%S").replace(tzinfo=datetime.UTC)
-    except ValueError:
-        return None
-
-
-def orthanc_time(moment: datetime.datetime) -> str:
-    """Return a time as Orthanc writes it, to be compared with its own: `20260131T130000`."""
-    return moment.astimezone(datetime.UTC).strftime("%Y%m%dT%H%M%S")
 
 
 # ---- src/common/work.py: Verbs on the ledger's rows of work: find, count, change, retry, take back, remove.
@@ -1982,1030 +3113,6 @@ def is_arriving(ledger: Ledger, loopback: Loopback, instances: Iterable[str]) ->
     return unread is None or not unread.isdisjoint(wanted)
 
 
-# ---- src/common/cross_site.py: Who may act: people on this server's own pages, and programs; no page of another site, and nothing that loads links by itself.
-
-
-# What a person's command line, or a library in a person's program, calls itself. Many libraries say nothing at all.
-PROGRAM = re.compile(
-    r"(curl|libcurl|wget2?|httpie|xh|aria2|lwp-request|libwww-perl|python-requests|python-httpx|python-urllib3?"
-    r"|python/[0-9.]+ aiohttp|aiohttp|httpx|go-http-client|resty|go-resty|java|java-http-client|apache-httpclient"
-    r"|apache-httpasyncclient|okhttp|jersey|ktor-client|axios|got|node|node-fetch|undici|deno|bun|superagent|node-superagent"
-    r"|postmanruntime|insomnia|bruno|hoppscotch|thunder client|powershell|restsharp|guzzlehttp|php-curl-class|ruby|faraday"
-    r"|rest-client|httparty|reqwest|ureq|hyper|dart|luasocket|luasocket [0-9.]+|libcurl-agent|rcurl|httr2?|matlab)"
-    r"([/ (].*)?"
-    r"|mozilla/5\.0 \([^()]*\) (windows)?powershell/[0-9.]+",
-    re.IGNORECASE,
-)
-ROBOT = re.compile(
-    r"bot\b|bot/|crawl|spider|slurp|preview|externalhit|externalagent|lighthouse|headless|pagespeed|prerender|compatible;"
-    r"|google-|googleother|feedfetcher|mediapartners|scan|monitor|whatsapp|skype|embed",
-    re.IGNORECASE,
-)
-AHEAD_OF_TIME = ("sec-purpose", "purpose", "x-purpose", "x-moz")  # prefetching, prerendering, previewing
-MEDIA = re.compile(r"\b(image|video|audio|font)/|^text/css", re.IGNORECASE)
-BROWSER = re.compile("(mozilla|opera)/", re.IGNORECASE)
-OWN_PAGES = ("same-origin", "none")  # a page of this server; what a person typed, or chose from the bookmarks
-FORMS = ("application/x-www-form-urlencoded", "multipart/form-data", "text/plain")  # what any page can send unasked
-
-
-def why_refused(method: str, headers: Mapping[str, str], *, has_body: bool) -> tuple[int, str] | None:
-    """Return why a request that acts is refused, as a status and a reason; None: it was sent on purpose.
-
-    A GET is what any page, mail or chat can make a browser send, or what is loaded ahead of time: it is accepted for a
-    program that says what it is (or nothing), and for a browser that says that this server's own page or a person asked.
-    Browsers say so over HTTPS and on localhost; over plain HTTP they can't be distinguished from one that another page leads.
-    """
-    if sign := _sign_of_another_site(method, headers):
-        return 403, sign
-    if method == "GET":
-        return (403, sign) if (sign := _sign_of_a_link(headers)) else None
-    mime = headers.get("content-type", "").partition(";")[0].strip().lower()
-    if _is_browser(headers) and (mime in FORMS or (has_body and mime != "application/json")):
-        return 415, "From a browser the body must be application/json"
-    return None
-
-
-def _sign_of_another_site(method: str, headers: Mapping[str, str]) -> str:
-    site, origin, referer = (headers.get(name) for name in ("sec-fetch-site", "origin", "referer"))
-    if site is not None and site.strip().lower() not in OWN_PAGES:
-        return f"This comes from another site's page (Sec-Fetch-Site: {site[:40]})"
-    if site is not None and site.strip().lower() == "same-origin" and method != "GET":
-        return ""  # the browser's own word, also behind a proxy that puts another Host in
-    if origin is not None and not _is_ours(origin, headers):
-        return f"This comes from another site's page (Origin: {origin[:100]})"
-    if referer is not None and not _is_ours(referer, headers) and (origin is None or method == "GET"):
-        return f"This comes from another site's page (Referer: {referer[:100]})"
-    return ""
-
-
-def _is_ours(address: str, headers: Mapping[str, str]) -> bool:
-    """Return whether an address is of this server, as whoever asked calls it. Addresses that are none are not."""
-    named = [headers.get("host", ""), *headers.get("x-forwarded-host", "").split(",")]
-    hosts = {_without_port(host.strip().lower()) for host in named} - {""}
-    scheme, _, rest = address.strip().lower().partition("://")
-    return scheme in ("http", "https") and _without_port(re.split(r"[/?#\\]", rest, maxsplit=1)[0]) in hosts
-
-
-def _without_port(host: str) -> str:
-    """Return a host without the port that its scheme has anyway."""
-    return re.sub(r":(80|443)?\Z", "", host)
-
-
-def _sign_of_a_link(headers: Mapping[str, str]) -> str:
-    """Return what shows that a GET was not asked for by a person or a person's program; empty: nothing does."""
-    agent = headers.get("user-agent", "")
-    accept, destination = headers.get("accept", ""), headers.get("sec-fetch-dest", "document").strip().lower()
-    if ahead := next((name for name in AHEAD_OF_TIME if name in headers), None):
-        return f"This is loaded ahead of time, or as a preview ({ahead}: {headers[ahead][:40]})"
-    if "range" in headers:
-        return "This asks for a part of a file, as a player of media does (Range)"
-    if destination not in ("document", "empty") or (MEDIA.search(accept) and "text/html" not in accept.lower()):
-        return "This asks for a picture, a sound, or a part of a page (Accept, Sec-Fetch-Dest)"
-    if ROBOT.search(agent):
-        return f"This comes from a robot or a preview (User-Agent: {agent[:100]})"
-    if "sec-fetch-site" in headers or not agent.strip() or PROGRAM.fullmatch(agent.strip()):
-        return ""
-    if BROWSER.match(agent):
-        return "A browser that does not say that a person asked for it (Sec-Fetch-Site) must not act by a link"
-    return f"Who asks for this is not known as a command line or a library of HTTP (User-Agent: {agent[:100]})"
-
-
-def _is_browser(headers: Mapping[str, str]) -> bool:
-    agent = headers.get("user-agent", "")
-    return BROWSER.match(agent) is not None and PROGRAM.fullmatch(agent) is None
-
-
-def as_command(headers: Mapping[str, str], path: str) -> str:
-    """Return the command line that does on purpose what a GET asked for, for a person; `path` is encoded as in a URL."""
-    address = f"http://{headers.get('host', '127.0.0.1:8042')}{path}"
-    return f"curl -u USER '{re.sub('[^!-&(-~]', '', address)}'"  # no character of it ends the quotes
-
-
-# ---- src/common/json_text.py: JSON from outside, decoded at a cost in proportion to its length, whatever it holds.
-
-
-# Orthanc's HTTP threads have a stack of 100 KB: JSON nested 550 deep would end the whole server.
-MAX_JSON_DEPTH = 50
-QUOTE = ord('"')
-STEPS = {ord("["): 1, ord("{"): 1, ord("]"): -1, ord("}"): -1}
-NO_STRUCTURE = bytes({*range(256)} - {QUOTE, *STEPS})
-
-
-def decoded(text: str | bytes) -> Any:
-    """Return what JSON says.
-
-    Raises
-    ------
-    ValueError : it is none (not in UTF-8, NaN, infinite), it is nested more than `MAX_JSON_DEPTH` deep, names something
-        twice, or holds half of a surrogate pair, which is no character.
-    """
-    try:
-        text = text.decode("utf-8-sig") if isinstance(text, bytes) else text
-        content = text.encode()
-    except UnicodeError:
-        raise ValueError("it is not in UTF-8") from None
-    if is_too_deep(content):
-        raise ValueError(f"it is nested more than {MAX_JSON_DEPTH} deep")
-    found = json.loads(text, object_pairs_hook=_named_once, parse_constant=_refuse_constant)
-    if "\\u" in text:
-        _refuse_half_characters(found)
-    return found
-
-
-def is_too_deep(content: bytes) -> bool:
-    """Return whether the decoder would go down more than `MAX_JSON_DEPTH` lists and objects, before or after it finds an error.
-
-    Three passes in C leave nothing but brackets and quotes; then one loop counts, with a handful of numbers. What is
-    written in a text nests nothing. A backslash outside a text ends the decoder, so all others are in pairs, or escape.
-    """
-    content = content.replace(rb"\\", b"").replace(rb"\"", b"").translate(None, NO_STRUCTURE)
-    depth, inside = 0, False
-    for byte in content.replace(b'""', b""):  # two quotes side by side change nothing for what follows
-        if byte == QUOTE:
-            inside = not inside
-        elif not inside:
-            depth += STEPS[byte]
-            if depth > MAX_JSON_DEPTH:
-                return True
-            if depth <= 0:  # all that was opened is closed: the decoder ends here
-                return False
-    return False
-
-
-def _named_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    if len(found := dict(pairs)) < len(pairs):
-        raise ValueError("a name stands in it twice")
-    return found
-
-
-def _refuse_constant(name: str) -> Any:
-    raise ValueError(f"{name} is no number of JSON")
-
-
-def _refuse_half_characters(found: Any) -> None:
-    try:
-        json.dumps(found, ensure_ascii=False).encode()
-    except UnicodeEncodeError:
-        raise ValueError("a text in it has half of a surrogate pair, which is no character") from None
-
-
-# ---- src/common/parameters.py: The parameters of routes: each handler says what it takes; `register_route` has names and types checked before it is called.
-
-
-MOST_ROWS = 1000  # of a page
-LARGEST_NUMBER = 2**62  # SQLite's integers are a little larger
-
-H = TypeVar("H", bound=Callable[..., Any])
-
-
-class ParameterError(ValueError):
-    """A parameter that can't be; the text names it, what was found, and what is allowed."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Text:
-    """A text that is not empty; `pattern` is what all of it has to match, `allowed` says that in words."""
-
-    allowed: str = "a text"
-    pattern: str = ".+"
-    longest: int = 1000
-
-    def from_body(self, value: Any) -> Any:
-        """Return the value of a parameter in a JSON body. Raises ValueError: it is not allowed."""
-        if not isinstance(value, str) or len(value) > self.longest or not re.fullmatch(self.pattern, value, re.DOTALL):
-            raise ValueError(self.allowed)
-        return value
-
-    def from_query(self, text: str) -> Any:
-        """Return the value that a text in a query means. Raises ValueError: it is not allowed."""
-        return self.from_body(text)
-
-
-@dataclasses.dataclass(frozen=True)
-class OneOf(Text):
-    """One of some texts."""
-
-    choices: tuple[str, ...] = ()
-
-    def from_body(self, value: Any) -> Any:
-        if not isinstance(value, str) or value not in self.choices:
-            raise ValueError(", ".join(self.choices))
-        return value
-
-
-@dataclasses.dataclass(frozen=True)
-class WholeNumber(Text):
-    """A whole number with bounds."""
-
-    least: int = 0
-    most: int = LARGEST_NUMBER
-
-    def from_body(self, value: Any) -> Any:
-        if not isinstance(value, int) or isinstance(value, bool) or not self.least <= value <= self.most:
-            raise ValueError(f"a whole number from {self.least} to {self.most}")
-        return value
-
-    def from_query(self, text: str) -> Any:
-        return self.from_body(int(text) if re.fullmatch("[0-9]{1,19}", text) else text)
-
-
-@dataclasses.dataclass(frozen=True)
-class Flag(Text):
-    """True or false; in a query also its name alone, where `bare`."""
-
-    bare: bool = False
-    allowed: str = "true or false"
-
-    def from_body(self, value: Any) -> Any:
-        if not isinstance(value, bool):
-            raise ValueError(self.allowed)
-        return value
-
-    def from_query(self, text: str) -> Any:
-        if text == "" and self.bare:
-            return True
-        return self.from_body({"true": True, "false": False}.get(text, text))
-
-
-@dataclasses.dataclass(frozen=True)
-class Texts(Text):
-    """A list of texts, separated by commas in a query. An empty list is refused: it means nothing, never everything."""
-
-    allowed: str = "a list of at least one text"
-
-    def from_body(self, value: Any) -> Any:
-        if not isinstance(value, list) or not value or not all(isinstance(each, str) and each for each in value):
-            raise ValueError(self.allowed)
-        return value
-
-    def from_query(self, text: str) -> Any:
-        return self.from_body(text.split(","))
-
-
-@dataclasses.dataclass(frozen=True)
-class TextsByName(Text):
-    """An object of names and texts, as JSON in a query too. An empty one is refused."""
-
-    allowed: str = "an object of at least one name and text"
-
-    def from_body(self, value: Any) -> Any:
-        if not isinstance(value, dict) or not value or not all(isinstance(each, str) for each in value.values()):
-            raise ValueError(self.allowed)
-        return value
-
-    def from_query(self, text: str) -> Any:
-        try:
-            return self.from_body(decoded(text))
-        except ValueError:
-            raise ValueError(self.allowed) from None
-
-
-@dataclasses.dataclass(frozen=True)
-class Day(Text):
-    """A day of the calendar; handlers get a `datetime.date`."""
-
-    allowed: str = "a day of the calendar as YYYYMMDD"
-
-    def from_body(self, value: Any) -> Any:
-        if (day := parse_day(value)) is None:
-            raise ValueError(self.allowed)
-        return day
-
-
-@dataclasses.dataclass(frozen=True)
-class Moment(Text):
-    """A day, from its first moment in UTC, or a time with its zone; handlers get a `datetime.datetime`."""
-
-    allowed: str = "a day (20260131, 2026-01-31) or a time with its zone (2026-01-31T13:00:00Z)"
-
-    def from_body(self, value: Any) -> Any:
-        if isinstance(value, str) and len(value) <= len("2026-01-31") and (day := parse_time(value)):
-            return day
-        try:
-            found = datetime.datetime.fromisoformat(value.replace(" ", "+"))  # what + becomes in a query
-            found.astimezone(datetime.timezone.utc)  # noqa: UP017 - OverflowError: in the first or the last year
-        except (AttributeError, ValueError, OverflowError):
-            raise ValueError(self.allowed) from None
-        if found.tzinfo is None:
-            raise ValueError(self.allowed)
-        return found
-
-
-IDENTIFIER = Text("an identifier of Orthanc", r"[0-9a-f]{8}(-[0-9a-f]{8}){4}")
-PAGE_PARAMETERS: Mapping[str, Text] = {"since": WholeNumber(), "limit": WholeNumber(least=1, most=MOST_ROWS)}
-
-
-def takes(parameters: Mapping[str, Text], *, get_acts: bool = False) -> Callable[[H], H]:
-    """Say which parameters a handler takes, by name: a GET in its query, a POST or PUT in its body. Without it, none.
-
-    They come as `request.parameters`, those that were given. `get_acts`: a GET to it deletes, or sends, or changes what
-    others see, so that no link may do it (`common.cross_site`).
-    """
-
-    def mark(handler: H) -> H:
-        vars(handler)["parameters"], vars(handler)["get_acts"] = parameters, get_acts
-        return handler
-
-    return mark
-
-
-def parameters_of(handler: Callable[..., Any]) -> Mapping[str, Text]:
-    """Return what a handler takes, by name."""
-    found: Mapping[str, Text] = getattr(handler, "parameters", {})
-    return found
-
-
-def acts_on_get(handler: Callable[..., Any]) -> bool:
-    """Return whether a GET to a handler changes anything."""
-    return bool(getattr(handler, "get_acts", False))
-
-
-def read_parameters(taken: Mapping[str, Text], given: Mapping[str, Any], *, from_query: bool) -> dict[str, Any]:
-    """Return what was given as handlers want it.
-
-    Names have one style: `dry-run` in a query, `DryRun` in a body. One that is declared in the other style is taken in both.
-
-    Raises
-    ------
-    ParameterError : a name is not known, or a value not allowed.
-    """
-    found: dict[str, Any] = {}
-    for given_name, value in given.items():
-        name = given_name if given_name in taken else _as_taken(given_name, taken, from_query)
-        if name in found:
-            raise ParameterError(f"{name} is given twice, also as {in_other_style(name)}")
-        if name not in taken:
-            near = difflib.get_close_matches(name[:40], taken, 1, 0.6)
-            hint = f"did you mean {near[0]}? " if near else ""
-            raise ParameterError(f"Unknown parameter {shown_value(name)}; {hint}allowed: {', '.join(taken) or 'none'}")
-        try:
-            found[name] = taken[name].from_query(value) if from_query else taken[name].from_body(value)
-        except ValueError as error:
-            raise ParameterError(f"{given_name} is {shown_value(value)}, allowed: {error}") from None
-    return found
-
-
-def in_other_style(name: str) -> str:
-    """Return a name as bodies have it (`DryRun`) for one as queries have it (`dry-run`), and the other way round."""
-    if name[:1].isupper():
-        return re.sub("(?<=[a-z])(?=[A-Z])", "-", name).lower()
-    return "".join(word.capitalize() for word in name.split("-"))
-
-
-def _as_taken(name: str, taken: Iterable[str], from_query: bool) -> str:
-    """Return the declared name of a parameter that is written here as the rule says, else the name as it is.
-
-    `Since` in a query stays unknown: what is mistyped there must not delete.
-    """
-    if name[:1].isupper() == from_query:
-        return name
-    return next((each for each in taken if in_other_style(each) == name), name)
-
-
-def shown_value(value: Any) -> str:
-    """Return a value of a request as one line of an answer or of the log may hold it."""
-    text = json.dumps(value)
-    return text if len(text) <= 60 else f"{text[:57]}..."
-
-
-def row_number(text: str) -> int:
-    """Return the number of a row in a path; -1, which no row has, if there can't be such a row."""
-    return int(text) if re.fullmatch("[0-9]{1,18}", text) else -1
-
-
-# ---- src/common/routes.py: Routes that answer alike on every version of the plugin, and who may act through them.
-
-
-LARGEST_BODY = 1 << 20  # bytes
-
-
-class Refused(Exception):  # noqa: N818 - it is an answer, not a fault
-    """An answer other than the one asked for: the caller's mistake (4xx), or a script that can't work now (503)."""
-
-    def __init__(self, status: int, message: str, **details: Any) -> None:
-        super().__init__(message)
-        self.status, self.message, self.details = status, message, details
-
-
-@dataclasses.dataclass(frozen=True)
-class Answer:
-    """What a handler returns where a plain value (JSON), `str` or `bytes` with status 200 is not enough."""
-
-    content: Any
-    status: int = 200
-    mime: str = ""
-    headers: Mapping[str, str] = dataclasses.field(default_factory=dict)
-
-
-@dataclasses.dataclass(frozen=True)
-class Request:
-    """One request: `query` are the decoded values of a GET, `body` the bytes of a POST or PUT; `headers` in lower case.
-
-    `parameters` are what its handler takes (`common.parameters`), of whichever it came in.
-    """
-
-    method: str
-    uri: str
-    groups: tuple[str, ...]
-    query: Mapping[str, str]
-    headers: Mapping[str, str]
-    body: bytes
-    parameters: Mapping[str, Any] = dataclasses.field(default_factory=dict)
-
-    def json(self) -> dict[str, Any]:
-        """Return the body as an object; an empty body is an empty one. Raises `Refused` (400) for anything else."""
-        try:
-            found = decoded(self.body or b"{}")
-        except ValueError as error:
-            raise Refused(400, f"The body is no JSON: {error}") from None
-        if not isinstance(found, dict):
-            raise Refused(400, "The body must be a JSON object of parameters")
-        return found
-
-
-RouteHandler = Callable[[Request], Any]
-ROUTES: dict[str, Mapping[str, RouteHandler]] = {}  # what register_route() registered, for the documentation
-
-
-def one_line(text: object) -> str:
-    """Return text from outside as a single line: no line of a log and no header is ever made up by a sender."""
-    return re.sub(r"[\x00-\x1f\x7f]+", " ", str(text)).strip()
-
-
-def register_route(
-    pattern: str,
-    handlers: Mapping[str, RouteHandler],
-    unavailable: Callable[[], str | None],
-    shortcut: Callable[[Any, str, Mapping[str, Any]], bool] | None = None,
-) -> None:
-    """Register a route: one handler for each method, 405 for the others, 503 while `unavailable` gives a reason.
-
-    503 also where a handler raises sqlite3.OperationalError or OSError: its state is locked, full, read-only or gone.
-
-    A handler returns what becomes JSON, a `str`, `bytes` or an `Answer`, or raises `Refused`. Errors have the shape of
-    Orthanc's own. First it is checked whether who sends it may act (`common.cross_site`), by the headers alone; then the
-    body's size, then the parameters that the handler `takes` (`common.parameters`).
-    `shortcut` gets a GET that changes nothing as Orthanc gave it, before all that; it returns whether it has answered.
-    """
-
-    def callback(output: Any, uri: str, /, **raw: Any) -> None:
-        method, headers = raw["method"], raw.get("headers", {})
-        if method not in handlers:
-            output.SendMethodNotAllowed(",".join(handlers))
-            return
-        handler = handlers[method]
-        acts = method != "GET" or acts_on_get(handler)
-        if shortcut is not None and not acts and shortcut(output, uri, raw):
-            return
-        try:
-            if acts:
-                _refuse_unless_on_purpose(method, uri, headers, raw)
-            if reason := unavailable():
-                raise Refused(503, reason)
-            if len(body := raw.get("body", b"")) > LARGEST_BODY:
-                raise Refused(413, f"The body has {len(body)} bytes, allowed: {LARGEST_BODY}")
-            if answer_probe(output, raw.get("get", {})):
-                return
-            request = Request(method, uri, raw.get("groups", ()), _decoded_query(uri, raw), headers, body)
-            answer = handler(_with_parameters(request, handler))
-            _send(output, answer if isinstance(answer, Answer) else Answer(answer))
-        except Refused as refused:
-            _send_error(output, refused, method, uri)
-        except LoopbackError as error:
-            _send_error(output, Refused(503, f"Orthanc does not answer now: {error}"), method, uri)
-        except (sqlite3.OperationalError, OSError) as error:  # locked, full, read-only, taken away: not for ever
-            _send_error(output, Refused(503, f"The script's state can't be used now: {error}"), method, uri)
-        except Exception:  # noqa: BLE001 - the caller gets a 500, the log says why, Orthanc continues
-            orthanc.LogError(f"{method} {one_line(uri)} failed, please report this:\n{traceback.format_exc()}")
-            _send_error(output, Refused(500, "An error in the script; Orthanc's log tells which"), method, uri)
-        finally:
-            close_connections()
-
-    KEPT_ALIVE.append(callback)
-    ROUTES[pattern] = handlers
-    orthanc.RegisterRestCallback(pattern, callback)
-
-
-def _refuse_unless_on_purpose(method: str, uri: str, headers: Mapping[str, str], raw: Mapping[str, Any]) -> None:
-    if found := why_refused(method, headers, has_body=bool(raw.get("body"))):
-        status, reason = found
-        if method == "GET":
-            reason += f". In a terminal: {as_command(headers, f'{uri}?{_encoded_query(raw)}')}"
-        raise Refused(status, reason)
-
-
-def _encoded_query(raw: Mapping[str, Any]) -> str:
-    """Return a query as a URL has it. For a stranger nothing is asked or decoded: what is not known yet came as it was."""
-    as_it_was = "" if ARRIVAL == [True] else "%+"
-    pairs = raw.get("get", {}).items()
-    return "&".join(
-        f"{name}={urllib.parse.quote(value or '', as_it_was + ',:/', errors='replace')}" for name, value in pairs
-    )
-
-
-def _decoded_query(uri: str, raw: Mapping[str, Any]) -> dict[str, str]:
-    query = {name: value or "" for name, value in raw.get("get", {}).items()}
-    if not any("%" in value or "+" in value for value in query.values()) or _arrives_decoded(uri):
-        return query
-    try:
-        return {name: urllib.parse.unquote_plus(value, errors="strict") for name, value in query.items()}
-    except UnicodeError:
-        raise Refused(400, "A parameter is not in UTF-8") from None
-
-
-def _with_parameters(request: Request, handler: RouteHandler) -> Request:
-    """Check what a request carries against what its handler takes. Raises `Refused` (400)."""
-    is_get = request.method == "GET"
-    given: Mapping[str, Any] = request.query if is_get else request.json()
-    try:
-        found = read_parameters(parameters_of(handler), given, from_query=is_get)
-    except ParameterError as error:
-        raise Refused(400, str(error)) from None
-    return dataclasses.replace(request, parameters=found)
-
-
-def warn_if_open(name: str, configuration: Mapping[str, Any]) -> None:
-    """Say once, at start, that anybody on the network may use this script's routes, as they may Orthanc's own."""
-    if configuration.get("RemoteAccessAllowed") and configuration.get("AuthenticationEnabled") is False:
-        orthanc.LogWarning(
-            f"{name}: whoever reaches this server may use its routes, as all of Orthanc's (AuthenticationEnabled is false)"
-        )
-
-
-def _arrives_decoded(uri: str) -> bool:
-    try:
-        return values_arrive_decoded(uri, lambda path: Loopback(json.loads(orthanc.GetConfiguration())).get(path))
-    except LoopbackError:
-        return False
-
-
-def _send(output: Any, answer: Answer) -> None:
-    content, mime = answer.content, answer.mime
-    if isinstance(content, str):
-        content, mime = content.encode(), mime or "text/plain; charset=utf-8"
-    elif not isinstance(content, bytes):
-        content, mime = json.dumps(content, indent=2).encode() + b"\n", mime or "application/json"
-    for name, value in answer.headers.items():
-        output.SetHttpHeader(one_line(name), one_line(value))
-    if answer.status == http.HTTPStatus.OK:
-        output.AnswerBuffer(content, mime)
-    else:
-        send_status(output, answer.status, content.decode())
-
-
-def _send_error(output: Any, refused: Refused, method: str, uri: str) -> None:
-    content = {
-        **refused.details,
-        "HttpError": http.HTTPStatus(refused.status).phrase,
-        "HttpStatus": refused.status,
-        "Message": one_line(refused.message),
-        "Method": method,
-        "Uri": uri,
-    }
-    send_status(output, refused.status, json.dumps(content, indent=2) + "\n")
-
-
-# ---- src/common/route_list.py: What a script's routes are, for people: in the answer of `GET /<script>`, and in the tables of docs/.
-
-
-# The groups of the patterns of our routes, as a person writes them.
-SHOWN_GROUPS = {
-    "([0-9]+)": "{id}",
-    "([^/]+)": "{id}",
-    "([0-9a-f-]+)": "{id}",
-    "(.+)": "{name}",
-    "(.*)": "{…}",
-}
-
-
-def shown_path(pattern: str) -> str:
-    """Return the pattern of a route as a path: `/auto-retries/jobs/{id}`."""
-    for group, shown in SHOWN_GROUPS.items():
-        pattern = pattern.replace(group, shown)
-    return pattern
-
-
-def listed(routes: Mapping[str, Mapping[str, Callable[..., Any]]]) -> list[dict[str, Any]]:
-    """Return each route: method, path, the names of its parameters, and the first line of its handler's docstring."""
-    return [
-        {
-            "Method": method,
-            "Path": shown_path(pattern),
-            "Parameters": [*getattr(handler, "parameters", {})],
-            "Does": (handler.__doc__ or "").strip().partition("\n")[0],
-        }
-        for pattern, handlers in routes.items()
-        for method, handler in handlers.items()
-    ]
-
-
-# ---- src/common/worker.py: The one thread of a script: it opens the script's state, however long that takes, then works until Orthanc ends.
-
-
-FIRST_RETRY, LONGEST_RETRY = 1.0, 10.0  # seconds until the state is tried again
-AFTER_FAULT, AFTER_BUG = 2.0, 5.0  # seconds until the next turn, after a fault outside and one of ours
-LOOK_AT_STATE = 5.0  # seconds between two looks at whether the state is still there
-STARTS_WITHIN = 5.0  # seconds that a request waits for the script
-STOPS_WITHIN = 2.0  # seconds that the end of Orthanc waits for the thread
-
-
-def on_one_line(error: object) -> str:
-    """Return the text of an error as a line of the log."""
-    return " ".join(str(error).split())
-
-
-def repr_of(error: BaseException) -> str:
-    """Return `repr(error)` as UTF-8 has it: what a user's own code raises may fail at that too, and must hold up nothing."""
-    try:
-        return repr(error).encode("utf-8", "backslashreplace").decode()
-    except Exception:  # noqa: BLE001 - whatever a class does there
-        return f"{type(error).__name__} (which can't be shown)"
-
-
-class Trouble:
-    """What keeps a script from its work: one line of the log when it begins, and one when it is over."""
-
-    def __init__(self, name: str) -> None:
-        self._name, self._why = name, ""
-        self.text = ""
-        """The line of the log as long as it lasts, else ""."""
-        self.last: tuple[str, float] | None = None
-        """The first line of what went wrong last, and when (seconds since 1970), also when it is over."""
-
-    def begins(self, text: str, why: str, log: Callable[[str], None] | None = None) -> None:
-        """Say so, unless it is what was said last. `why` is the part that is repeated when it is over."""
-        if text != self.text:
-            (log or orthanc.LogError)(text)
-            self.last = text.partition("\n")[0], time.time()
-        self.text, self._why = text, why
-
-    def note(self, text: str) -> None:
-        """Remember a failure that was logged and does not keep the script from its work."""
-        self.last = text, time.time()
-
-    def is_over(self) -> None:
-        """Say so, if there was any."""
-        if self.text:
-            orthanc.LogWarning(f"{self._name} goes on, this is over: {self._why}")
-        self.text = self._why = ""
-
-
-class Worker:
-    """Opens a script's state until it can, then takes turn after turn, until `stop`.
-
-    Parameters
-    ----------
-    name : of the script: of the thread, and in the log.
-    open_state : opens the ledger and returns it. Called again, after 1 to 10 s, as long as it raises OSError or sqlite3.Error,
-        with nothing left open; a ValueError (the configuration is wrong) turns the script off.
-    turn : does what there is to do, and returns the seconds until the next turn, unless `wake` is set before. Whatever it
-        raises is said once, and it is called again after 2 s. What it has not committed, it must find again then.
-    finish : does what is to be done after the last turn, before the state is closed.
-
-    Examples
-    --------
-    >>> worker = Worker("auto_retries", self._open, self._turn)  # doctest: +SKIP
-    >>> worker.start()  # at ORTHANC_STARTED
-    >>> register_route("/auto-retries/status", {"GET": self.get_status}, worker.why_not)
-    >>> worker.stop()  # at ORTHANC_STOPPED
-    """
-
-    def __init__(
-        self,
-        name: str,
-        open_state: Callable[[], Ledger],
-        turn: Callable[[], float],
-        finish: Callable[[], None] = lambda: None,
-    ) -> None:
-        self.name, self._open_state, self._turn, self._finish = name, open_state, turn, finish
-        self.wake, self.stopping = threading.Event(), threading.Event()
-        self.trouble = Trouble(name)
-        self.unavailable: str | None = f"{name} has not started yet"
-        """Why nothing can be asked of the script, or None: not started, idle until something is over, off, stopped."""
-        self.is_off = False
-        """Whether it stays idle until the configuration is corrected and Orthanc restarted: events are of no use to it."""
-        self.is_waiting = False
-        """Whether it can't open its state because another process has it."""
-        self._ledger: Ledger | None = None
-        self._is_decided, self._decision = False, threading.Condition()  # whether the state was opened, or can't be now
-        self._next_look = 0.0
-        self._thread = threading.Thread(target=self._work, name=name, daemon=True)
-
-    def start(self) -> None:
-        """Begin; return at once."""
-        self._thread.start()
-
-    def end(self, seconds: float = STOPS_WITHIN) -> bool:
-        """End after the turn that is under way; return whether it has ended within this time. The state stays open."""
-        self.stopping.set()
-        self.wake.set()
-        if self._thread.is_alive():
-            self._thread.join(max(0.0, seconds))
-        return not self._thread.is_alive()
-
-    def stop(self, seconds: float = STOPS_WITHIN) -> bool:
-        """End, and close the state; return whether the thread has ended within this time."""
-        if not self.end(seconds):
-            return False
-        self.unavailable = f"{self.name} has stopped"
-        if self._ledger:
-            self._ledger.close()  # the process that waits for it may go on while this one still ends
-        return True
-
-    def why_not(self) -> str | None:
-        """Return why the routes can't answer, or None; Orthanc answers requests a moment before it says that it has started."""
-        self.wait_for_first_try(STARTS_WITHIN)
-        return self.unavailable
-
-    def wait_for_first_try(self, seconds: float) -> None:
-        """Wait until it was tried once to open the state, at most so long."""
-        with self._decision:
-            self._decision.wait_for(lambda: self._is_decided, seconds)
-
-    def turn_off(self, reason: str) -> None:
-        """Stay idle for this reason until the configuration is corrected."""
-        self.unavailable, self.is_off = reason, True
-        self.trouble.note(reason)
-        orthanc.LogError(reason)
-        self.stopping.set()
-        self._decide()
-
-    def _decide(self) -> None:
-        with self._decision:
-            self._is_decided = True
-            self._decision.notify_all()
-
-    # The thread
-
-    def _work(self) -> None:
-        pauses = Pauses(FIRST_RETRY, LONGEST_RETRY)
-        while not self.stopping.is_set() and not self._opens():
-            self.stopping.wait(pauses.next())
-        while not self.stopping.is_set():
-            self.wake.clear()
-            wait = self._take_turn()
-            self.wake.wait(min(wait, LOOK_AT_STATE))
-        if self._ledger:
-            self._finish()
-
-    def _opens(self) -> bool:
-        """Try to open the state; return whether it is open."""
-        log, waits = orthanc.LogError, False
-        try:
-            self._ledger = self._open_state()
-            self.trouble.is_over()
-            self.unavailable, self.is_waiting = None, False
-            self._decide()
-            return True
-        except ValueError as error:
-            self.turn_off(f"{self.name} stays idle: {on_one_line(error)}")
-            return False
-        except (OSError, sqlite3.Error) as error:
-            why = on_one_line(error)
-            waits = isinstance(error, StateBusyError)
-            log = orthanc.LogWarning if waits else log
-        except Exception:  # noqa: BLE001 - whatever it is, it may be over the next time
-            why = f"an error, please report it:\n{traceback.format_exc()}"
-        self.unavailable, self.is_waiting = f"{self.name} is idle until this is over: {why}", waits
-        self._decide()
-        self.trouble.begins(self.unavailable, why, log)
-        return False
-
-    def _take_turn(self) -> float:
-        try:
-            if self.trouble.text:  # before anything is written: it needs room itself, and gives more than that
-                self._make_room()
-            self._look_at_state()
-            wait = self._turn()
-            if not self.stopping.is_set():
-                self.trouble.is_over()
-            return wait
-        except StateGoneError as error:
-            why = on_one_line(error)
-            self.unavailable = f"{self.name} is idle: {why}"
-            text, wait = self.unavailable, AFTER_FAULT
-        except (LoopbackError, sqlite3.Error, OSError) as error:
-            why, wait = on_one_line(error), AFTER_FAULT
-            text = f"{self.name} goes on when this is over: {why}"
-        except Exception:  # noqa: BLE001 - one odd study never ends the thread that serves all
-            why, wait = "an error", AFTER_BUG
-            text = f"{self.name} met an error, please report it:\n{traceback.format_exc()}"
-        if not self.stopping.is_set():  # a call of Orthanc's after it has stopped would crash it
-            self.trouble.begins(text, why)
-        return wait
-
-    def _look_at_state(self) -> None:
-        """Raise StateGoneError if the state was taken away; if it came back, it is the very same."""
-        assert self._ledger
-        now = time.monotonic()
-        if now >= self._next_look or self.unavailable:
-            self._ledger.check()
-            self.unavailable = None
-            self._ledger.tidy()
-            self._next_look = now + LOOK_AT_STATE
-
-    def _make_room(self) -> None:
-        """Empty the write-ahead file: a full disk may have no other room for what is to be written."""
-        assert self._ledger
-        with contextlib.suppress(sqlite3.Error, OSError):
-            self._ledger.checkpoint()
-
-
-# ---- src/common/status.py: The status of a script, the same fields for all, and the routes that speak for all scripts: `/scripts`, `/scripts/health`.
-
-
-RUNNING, IDLE, MISCONFIGURED, WAITING = "running", "idle", "misconfigured", "waiting"
-LOADED_AT = time.time()
-# What the runtime of a combined file (combine.py) puts into a script's `orthanc`: it answers `/scripts` for all of them.
-HAND_OVER = "add_script_entries"
-
-
-@dataclasses.dataclass(frozen=True)
-class Condition:
-    """Whether a script works.
-
-    Attributes
-    ----------
-    state : "running"; "misconfigured", until the configuration is corrected; "waiting", for another process that has its state;
-        "idle": it has not started, has stopped, can't open its state, or there is nothing that it should do.
-    reason : one line: why it does not run, or what goes wrong just now.
-    last_error : text and time (seconds since 1970) of what went wrong last, also when it is over.
-    is_unused : idle because nothing is configured for it, which is no fault.
-    """
-
-    state: str
-    reason: str | None = None
-    last_error: tuple[str, float] | None = None
-    is_unused: bool = False
-
-    @property
-    def is_healthy(self) -> bool:
-        """Return whether nobody has to look at it."""
-        return self.is_unused or (self.state == RUNNING and self.reason is None)
-
-
-def misconfigured(refusal: str) -> Condition:
-    """Return the condition of a script that stays idle until its configuration is corrected."""
-    return Condition(MISCONFIGURED, refusal, (refusal, LOADED_AT))
-
-
-def unused(why: str) -> Condition:
-    """Return the condition of a script for which nothing is configured."""
-    return Condition(IDLE, why, is_unused=True)
-
-
-def condition_of(worker: Worker, refusal: str | None = None) -> Condition:
-    """Return the condition of a script that works in a `Worker`; waits for nothing.
-
-    With a `refusal` (the configuration is wrong) it is never started.
-    """
-    if refusal:
-        return misconfigured(refusal)
-    last = worker.trouble.last
-    if reason := worker.unavailable:
-        state = MISCONFIGURED if worker.is_off else WAITING if worker.is_waiting else IDLE
-        return Condition(state, _first_line(reason), last)
-    return Condition(RUNNING, _first_line(worker.trouble.text) or None, last)
-
-
-def _first_line(text: str) -> str:
-    """Return a line of the log without the traceback that may follow it."""
-    return text.partition("\n")[0]
-
-
-@dataclasses.dataclass(frozen=True)
-class ListedScript:
-    """A script as `/scripts` lists it: its name, its condition, and where its routes and its status are."""
-
-    name: str
-    look: Callable[[], Condition]
-    routes: str | None
-    status: str
-
-    def entry(self) -> dict[str, Any]:
-        """Return what `/scripts` says of it."""
-        found = self.look()
-        return {
-            "Name": self.name,
-            "State": found.state,
-            "Reason": found.reason,
-            "Version": __version__,
-            "Healthy": found.is_healthy,
-            "Routes": self.routes,
-            "Status": self.status,
-        }
-
-
-LISTED_SCRIPTS: list[ListedScript] = []  # one, or as many as a script of a user's own has
-
-
-def register_status(
-    name: str,
-    look: Callable[[], Condition],
-    report: Callable[[Request], Mapping[str, Any]],
-    wait: Callable[[], object] = lambda: None,
-    *,
-    base: str = "",
-    routes: str | None = "",
-    also: str = "",
-) -> None:
-    """Register `/NAME/status`, `/NAME` (the script's routes) and, alone, `/scripts` and `/scripts/health`.
-
-    Parameters
-    ----------
-    name : of the script, with `_`.
-    look : returns its condition, and waits for nothing: probes ask for it every few seconds.
-    report : returns `Totals` (numbers by state) and the script's own fields; called only while it runs. Its docstring is that
-        of the route.
-    wait : is called before the status is looked at: a request may come a moment before Orthanc says that it has started.
-    base : what its routes begin with, if not `/NAME` with `-`.
-    routes : the path of the list of routes, where `base` does something else; None: there is none.
-    also : another path of the status, which is known outside.
-
-    Examples
-    --------
-    >>> register_status("auto_retries", lambda: condition_of(worker), routes.status, worker.why_not)  # doctest: +SKIP
-    """
-    base = base or f"/{name.replace('_', '-')}"
-    script = ListedScript(name, look, base if routes == "" else routes, f"{base}/status")
-
-    def status(request: Request) -> dict[str, Any]:
-        wait()
-        return _status_answer(look(), lambda: report(request))
-
-    status.__doc__ = report.__doc__
-    for path in filter(None, (script.status, also)):
-        register_route(path, {"GET": status}, _never)
-    if script.routes:
-        register_route(script.routes, {"GET": list_routes}, _never)
-    if not LISTED_SCRIPTS:
-        _speak_for_all()
-    LISTED_SCRIPTS.append(script)
-
-
-def _status_answer(found: Condition, report: Callable[[], Mapping[str, Any]]) -> dict[str, Any]:
-    """Return the status of a script that runs. Raises `Refused` (503) with the same fields for one that does not."""
-    if found.state == RUNNING:
-        try:
-            own = report()
-        except (sqlite3.OperationalError, OSError) as error:  # locked, full, read-only, taken away: not for ever
-            reason = f"The script's state can't be used now: {on_one_line(error)}"
-            found = dataclasses.replace(found, state=IDLE, reason=reason)
-        else:
-            return {**_common_fields(found), **own}
-    raise Refused(503, found.reason or found.state, **_common_fields(found))
-
-
-def _common_fields(found: Condition) -> dict[str, Any]:
-    """Return what each status has."""
-    last = found.last_error
-    return {
-        "State": found.state,
-        "Reason": found.reason,
-        "Version": __version__,
-        "LastError": last and {"Text": last[0], "Time": utc(last[1])},
-        "Totals": {},
-    }
-
-
-def _never() -> None:
-    """Return no reason: these routes always answer."""
-
-
-def list_routes(_request: Request) -> list[dict[str, Any]]:
-    """Return the script's routes: method, path, parameters, and what each does."""
-    return listed(ROUTES)
-
-
-def list_scripts(_request: Request) -> list[dict[str, Any]]:
-    """Return all scripts of this Orthanc: state, reason, version, and where the routes and the status of each are."""
-    return entries()
-
-
-def health(_request: Request) -> dict[str, Any]:
-    """Return 200 if all scripts run and nothing is wrong, else 503 with those that don't and why: for a probe."""
-    found = entries()
-    unhealthy = [each for each in found if not each["Healthy"]]
-    fields = {"Healthy": not unhealthy, "Scripts": len(found), "Unhealthy": unhealthy}
-    if unhealthy:
-        raise Refused(503, "; ".join(f"{each['Name']}: {each['Reason']}" for each in unhealthy), **fields)
-    return fields
-
-
-def entries() -> list[dict[str, Any]]:
-    """Return what `/scripts` says of this script."""
-    return [script.entry() for script in LISTED_SCRIPTS]
-
-
-def _speak_for_all() -> None:
-    """Register `/scripts` and `/scripts/health`; in a combined file its runtime has them, and asks each script."""
-    if hand_over := getattr(orthanc, HAND_OVER, None):
-        hand_over(entries)
-        return
-    register_route("/scripts", {"GET": list_scripts}, _never)
-    register_route("/scripts/health", {"GET": health}, _never)
-
-
 # ---- src/event_dispatcher/at_least_once.py: The promise that an event is on disk until its handlers have ended without an error.
 
 
@@ -3267,7 +3374,17 @@ class Call:
     Hundreds of thousands may wait while a handler hangs: one has no future (1.6 KB) unless somebody needs its result.
     """
 
-    __slots__ = ("began", "event", "future", "handler", "is_canceled", "is_coroutine", "is_over", "session")
+    __slots__ = (
+        "began",
+        "event",
+        "future",
+        "handler",
+        "has_failed",
+        "is_canceled",
+        "is_coroutine",
+        "is_over",
+        "session",
+    )
 
     def __init__(self, handler: Handler, event: ChangeEvent, sessions: tuple[Any, Any]) -> None:
         self.handler, self.event = handler, event
@@ -3276,7 +3393,7 @@ class Call:
         self.future: concurrent.futures.Future[Any] | None = None
         self.began = 0.0  # time.monotonic() when it had its turn
         self.is_canceled = False  # by us, for Orthanc stops
-        self.is_over = False
+        self.is_over = self.has_failed = False
 
     def want_future(self) -> concurrent.futures.Future[Any]:
         """Return what gets the handler's result or its error; to be asked for before its turn."""
@@ -3333,6 +3450,7 @@ class Call:
         if self.is_canceled:  # which is said once for all
             error = asyncio.CancelledError()
         else:
+            self.has_failed = True
             more = error if SDK.is_open else None  # after Orthanc has stopped, whatever it does fails
             LOG.error("%s failed on %s: %r", name_of(self.handler), self.event, error, exc_info=more)
             if isinstance(error, asyncio.CancelledError):  # it, or another handler, canceled it
@@ -3676,15 +3794,20 @@ class DurableQueue:
         """Register `/event-dispatcher/NAME/status`, and `/scripts` and `/scripts/health` (`common.status`)."""
         name = self._kept.name
         base = f"/event-dispatcher/{name}"
-        register_status(name, self._condition, self._report, self._worker.why_not, base=base, routes=None)
+        register_status(name, self.condition, self._report, self._worker.why_not, base=base, routes=None)
 
-    def _condition(self) -> Condition:
+    def condition(self) -> Condition:
+        """Return whether its ledger can be used."""
         return condition_of(self._worker)
+
+    def totals(self) -> dict[str, int]:
+        """Return the number of events, for each handler one, in each state."""
+        assert self._ledger
+        return self._ledger.totals()
 
     def _report(self, _request: Request) -> dict[str, Any]:
         """Return whether it runs, and how many events, for each handler one, are in each state."""
-        assert self._ledger
-        return {"Totals": self._ledger.totals()}
+        return {"Totals": self.totals()}
 
     def retry_dead(self) -> int:
         """Let what was given up be handled again; return how many rows."""
@@ -3956,12 +4079,17 @@ class Executor:
         self._running: set[Call] = set()
         self._many, self._warn_at = waiting, waiting
         self._is_closed = False
+        self.failed = 0  # calls that ended with an error
         self._threads: DaemonThreads[Sequence[Call]] | None = None
         self._loop: EventLoop | None = None
 
     @property
     def is_crowded(self) -> bool:
         return len(self._waiting) >= self._many
+
+    def counts(self) -> dict[str, int]:
+        """Return how many handlers wait for their turn, how many run, and how many have failed since the start."""
+        return {"queued": len(self._waiting), "running": len(self._running), "failed": self.failed}
 
     def submit(self, calls: Sequence[Call]) -> None:
         """Give the handlers of one event their turn; return at once, however many wait."""
@@ -4015,6 +4143,7 @@ class Executor:
     def _end(self, call: Call) -> None:
         with self._changed:
             self._running.discard(call)
+            self.failed += call.has_failed
             self._changed.notify_all()
 
     def _run_together(self, calls: Sequence[Call]) -> None:
@@ -4099,13 +4228,13 @@ class Dispatcher:
         executor: Executor,
         at_least_once: AtLeastOnce | None,
     ) -> None:
-        self._handlers, self._sessions, self._executor = handlers, sessions, executor
+        self._handlers, self._sessions, self.executor = handlers, sessions, executor
         self._change_types, self._resource_types = names_of(orthanc.ChangeType), names_of(orthanc.ResourceType)
         self._started, self._stopped = orthanc.ChangeType.ORTHANC_STARTED, orthanc.ChangeType.ORTHANC_STOPPED
         self._none = orthanc.ResourceType.NONE
         promised = {key: several for key, several in handlers.items() if key not in (self._started, self._stopped)}
         self.ledger_name = at_least_once.name if at_least_once else None
-        self._durable_queue = DurableQueue(at_least_once, promised, self._run_kept, orthanc) if at_least_once else None
+        self.durable_queue = DurableQueue(at_least_once, promised, self._run_kept, orthanc) if at_least_once else None
 
     def on_change(self, change_type: int, resource_type: int, resource_id: str) -> list[concurrent.futures.Future[Any]]:
         """Hand an event over, and return at once, with what will be each handler's result: a test waits for these.
@@ -4113,12 +4242,12 @@ class Dispatcher:
         While very many wait (`Executor.is_crowded`), there are none of these.
         """
         event = self._event(change_type, resource_type, resource_id)
-        if change_type == self._started and self._durable_queue:
-            self._durable_queue.start()
-        if self._durable_queue and self._durable_queue.takes(event):
+        if change_type == self._started and self.durable_queue:
+            self.durable_queue.start()
+        if self.durable_queue and self.durable_queue.takes(event):
             return []
         calls = self._calls(event)
-        futures = [] if self._executor.is_crowded else [call.want_future() for call in calls]
+        futures = [] if self.executor.is_crowded else [call.want_future() for call in calls]
         self._run(calls)
         return futures
 
@@ -4127,27 +4256,27 @@ class Dispatcher:
 
         `begun` (`time.monotonic()`) is when the stop began: handlers of all registrations have their time together.
         """
-        seconds = self._executor.stop_within
-        if self._durable_queue:
-            self._durable_queue.stop()
-        self._executor.drain(begun + seconds * 2 / 3)
+        seconds = self.executor.stop_within
+        if self.durable_queue:
+            self.durable_queue.stop()
+        self.executor.drain(begun + seconds * 2 / 3)
         calls = self._calls(self._event(self._stopped, self._none, ""))
         futures = [call.want_future() for call in calls]
         self._run(calls)
-        self._executor.drain(max(begun + seconds, time.monotonic() + seconds / 3))
-        self._executor.close()
-        if self._durable_queue:
-            self._durable_queue.close()
+        self.executor.drain(max(begun + seconds, time.monotonic() + seconds / 3))
+        self.executor.close()
+        if self.durable_queue:
+            self.durable_queue.close()
         return futures
 
     def register_status(self) -> None:
         """Register the routes that say how the ledger is, where there is one."""
-        if self._durable_queue:
-            self._durable_queue.register_status()
+        if self.durable_queue:
+            self.durable_queue.register_status()
 
     def retry_dead(self) -> int:
         """Let events that were given up be handled again (with `at_least_once`); return how many there are."""
-        return self._durable_queue.retry_dead() if self._durable_queue else 0
+        return self.durable_queue.retry_dead() if self.durable_queue else 0
 
     def _event(self, change_type: int, resource_type: int, resource_id: str) -> ChangeEvent:
         return ChangeEvent(
@@ -4161,7 +4290,7 @@ class Dispatcher:
 
     def _run(self, calls: Sequence[Call]) -> None:
         if calls:
-            self._executor.submit(calls)
+            self.executor.submit(calls)
 
     def _run_kept(self, handler: Handler, event: tuple[int, int, str]) -> concurrent.futures.Future[Any]:
         call = Call(handler, self._event(*event), self._sessions)
@@ -4189,6 +4318,24 @@ class OnChange:
             found = repr(dispatcher.ledger_name)
             raise ValueError(f"at_least_once: found {found} a second time, allowed: a name of its own for each")
         self._dispatchers = [*self._dispatchers, dispatcher]
+
+    def look(self) -> Condition:
+        """Return whether all ledgers can be used: the first that has a reason why not, or what goes wrong with it."""
+        found = [each.condition() for each in self._queues()]
+        return next((each for each in found if not each.is_healthy), Condition(RUNNING))
+
+    def measure(self) -> dict[str, float]:
+        """Return the metrics: of all registrations together."""
+        found = Counter(dead=0)
+        for executor in {each.executor for each in self._dispatchers}:
+            found.update(executor.counts())
+        for queue in self._queues():
+            totals = queue.totals()
+            found.update(queued=totals["waiting"], dead=totals["dead"])
+        return {**found}
+
+    def _queues(self) -> list[DurableQueue]:
+        return [each.durable_queue for each in self._dispatchers if each.durable_queue]
 
     def __call__(self, change_type: int, resource_type: int, resource_id: str) -> list[concurrent.futures.Future[Any]]:
         begun = time.monotonic()
@@ -4554,7 +4701,6 @@ __all__ = [
 if HTTPX_PROBLEM := package_problem("httpx", "0.23", httpx.__version__, "python3-httpx"):
     raise ImportError(f"event_dispatcher.py stays idle: {HTTPX_PROBLEM}")
 
-# What Orthanc calls must live as long as the process: 1.12.7 and later crash at shutdown otherwise.
 CHANGE_CALLBACKS: list[OnChange] = []
 OTHER_NAMES = {
     "handlers": "event_handlers",
@@ -4652,7 +4798,8 @@ def _listen(orthanc_module: Any, dispatcher: Dispatcher) -> None:
     on_change = OnChange(orthanc_module)
     on_change.add(dispatcher)
     try:
-        orthanc_module.RegisterOnChangeCallback(on_change)
+        KEPT_ALIVE.append(_with_metrics(on_change) if orthanc_module is orthanc else on_change)
+        orthanc_module.RegisterOnChangeCallback(KEPT_ALIVE[-1])
     except RuntimeError:  # it has one
         ours = [each for each in CHANGE_CALLBACKS if each.orthanc is orthanc_module]
         if not ours:
@@ -4660,3 +4807,7 @@ def _listen(orthanc_module: Any, dispatcher: Dispatcher) -> None:
         ours[-1].add(dispatcher)
     else:
         CHANGE_CALLBACKS.append(on_change)
+
+
+def _with_metrics(on_change: OnChange) -> OnChangeCallback:
+    return MetricsReporter("event_dispatcher", on_change.look, on_change.measure).around(on_change)

@@ -72,230 +72,6 @@ from typing import Any, ClassVar, NamedTuple, Protocol, TypeVar
 import orthanc
 
 
-# ---- src/common/quirks.py: What a version of Orthanc, of its plugin or of Python needs and others don't: each with the version and the reason.
-
-
-# What Orthanc calls must live as long as the process: 1.12.7 and later crash at shutdown otherwise.
-KEPT_ALIVE: list[Any] = []
-# Whether values of a GET arrive percent-decoded depends on the web server that Orthanc was built with (Debian 12's and
-# 13's hand them over raw, forky's decoded), not on a version that could be asked for. So a route asks itself, once.
-PROBE = "arrives-decoded"  # a parameter that only we send
-ARRIVAL: list[bool] = []  # whether they arrive decoded, when it is known
-
-
-def import_for_small_stacks() -> None:
-    """Import what http.client imports at its first connection, for which the stack of Orthanc's HTTP threads is too small.
-
-    Python 3.14 needs more than the 100 KB of such a thread to import it.
-    """
-    import encodings.idna  # noqa: F401
-
-
-def answer_probe(output: Any, query: Mapping[str, str | None]) -> bool:
-    """Answer how the value of `PROBE` has arrived, if that is what a GET asks; return whether it was."""
-    if query.keys() != {PROBE}:
-        return False
-    output.AnswerBuffer(b"A" if query[PROBE] == "A" else b"%41", "text/plain")
-    return True
-
-
-def values_arrive_decoded(uri: str, get: Callable[[str], Any]) -> bool:
-    """Return whether values of a GET arrive percent-decoded; ask one of our routes with `get` if it is not known yet."""
-    if not ARRIVAL:
-        ARRIVAL.append(get(f"{urllib.parse.quote(uri)}?{PROBE}=%41") == b"A")
-    return ARRIVAL[0]
-
-
-def send_status(output: Any, status: int, body: str) -> None:
-    """Send a status with a body of JSON: plugin 4.0 and 4.1 want its length in bytes as a third argument."""
-    try:
-        output.SendHttpStatus(status, body)  # from plugin 4.2, which adds a Content-Type by itself
-    except TypeError:
-        output.SetHttpHeader("Content-Type", "application/json")
-        output.SendHttpStatus(status, body, len(body.encode()))
-
-
-def folder_on_command_line(parent: Path) -> Path | None:
-    """Return the folder in `parent` that the command line of this process names, if it names one.
-
-    Where the configuration is a folder given without a slash at its end, `GetConfigurationPath()` is its parent (1.10.1 and
-    later). Only Linux has `/proc`: elsewhere there is no folder to find.
-    """
-    try:
-        words = Path("/proc/self/cmdline").read_bytes().split(b"\0")
-    except OSError:
-        return None
-    folders = (Path(os.fsdecode(word)) for word in words if word)
-    return next((each.absolute() for each in folders if each.is_dir() and each.absolute().parent == parent), None)
-
-
-# ---- src/common/cross_site.py: Who may act: people on this server's own pages, and programs; no page of another site, and nothing that loads links by itself.
-
-
-# What a person's command line, or a library in a person's program, calls itself. Many libraries say nothing at all.
-PROGRAM = re.compile(
-    r"(curl|libcurl|wget2?|httpie|xh|aria2|lwp-request|libwww-perl|python-requests|python-httpx|python-urllib3?"
-    r"|python/[0-9.]+ aiohttp|aiohttp|httpx|go-http-client|resty|go-resty|java|java-http-client|apache-httpclient"
-    r"|apache-httpasyncclient|okhttp|jersey|ktor-client|axios|got|node|node-fetch|undici|deno|bun|superagent|node-superagent"
-    r"|postmanruntime|insomnia|bruno|hoppscotch|thunder client|powershell|restsharp|guzzlehttp|php-curl-class|ruby|faraday"
-    r"|rest-client|httparty|reqwest|ureq|hyper|dart|luasocket|luasocket [0-9.]+|libcurl-agent|rcurl|httr2?|matlab)"
-    r"([/ (].*)?"
-    r"|mozilla/5\.0 \([^()]*\) (windows)?powershell/[0-9.]+",
-    re.IGNORECASE,
-)
-ROBOT = re.compile(
-    r"bot\b|bot/|crawl|spider|slurp|preview|externalhit|externalagent|lighthouse|headless|pagespeed|prerender|compatible;"
-    r"|google-|googleother|feedfetcher|mediapartners|scan|monitor|whatsapp|skype|embed",
-    re.IGNORECASE,
-)
-AHEAD_OF_TIME = ("sec-purpose", "purpose", "x-purpose", "x-moz")  # prefetching, prerendering, previewing
-MEDIA = re.compile(r"\b(image|video|audio|font)/|^text/css", re.IGNORECASE)
-BROWSER = re.compile("(mozilla|opera)/", re.IGNORECASE)
-OWN_PAGES = ("same-origin", "none")  # a page of this server; what a person typed, or chose from the bookmarks
-FORMS = ("application/x-www-form-urlencoded", "multipart/form-data", "text/plain")  # what any page can send unasked
-
-
-def why_refused(method: str, headers: Mapping[str, str], *, has_body: bool) -> tuple[int, str] | None:
-    """Return why a request that acts is refused, as a status and a reason; None: it was sent on purpose.
-
-    A GET is what any page, mail or chat can make a browser send, or what is loaded ahead of time: it is accepted for a
-    program that says what it is (or nothing), and for a browser that says that this server's own page or a person asked.
-    Browsers say so over HTTPS and on localhost; over plain HTTP they can't be distinguished from one that another page leads.
-    """
-    if sign := _sign_of_another_site(method, headers):
-        return 403, sign
-    if method == "GET":
-        return (403, sign) if (sign := _sign_of_a_link(headers)) else None
-    mime = headers.get("content-type", "").partition(";")[0].strip().lower()
-    if _is_browser(headers) and (mime in FORMS or (has_body and mime != "application/json")):
-        return 415, "From a browser the body must be application/json"
-    return None
-
-
-def _sign_of_another_site(method: str, headers: Mapping[str, str]) -> str:
-    site, origin, referer = (headers.get(name) for name in ("sec-fetch-site", "origin", "referer"))
-    if site is not None and site.strip().lower() not in OWN_PAGES:
-        return f"This comes from another site's page (Sec-Fetch-Site: {site[:40]})"
-    if site is not None and site.strip().lower() == "same-origin" and method != "GET":
-        return ""  # the browser's own word, also behind a proxy that puts another Host in
-    if origin is not None and not _is_ours(origin, headers):
-        return f"This comes from another site's page (Origin: {origin[:100]})"
-    if referer is not None and not _is_ours(referer, headers) and (origin is None or method == "GET"):
-        return f"This comes from another site's page (Referer: {referer[:100]})"
-    return ""
-
-
-def _is_ours(address: str, headers: Mapping[str, str]) -> bool:
-    """Return whether an address is of this server, as whoever asked calls it. Addresses that are none are not."""
-    named = [headers.get("host", ""), *headers.get("x-forwarded-host", "").split(",")]
-    hosts = {_without_port(host.strip().lower()) for host in named} - {""}
-    scheme, _, rest = address.strip().lower().partition("://")
-    return scheme in ("http", "https") and _without_port(re.split(r"[/?#\\]", rest, maxsplit=1)[0]) in hosts
-
-
-def _without_port(host: str) -> str:
-    """Return a host without the port that its scheme has anyway."""
-    return re.sub(r":(80|443)?\Z", "", host)
-
-
-def _sign_of_a_link(headers: Mapping[str, str]) -> str:
-    """Return what shows that a GET was not asked for by a person or a person's program; empty: nothing does."""
-    agent = headers.get("user-agent", "")
-    accept, destination = headers.get("accept", ""), headers.get("sec-fetch-dest", "document").strip().lower()
-    if ahead := next((name for name in AHEAD_OF_TIME if name in headers), None):
-        return f"This is loaded ahead of time, or as a preview ({ahead}: {headers[ahead][:40]})"
-    if "range" in headers:
-        return "This asks for a part of a file, as a player of media does (Range)"
-    if destination not in ("document", "empty") or (MEDIA.search(accept) and "text/html" not in accept.lower()):
-        return "This asks for a picture, a sound, or a part of a page (Accept, Sec-Fetch-Dest)"
-    if ROBOT.search(agent):
-        return f"This comes from a robot or a preview (User-Agent: {agent[:100]})"
-    if "sec-fetch-site" in headers or not agent.strip() or PROGRAM.fullmatch(agent.strip()):
-        return ""
-    if BROWSER.match(agent):
-        return "A browser that does not say that a person asked for it (Sec-Fetch-Site) must not act by a link"
-    return f"Who asks for this is not known as a command line or a library of HTTP (User-Agent: {agent[:100]})"
-
-
-def _is_browser(headers: Mapping[str, str]) -> bool:
-    agent = headers.get("user-agent", "")
-    return BROWSER.match(agent) is not None and PROGRAM.fullmatch(agent) is None
-
-
-def as_command(headers: Mapping[str, str], path: str) -> str:
-    """Return the command line that does on purpose what a GET asked for, for a person; `path` is encoded as in a URL."""
-    address = f"http://{headers.get('host', '127.0.0.1:8042')}{path}"
-    return f"curl -u USER '{re.sub('[^!-&(-~]', '', address)}'"  # no character of it ends the quotes
-
-
-# ---- src/common/json_text.py: JSON from outside, decoded at a cost in proportion to its length, whatever it holds.
-
-
-# Orthanc's HTTP threads have a stack of 100 KB: JSON nested 550 deep would end the whole server.
-MAX_JSON_DEPTH = 50
-QUOTE = ord('"')
-STEPS = {ord("["): 1, ord("{"): 1, ord("]"): -1, ord("}"): -1}
-NO_STRUCTURE = bytes({*range(256)} - {QUOTE, *STEPS})
-
-
-def decoded(text: str | bytes) -> Any:
-    """Return what JSON says.
-
-    Raises
-    ------
-    ValueError : it is none (not in UTF-8, NaN, infinite), it is nested more than `MAX_JSON_DEPTH` deep, names something
-        twice, or holds half of a surrogate pair, which is no character.
-    """
-    try:
-        text = text.decode("utf-8-sig") if isinstance(text, bytes) else text
-        content = text.encode()
-    except UnicodeError:
-        raise ValueError("it is not in UTF-8") from None
-    if is_too_deep(content):
-        raise ValueError(f"it is nested more than {MAX_JSON_DEPTH} deep")
-    found = json.loads(text, object_pairs_hook=_named_once, parse_constant=_refuse_constant)
-    if "\\u" in text:
-        _refuse_half_characters(found)
-    return found
-
-
-def is_too_deep(content: bytes) -> bool:
-    """Return whether the decoder would go down more than `MAX_JSON_DEPTH` lists and objects, before or after it finds an error.
-
-    Three passes in C leave nothing but brackets and quotes; then one loop counts, with a handful of numbers. What is
-    written in a text nests nothing. A backslash outside a text ends the decoder, so all others are in pairs, or escape.
-    """
-    content = content.replace(rb"\\", b"").replace(rb"\"", b"").translate(None, NO_STRUCTURE)
-    depth, inside = 0, False
-    for byte in content.replace(b'""', b""):  # two quotes side by side change nothing for what follows
-        if byte == QUOTE:
-            inside = not inside
-        elif not inside:
-            depth += STEPS[byte]
-            if depth > MAX_JSON_DEPTH:
-                return True
-            if depth <= 0:  # all that was opened is closed: the decoder ends here
-                return False
-    return False
-
-
-def _named_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    if len(found := dict(pairs)) < len(pairs):
-        raise ValueError("a name stands in it twice")
-    return found
-
-
-def _refuse_constant(name: str) -> Any:
-    raise ValueError(f"{name} is no number of JSON")
-
-
-def _refuse_half_characters(found: Any) -> None:
-    try:
-        json.dumps(found, ensure_ascii=False).encode()
-    except UnicodeEncodeError:
-        raise ValueError("a text in it has half of a surrogate pair, which is no character") from None
-
-
 # ---- src/common/own_requests.py: What scripts ask their own Orthanc for, told to those of a combined file that keep a record: filters are not shown it.
 
 
@@ -400,6 +176,63 @@ class _PinnedObject(ssl.SSLObject):
 class _PinnedContext(ssl.SSLContext):
     sslsocket_class, sslobject_class = _PinnedSocket, _PinnedObject
     pinned: bytes
+
+
+# ---- src/common/quirks.py: What a version of Orthanc, of its plugin or of Python needs and others don't: each with the version and the reason.
+
+
+# What Orthanc calls must live as long as the process: 1.12.7 and later crash at shutdown otherwise.
+KEPT_ALIVE: list[Any] = []
+# Whether values of a GET arrive percent-decoded depends on the web server that Orthanc was built with (Debian 12's and
+# 13's hand them over raw, forky's decoded), not on a version that could be asked for. So a route asks itself, once.
+PROBE = "arrives-decoded"  # a parameter that only we send
+ARRIVAL: list[bool] = []  # whether they arrive decoded, when it is known
+
+
+def import_for_small_stacks() -> None:
+    """Import what http.client imports at its first connection, for which the stack of Orthanc's HTTP threads is too small.
+
+    Python 3.14 needs more than the 100 KB of such a thread to import it.
+    """
+    import encodings.idna  # noqa: F401
+
+
+def answer_probe(output: Any, query: Mapping[str, str | None]) -> bool:
+    """Answer how the value of `PROBE` has arrived, if that is what a GET asks; return whether it was."""
+    if query.keys() != {PROBE}:
+        return False
+    output.AnswerBuffer(b"A" if query[PROBE] == "A" else b"%41", "text/plain")
+    return True
+
+
+def values_arrive_decoded(uri: str, get: Callable[[str], Any]) -> bool:
+    """Return whether values of a GET arrive percent-decoded; ask one of our routes with `get` if it is not known yet."""
+    if not ARRIVAL:
+        ARRIVAL.append(get(f"{urllib.parse.quote(uri)}?{PROBE}=%41") == b"A")
+    return ARRIVAL[0]
+
+
+def send_status(output: Any, status: int, body: str) -> None:
+    """Send a status with a body of JSON: plugin 4.0 and 4.1 want its length in bytes as a third argument."""
+    try:
+        output.SendHttpStatus(status, body)  # from plugin 4.2, which adds a Content-Type by itself
+    except TypeError:
+        output.SetHttpHeader("Content-Type", "application/json")
+        output.SendHttpStatus(status, body, len(body.encode()))
+
+
+def folder_on_command_line(parent: Path) -> Path | None:
+    """Return the folder in `parent` that the command line of this process names, if it names one.
+
+    Where the configuration is a folder given without a slash at its end, `GetConfigurationPath()` is its parent (1.10.1 and
+    later). Only Linux has `/proc`: elsewhere there is no folder to find.
+    """
+    try:
+        words = Path("/proc/self/cmdline").read_bytes().split(b"\0")
+    except OSError:
+        return None
+    folders = (Path(os.fsdecode(word)) for word in words if word)
+    return next((each.absolute() for each in folders if each.is_dir() and each.absolute().parent == parent), None)
 
 
 # ---- src/common/settings.py: One section of Orthanc's configuration, read into a frozen dataclass.
@@ -1059,6 +892,207 @@ def _is_json(headers: http.client.HTTPMessage) -> bool:
     return headers.get_content_type() == "application/json"
 
 
+# ---- src/common/route_list.py: What a script's routes are, for people: in the answer of `GET /<script>`, and in the tables of docs/.
+
+
+# The groups of the patterns of our routes, as a person writes them.
+SHOWN_GROUPS = {
+    "([0-9]+)": "{id}",
+    "([^/]+)": "{id}",
+    "([0-9a-f-]+)": "{id}",
+    "(.+)": "{name}",
+    "(.*)": "{…}",
+}
+
+
+def shown_path(pattern: str) -> str:
+    """Return the pattern of a route as a path: `/auto-retries/jobs/{id}`."""
+    for group, shown in SHOWN_GROUPS.items():
+        pattern = pattern.replace(group, shown)
+    return pattern
+
+
+def listed(routes: Mapping[str, Mapping[str, Callable[..., Any]]]) -> list[dict[str, Any]]:
+    """Return each route: method, path, the names of its parameters, and the first line of its handler's docstring."""
+    return [
+        {
+            "Method": method,
+            "Path": shown_path(pattern),
+            "Parameters": [*getattr(handler, "parameters", {})],
+            "Does": (handler.__doc__ or "").strip().partition("\n")[0],
+        }
+        for pattern, handlers in routes.items()
+        for method, handler in handlers.items()
+    ]
+
+
+# ---- src/common/cross_site.py: Who may act: people on this server's own pages, and programs; no page of another site, and nothing that loads links by itself.
+
+
+# What a person's command line, or a library in a person's program, calls itself. Many libraries say nothing at all.
+PROGRAM = re.compile(
+    r"(curl|libcurl|wget2?|httpie|xh|aria2|lwp-request|libwww-perl|python-requests|python-httpx|python-urllib3?"
+    r"|python/[0-9.]+ aiohttp|aiohttp|httpx|go-http-client|resty|go-resty|java|java-http-client|apache-httpclient"
+    r"|apache-httpasyncclient|okhttp|jersey|ktor-client|axios|got|node|node-fetch|undici|deno|bun|superagent|node-superagent"
+    r"|postmanruntime|insomnia|bruno|hoppscotch|thunder client|powershell|restsharp|guzzlehttp|php-curl-class|ruby|faraday"
+    r"|rest-client|httparty|reqwest|ureq|hyper|dart|luasocket|luasocket [0-9.]+|libcurl-agent|rcurl|httr2?|matlab)"
+    r"([/ (].*)?"
+    r"|mozilla/5\.0 \([^()]*\) (windows)?powershell/[0-9.]+",
+    re.IGNORECASE,
+)
+ROBOT = re.compile(
+    r"bot\b|bot/|crawl|spider|slurp|preview|externalhit|externalagent|lighthouse|headless|pagespeed|prerender|compatible;"
+    r"|google-|googleother|feedfetcher|mediapartners|scan|monitor|whatsapp|skype|embed",
+    re.IGNORECASE,
+)
+AHEAD_OF_TIME = ("sec-purpose", "purpose", "x-purpose", "x-moz")  # prefetching, prerendering, previewing
+MEDIA = re.compile(r"\b(image|video|audio|font)/|^text/css", re.IGNORECASE)
+BROWSER = re.compile("(mozilla|opera)/", re.IGNORECASE)
+OWN_PAGES = ("same-origin", "none")  # a page of this server; what a person typed, or chose from the bookmarks
+FORMS = ("application/x-www-form-urlencoded", "multipart/form-data", "text/plain")  # what any page can send unasked
+
+
+def why_refused(method: str, headers: Mapping[str, str], *, has_body: bool) -> tuple[int, str] | None:
+    """Return why a request that acts is refused, as a status and a reason; None: it was sent on purpose.
+
+    A GET is what any page, mail or chat can make a browser send, or what is loaded ahead of time: it is accepted for a
+    program that says what it is (or nothing), and for a browser that says that this server's own page or a person asked.
+    Browsers say so over HTTPS and on localhost; over plain HTTP they can't be distinguished from one that another page leads.
+    """
+    if sign := _sign_of_another_site(method, headers):
+        return 403, sign
+    if method == "GET":
+        return (403, sign) if (sign := _sign_of_a_link(headers)) else None
+    mime = headers.get("content-type", "").partition(";")[0].strip().lower()
+    if _is_browser(headers) and (mime in FORMS or (has_body and mime != "application/json")):
+        return 415, "From a browser the body must be application/json"
+    return None
+
+
+def _sign_of_another_site(method: str, headers: Mapping[str, str]) -> str:
+    site, origin, referer = (headers.get(name) for name in ("sec-fetch-site", "origin", "referer"))
+    if site is not None and site.strip().lower() not in OWN_PAGES:
+        return f"This comes from another site's page (Sec-Fetch-Site: {site[:40]})"
+    if site is not None and site.strip().lower() == "same-origin" and method != "GET":
+        return ""  # the browser's own word, also behind a proxy that puts another Host in
+    if origin is not None and not _is_ours(origin, headers):
+        return f"This comes from another site's page (Origin: {origin[:100]})"
+    if referer is not None and not _is_ours(referer, headers) and (origin is None or method == "GET"):
+        return f"This comes from another site's page (Referer: {referer[:100]})"
+    return ""
+
+
+def _is_ours(address: str, headers: Mapping[str, str]) -> bool:
+    """Return whether an address is of this server, as whoever asked calls it. Addresses that are none are not."""
+    named = [headers.get("host", ""), *headers.get("x-forwarded-host", "").split(",")]
+    hosts = {_without_port(host.strip().lower()) for host in named} - {""}
+    scheme, _, rest = address.strip().lower().partition("://")
+    return scheme in ("http", "https") and _without_port(re.split(r"[/?#\\]", rest, maxsplit=1)[0]) in hosts
+
+
+def _without_port(host: str) -> str:
+    """Return a host without the port that its scheme has anyway."""
+    return re.sub(r":(80|443)?\Z", "", host)
+
+
+def _sign_of_a_link(headers: Mapping[str, str]) -> str:
+    """Return what shows that a GET was not asked for by a person or a person's program; empty: nothing does."""
+    agent = headers.get("user-agent", "")
+    accept, destination = headers.get("accept", ""), headers.get("sec-fetch-dest", "document").strip().lower()
+    if ahead := next((name for name in AHEAD_OF_TIME if name in headers), None):
+        return f"This is loaded ahead of time, or as a preview ({ahead}: {headers[ahead][:40]})"
+    if "range" in headers:
+        return "This asks for a part of a file, as a player of media does (Range)"
+    if destination not in ("document", "empty") or (MEDIA.search(accept) and "text/html" not in accept.lower()):
+        return "This asks for a picture, a sound, or a part of a page (Accept, Sec-Fetch-Dest)"
+    if ROBOT.search(agent):
+        return f"This comes from a robot or a preview (User-Agent: {agent[:100]})"
+    if "sec-fetch-site" in headers or not agent.strip() or PROGRAM.fullmatch(agent.strip()):
+        return ""
+    if BROWSER.match(agent):
+        return "A browser that does not say that a person asked for it (Sec-Fetch-Site) must not act by a link"
+    return f"Who asks for this is not known as a command line or a library of HTTP (User-Agent: {agent[:100]})"
+
+
+def _is_browser(headers: Mapping[str, str]) -> bool:
+    agent = headers.get("user-agent", "")
+    return BROWSER.match(agent) is not None and PROGRAM.fullmatch(agent) is None
+
+
+def as_command(headers: Mapping[str, str], path: str) -> str:
+    """Return the command line that does on purpose what a GET asked for, for a person; `path` is encoded as in a URL."""
+    address = f"http://{headers.get('host', '127.0.0.1:8042')}{path}"
+    return f"curl -u USER '{re.sub('[^!-&(-~]', '', address)}'"  # no character of it ends the quotes
+
+
+# ---- src/common/json_text.py: JSON from outside, decoded at a cost in proportion to its length, whatever it holds.
+
+
+# Orthanc's HTTP threads have a stack of 100 KB: JSON nested 550 deep would end the whole server.
+MAX_JSON_DEPTH = 50
+QUOTE = ord('"')
+STEPS = {ord("["): 1, ord("{"): 1, ord("]"): -1, ord("}"): -1}
+NO_STRUCTURE = bytes({*range(256)} - {QUOTE, *STEPS})
+
+
+def decoded(text: str | bytes) -> Any:
+    """Return what JSON says.
+
+    Raises
+    ------
+    ValueError : it is none (not in UTF-8, NaN, infinite), it is nested more than `MAX_JSON_DEPTH` deep, names something
+        twice, or holds half of a surrogate pair, which is no character.
+    """
+    try:
+        text = text.decode("utf-8-sig") if isinstance(text, bytes) else text
+        content = text.encode()
+    except UnicodeError:
+        raise ValueError("it is not in UTF-8") from None
+    if is_too_deep(content):
+        raise ValueError(f"it is nested more than {MAX_JSON_DEPTH} deep")
+    found = json.loads(text, object_pairs_hook=_named_once, parse_constant=_refuse_constant)
+    if "\\u" in text:
+        _refuse_half_characters(found)
+    return found
+
+
+def is_too_deep(content: bytes) -> bool:
+    """Return whether the decoder would go down more than `MAX_JSON_DEPTH` lists and objects, before or after it finds an error.
+
+    Three passes in C leave nothing but brackets and quotes; then one loop counts, with a handful of numbers. What is
+    written in a text nests nothing. A backslash outside a text ends the decoder, so all others are in pairs, or escape.
+    """
+    content = content.replace(rb"\\", b"").replace(rb"\"", b"").translate(None, NO_STRUCTURE)
+    depth, inside = 0, False
+    for byte in content.replace(b'""', b""):  # two quotes side by side change nothing for what follows
+        if byte == QUOTE:
+            inside = not inside
+        elif not inside:
+            depth += STEPS[byte]
+            if depth > MAX_JSON_DEPTH:
+                return True
+            if depth <= 0:  # all that was opened is closed: the decoder ends here
+                return False
+    return False
+
+
+def _named_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    if len(found := dict(pairs)) < len(pairs):
+        raise ValueError("a name stands in it twice")
+    return found
+
+
+def _refuse_constant(name: str) -> Any:
+    raise ValueError(f"{name} is no number of JSON")
+
+
+def _refuse_half_characters(found: Any) -> None:
+    try:
+        json.dumps(found, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        raise ValueError("a text in it has half of a surrogate pair, which is no character") from None
+
+
 # ---- src/common/times.py: Times: ISO 8601 in UTC with milliseconds and `Z` wherever a script writes one; days as DICOM writes them.
 
 
@@ -1528,40 +1562,6 @@ def _send_error(output: Any, refused: Refused, method: str, uri: str) -> None:
         "Uri": uri,
     }
     send_status(output, refused.status, json.dumps(content, indent=2) + "\n")
-
-
-# ---- src/common/route_list.py: What a script's routes are, for people: in the answer of `GET /<script>`, and in the tables of docs/.
-
-
-# The groups of the patterns of our routes, as a person writes them.
-SHOWN_GROUPS = {
-    "([0-9]+)": "{id}",
-    "([^/]+)": "{id}",
-    "([0-9a-f-]+)": "{id}",
-    "(.+)": "{name}",
-    "(.*)": "{…}",
-}
-
-
-def shown_path(pattern: str) -> str:
-    """Return the pattern of a route as a path: `/auto-retries/jobs/{id}`."""
-    for group, shown in SHOWN_GROUPS.items():
-        pattern = pattern.replace(group, shown)
-    return pattern
-
-
-def listed(routes: Mapping[str, Mapping[str, Callable[..., Any]]]) -> list[dict[str, Any]]:
-    """Return each route: method, path, the names of its parameters, and the first line of its handler's docstring."""
-    return [
-        {
-            "Method": method,
-            "Path": shown_path(pattern),
-            "Parameters": [*getattr(handler, "parameters", {})],
-            "Does": (handler.__doc__ or "").strip().partition("\n")[0],
-        }
-        for pattern, handlers in routes.items()
-        for method, handler in handlers.items()
-    ]
 
 
 # ---- src/common/version.py: The version of the collection, the same for all scripts; it is written here and nowhere else.
@@ -2232,8 +2232,8 @@ def register_status(
     base: str = "",
     routes: str | None = "",
     also: str = "",
-) -> None:
-    """Register `/NAME/status`, `/NAME` (the script's routes) and, alone, `/scripts` and `/scripts/health`.
+) -> ListedScript:
+    """Register `/NAME/status`, `/NAME` (the script's routes) and, alone, `/scripts` and `/scripts/health`; return its entry.
 
     Parameters
     ----------
@@ -2265,6 +2265,7 @@ def register_status(
     if not LISTED_SCRIPTS:
         _speak_for_all()
     LISTED_SCRIPTS.append(script)
+    return script
 
 
 def _status_answer(found: Condition, report: Callable[[], Mapping[str, Any]]) -> dict[str, Any]:
@@ -2328,6 +2329,111 @@ def _speak_for_all() -> None:
         return
     register_route("/scripts", {"GET": list_scripts}, _never)
     register_route("/scripts/health", {"GET": health}, _never)
+
+
+# ---- src/common/metrics.py: What a script adds to Orthanc's metrics (`/tools/metrics-prometheus`): whether it works, and its numbers.
+
+
+MEASURED_AFTER_SECONDS = 1.0  # from the start of Orthanc to the first values
+MEASURED_EVERY_SECONDS = 5.0
+MEASURED_WITHIN_SECONDS = 1.0  # that the end of Orthanc waits for values that are being read
+OnChangeCallback = Callable[[int, int, str], object]
+Measure = Callable[[], Mapping[str, float]]
+
+
+class MetricsReporter:
+    """Sets the metrics of a script every few seconds, from a thread of its own, until `stop`.
+
+    Each value is set again even if it has not changed: Orthanc writes the time of each beside it, and Prometheus drops what
+    is older than five minutes. (Values that are set before ORTHANC_STARTED are lost, and a call after ORTHANC_STOPPED would
+    crash Orthanc.)
+
+    Parameters
+    ----------
+    name : of the script, with `_`.
+    look : returns its condition, from memory.
+    measure : returns its numbers; called only while it runs. Statements on its ledger must cost the same however much that holds.
+    """
+
+    def __init__(self, name: str, look: Callable[[], Condition], measure: Measure) -> None:
+        self._name, self._look, self._measure = name, look, measure
+        self._calling, self._stopping = threading.Lock(), threading.Event()
+        self._complaint = ""
+        self._thread = threading.Thread(target=self._work, name=f"{name} metrics", daemon=True)
+
+    def start(self) -> None:
+        """Begin; return at once."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End: no call of Orthanc's begins after this."""
+        self._stopping.set()
+        with self._calling:
+            pass  # the one that is under way has ended
+        if self._thread.is_alive():
+            self._thread.join(MEASURED_WITHIN_SECONDS)
+
+    def around(self, on_change: OnChangeCallback) -> OnChangeCallback:
+        """Return a callback for OnChange that starts and stops this, and calls another one."""
+        started, stopped = int(orthanc.ChangeType.ORTHANC_STARTED), int(orthanc.ChangeType.ORTHANC_STOPPED)
+
+        def start_and_stop(change: int, level: int, resource: str) -> object:
+            if change == started:
+                self.start()
+            elif change == stopped:
+                self.stop()
+            return on_change(change, level, resource)
+
+        return start_and_stop
+
+    def _work(self) -> None:
+        seconds = MEASURED_AFTER_SECONDS
+        while not self._stopping.wait(seconds):
+            seconds = MEASURED_EVERY_SECONDS
+            try:
+                self.report()
+            except Exception:  # noqa: BLE001 - one odd number never ends the thread
+                self._log_once(f"{self._name} can't be measured, please report it:\n{traceback.format_exc()}")
+
+    def report(self) -> None:
+        """Set all values once."""
+        found = self._look()
+        self._set("idle", found.state != RUNNING and not found.is_unused)
+        self._set("unhealthy", not found.is_healthy)
+        if found.state == RUNNING:
+            # Where the state can't be read now, the values before stay: `unhealthy` says that something is wrong.
+            with contextlib.suppress(sqlite3.Error, OSError, LoopbackError):
+                for what, value in self._measure().items():
+                    self._set(what, value)
+
+    def _set(self, what: str, value: float) -> None:
+        with self._calling:
+            if not self._stopping.is_set():
+                orthanc.SetMetricsValue(f"{self._name}_{what}", float(value), orthanc.MetricsType.DEFAULT)
+
+    def _log_once(self, text: str) -> None:
+        with self._calling:
+            if text != self._complaint and not self._stopping.is_set():
+                orthanc.LogError(text)
+        self._complaint = text
+
+
+def ignore_change(_change: int, _level: int, _resource: str) -> None:
+    """Do nothing when something changes: a script that refuses its configuration reports just that."""
+
+
+def listen_to_changes(
+    script: ListedScript, on_change: OnChangeCallback = ignore_change, measure: Measure = dict[str, float]
+) -> None:
+    """Register the callback for OnChange of a script, which reports its metrics too.
+
+    Examples
+    --------
+    >>> script = register_status("auto_retries", look, routes.status)  # doctest: +SKIP
+    >>> listen_to_changes(script, retrier.on_change, retrier.measure)
+    """
+    KEPT_ALIVE.extend((on_change, MetricsReporter(script.name, script.look, measure).around(on_change)))
+    orthanc.RegisterOnChangeCallback(KEPT_ALIVE[-1])
 
 
 # ---- src/common/http_threads.py: Handlers of routes and Orthanc's HTTP threads: there are few of them, and their stack is small.
@@ -3351,6 +3457,14 @@ class Disk:
             raise OSError(f"{self._folder} is on another file system than before: it was unmounted, or mounted late")
         return Fill(Level(100 * used / max(size, 1), is_percent=True), size, archive)
 
+    def room(self) -> tuple[int, float] | None:
+        """Return the bytes that are left on the file system of the storage, and how full it is in percent; None: not known."""
+        try:
+            used, size, _ = _measured(self._folder)
+        except OSError:
+            return None
+        return size - used, 100 * used / max(size, 1)
+
 
 def _measured(folder: Path) -> tuple[int, int, int]:
     """Return the bytes of a file system that are used, those that there are, and what tells it from others."""
@@ -4082,6 +4196,7 @@ class Purge:
         self.number, self._asked, self._who = number, asked, who
         self._ledger, self._history, self._archive = ledger, history, archive
         self.stopping = self.cancelled = False
+        self.left = 0  # studies that it still has to delete, while it runs
         self.done = threading.Event()
         self._began, self._settled = time.monotonic(), 0
         # Instances a request; never so many that a study deleted in pieces shares one with others, which then counted as begun.
@@ -4098,12 +4213,11 @@ class Purge:
         One thing after the other: to look ahead meanwhile makes it no faster, and others wait longer.
         """
         self.complete_record()
-        left = self._count("waiting")
+        self.left = self._count("waiting")
         for settled in itertools.chain.from_iterable(map(self._window, self._windows())):
             for state, of_it in settled.items():
                 self._settle(of_it, state)
-            left -= sum(map(len, settled.values()))
-            orthanc.SetMetricsValue("purge_old_studies_remaining", float(left), orthanc.MetricsType.DEFAULT)
+            self.left -= sum(map(len, settled.values()))
         if self._halted() and self._count(*UNFINISHED):
             return "cancelled" if self.cancelled else "interrupted"
         return "partly" if self._count("kept", "failed") else "done"
@@ -4390,6 +4504,7 @@ class Runner:
         self._jobs, self.last_runs = Jobs(ledger), LastRuns(ledger)
         self.busy, self.stopping = threading.Lock(), threading.Event()
         self.current: Purge | None = None
+        self.last_totals: dict[str, int] = {}  # of the purge that ended last, since the start
         self._threads: list[threading.Thread] = []
 
     # From start to stop
@@ -4525,8 +4640,7 @@ class Runner:
         found = self._jobs.as_json(self._jobs.row(number))
         totals = {name: found[name] for name in ("Deleted", "Gone", "Kept", "Failed", "Remaining")}
         who = json.loads(self._jobs.row(number)["asked"])
-        for name, count in totals.items():
-            orthanc.SetMetricsValue(f"purge_old_studies_{name.lower()}", float(count), orthanc.MetricsType.DEFAULT)
+        self.last_totals = totals
         self.tell("ended", number, who, State=state, **totals)
         if who["Rule"] is not None:
             self.last_runs.ended(who["Rule"], number, State=state, **totals)
@@ -4573,106 +4687,6 @@ class Runner:
         finally:
             self.current = None
             self.busy.release()
-
-
-# ---- src/purge_old_studies/schedule.py: The rules: when each is due, and its run.
-
-
-LOOK_SECONDS = 20.0  # between two looks at the clock
-CLOCK_JUMP = 600.0  # seconds; a clock set further ahead than this starts no rule
-
-
-def is_due(rule: Rule, before: datetime.datetime, now: datetime.datetime) -> bool:
-    """Return whether the time of the rule passed after `before`, until `now` (local times without a zone, as clocks on walls)."""
-    return any(before < moment <= now for moment in _moments(rule, before.date(), now.date()))
-
-
-def seconds_until(rules: Iterable[Rule], now: datetime.datetime) -> float:
-    """Return the seconds until the next time of any of the rules, by the clock on the wall."""
-    moments = [moment for rule in rules for moment in _moments(rule, now.date(), now.date() + datetime.timedelta(7))]
-    return min(((moment - now).total_seconds() for moment in moments if moment > now), default=86400.0)
-
-
-def _moments(rule: Rule, first: datetime.date, last: datetime.date) -> list[datetime.datetime]:
-    days = (first + datetime.timedelta(number) for number in range((last - first).days + 1))
-    at = datetime.time.fromisoformat(rule.at)
-    return [datetime.datetime.combine(day, at) for day in days if DAYS[day.weekday()] in rule.days]
-
-
-class Schedule:
-    """Runs each rule when its time passes while this runs: what was missed while down waits for its next time."""
-
-    def __init__(self, settings: Settings, ledger: Ledger, clock: Clock, archive: Archive, runner: Runner) -> None:
-        self._settings, self._rules = settings, [rule for rule in settings.rules if rule.at]
-        self._ledger, self._clock, self._archive, self._runner = ledger, clock, archive, runner
-
-    def run(self) -> None:
-        """Look at the clock, and run the rules whose time has passed, until Orthanc stops."""
-        reading, ticks = self._clock.record(), time.monotonic()
-        before = _local(reading)
-        while not self._runner.stopping.wait(min(LOOK_SECONDS, max(0.05, seconds_until(self._rules, before)))):
-            last, reading = reading, self._clock.record()
-            now, ahead = _local(reading), (reading.now - last.now) - (time.monotonic() - ticks)
-            due = [rule for rule in self._rules if is_due(rule, before, now)]
-            if due and ahead > CLOCK_JUMP:
-                # Every age is counted from this clock; a machine that has slept is the same: the run was missed.
-                names = ", ".join(rule.name for rule in due)
-                orthanc.LogError(f"purge_old_studies: the clock went {ahead:.0f} s ahead; not run this time: {names}")
-                for rule in due:
-                    self._runner.last_runs.not_run(rule.name, f"the clock went {ahead:.0f} s ahead")
-                due = []
-            before, ticks = now, time.monotonic()
-            for rule in due:
-                try:
-                    self._run_rule(rule, now.date())
-                except Exception:  # noqa: BLE001 - no fault of one run ends the thread that serves all rules
-                    orthanc.LogError(f"purge_old_studies: rule {rule.name} was not run:\n{traceback.format_exc()}")
-                    self._runner.last_runs.not_run(rule.name, "an error, please report it: see the log")
-
-    def next_run(self, rule: Rule) -> float | None:
-        """Return when a rule runs next, in seconds since 1970; None: not while the clock is doubted."""
-        reading = self._clock.read()
-        return None if reading.doubt else reading.now + seconds_until([rule], _local(reading))
-
-    def _run_rule(self, rule: Rule, today: datetime.date) -> None:
-        while not self._runner.busy.acquire(timeout=1):
-            if self._runner.stopping.is_set():
-                return
-            self._clock.record()
-        reading = self._clock.read()  # now: another purge may have gone on for long
-        try:
-            if reading.doubt:
-                raise Refused(409, reading.doubt)
-            if not self._ledger.run("INSERT OR IGNORE INTO runs VALUES(?,?)", rule.name, f"{today:%Y%m%d}"):
-                self._runner.busy.release()
-                return  # it ran on this day already: the clock was set back, or the hour comes twice
-            asked = self._conditions(rule, today, reading)
-        except (Refused, LoopbackError, OSError, sqlite3.Error) as error:
-            self._runner.busy.release()
-            orthanc.LogError(f"purge_old_studies: rule {rule.name} does not run: {one_line(error)}")
-            self._runner.last_runs.not_run(rule.name, one_line(error))
-            return
-        except BaseException:
-            self._runner.busy.release()
-            raise
-        try:
-            purge = self._runner.begin(asked, {"User": None, "Rule": rule.name}, force=False, continues=True)
-        except (Refused, LoopbackError, OSError, sqlite3.Error, orthanc.OrthancException) as error:
-            orthanc.LogError(f"purge_old_studies: rule {rule.name} does not run this time: {one_line(error)}")
-            self._runner.last_runs.not_run(rule.name, one_line(error))
-            return
-        while not purge.done.wait(LOOK_SECONDS):
-            self._clock.record()
-
-    def _conditions(self, rule: Rule, today: datetime.date, reading: Reading) -> Conditions:
-        asked = rule_conditions(rule, today, has_labels=not rule.labels or self._archive.index.has_labels)
-        until = received_until(self._settings.keep_received_days, reading.now)
-        return dataclasses.replace(asked, received_until=until)
-
-
-def _local(reading: Reading) -> datetime.datetime:
-    """Return what the clock on the wall says, without a zone."""
-    return datetime.datetime.fromtimestamp(reading.now)  # noqa: DTZ006 - rules are written in local times
 
 
 # ---- src/purge_old_studies/summary.py: What a dry run answers.
@@ -4757,6 +4771,11 @@ class SpaceRules:
     def status(self, rule: Rule) -> dict[str, Any]:
         """Return when the disk is looked at next, and what the last look found."""
         return {"Next": utc_time(self._next_look), "Disk": self._seen.get(rule.name)}
+
+    @property
+    def stuck(self) -> int:
+        """How many rules can't free what they should."""
+        return len(self._stuck)
 
     def dry_run(self, rule: Rule) -> dict[str, Any]:
         """Return what the rule would delete if it looked at the disk now, and why.
@@ -4878,6 +4897,129 @@ class SpaceRules:
         }
 
 
+# ---- src/purge_old_studies/measures.py: What the script adds to Orthanc's metrics.
+
+
+class Measures:
+    """Reads its numbers from memory, and asks the file system how much room there is."""
+
+    def __init__(self, runner: Runner, clock: Clock, space: SpaceRules, disk: Disk, archive: Archive) -> None:
+        self._runner, self._clock, self._space, self._disk = runner, clock, space, disk
+        self._index = archive.index
+
+    def measure(self) -> dict[str, float]:
+        """Return the metrics; of the disk none where a plugin keeps Orthanc's files elsewhere."""
+        current, ended = self._runner.current, self._runner.last_totals
+        found: dict[str, float] = {
+            "remaining": current.left if current else ended.get("Remaining", 0),
+            **{state.lower(): ended.get(state, 0) for state in ("Deleted", "Gone", "Kept", "Failed")},
+            "clock_doubted": bool(self._clock.read().doubt),
+            "rules_stuck": self._space.stuck,
+        }
+        room = None if self._index.is_elsewhere else self._disk.room()
+        return {**found, "room_bytes": room[0], "disk_used_percent": room[1]} if room else found
+
+
+# ---- src/purge_old_studies/schedule.py: The rules: when each is due, and its run.
+
+
+LOOK_SECONDS = 20.0  # between two looks at the clock
+CLOCK_JUMP = 600.0  # seconds; a clock set further ahead than this starts no rule
+
+
+def is_due(rule: Rule, before: datetime.datetime, now: datetime.datetime) -> bool:
+    """Return whether the time of the rule passed after `before`, until `now` (local times without a zone, as clocks on walls)."""
+    return any(before < moment <= now for moment in _moments(rule, before.date(), now.date()))
+
+
+def seconds_until(rules: Iterable[Rule], now: datetime.datetime) -> float:
+    """Return the seconds until the next time of any of the rules, by the clock on the wall."""
+    moments = [moment for rule in rules for moment in _moments(rule, now.date(), now.date() + datetime.timedelta(7))]
+    return min(((moment - now).total_seconds() for moment in moments if moment > now), default=86400.0)
+
+
+def _moments(rule: Rule, first: datetime.date, last: datetime.date) -> list[datetime.datetime]:
+    days = (first + datetime.timedelta(number) for number in range((last - first).days + 1))
+    at = datetime.time.fromisoformat(rule.at)
+    return [datetime.datetime.combine(day, at) for day in days if DAYS[day.weekday()] in rule.days]
+
+
+class Schedule:
+    """Runs each rule when its time passes while this runs: what was missed while down waits for its next time."""
+
+    def __init__(self, settings: Settings, ledger: Ledger, clock: Clock, archive: Archive, runner: Runner) -> None:
+        self._settings, self._rules = settings, [rule for rule in settings.rules if rule.at]
+        self._ledger, self._clock, self._archive, self._runner = ledger, clock, archive, runner
+
+    def run(self) -> None:
+        """Look at the clock, and run the rules whose time has passed, until Orthanc stops."""
+        reading, ticks = self._clock.record(), time.monotonic()
+        before = _local(reading)
+        while not self._runner.stopping.wait(min(LOOK_SECONDS, max(0.05, seconds_until(self._rules, before)))):
+            last, reading = reading, self._clock.record()
+            now, ahead = _local(reading), (reading.now - last.now) - (time.monotonic() - ticks)
+            due = [rule for rule in self._rules if is_due(rule, before, now)]
+            if due and ahead > CLOCK_JUMP:
+                # Every age is counted from this clock; a machine that has slept is the same: the run was missed.
+                names = ", ".join(rule.name for rule in due)
+                orthanc.LogError(f"purge_old_studies: the clock went {ahead:.0f} s ahead; not run this time: {names}")
+                for rule in due:
+                    self._runner.last_runs.not_run(rule.name, f"the clock went {ahead:.0f} s ahead")
+                due = []
+            before, ticks = now, time.monotonic()
+            for rule in due:
+                try:
+                    self._run_rule(rule, now.date())
+                except Exception:  # noqa: BLE001 - no fault of one run ends the thread that serves all rules
+                    orthanc.LogError(f"purge_old_studies: rule {rule.name} was not run:\n{traceback.format_exc()}")
+                    self._runner.last_runs.not_run(rule.name, "an error, please report it: see the log")
+
+    def next_run(self, rule: Rule) -> float | None:
+        """Return when a rule runs next, in seconds since 1970; None: not while the clock is doubted."""
+        reading = self._clock.read()
+        return None if reading.doubt else reading.now + seconds_until([rule], _local(reading))
+
+    def _run_rule(self, rule: Rule, today: datetime.date) -> None:
+        while not self._runner.busy.acquire(timeout=1):
+            if self._runner.stopping.is_set():
+                return
+            self._clock.record()
+        reading = self._clock.read()  # now: another purge may have gone on for long
+        try:
+            if reading.doubt:
+                raise Refused(409, reading.doubt)
+            if not self._ledger.run("INSERT OR IGNORE INTO runs VALUES(?,?)", rule.name, f"{today:%Y%m%d}"):
+                self._runner.busy.release()
+                return  # it ran on this day already: the clock was set back, or the hour comes twice
+            asked = self._conditions(rule, today, reading)
+        except (Refused, LoopbackError, OSError, sqlite3.Error) as error:
+            self._runner.busy.release()
+            orthanc.LogError(f"purge_old_studies: rule {rule.name} does not run: {one_line(error)}")
+            self._runner.last_runs.not_run(rule.name, one_line(error))
+            return
+        except BaseException:
+            self._runner.busy.release()
+            raise
+        try:
+            purge = self._runner.begin(asked, {"User": None, "Rule": rule.name}, force=False, continues=True)
+        except (Refused, LoopbackError, OSError, sqlite3.Error, orthanc.OrthancException) as error:
+            orthanc.LogError(f"purge_old_studies: rule {rule.name} does not run this time: {one_line(error)}")
+            self._runner.last_runs.not_run(rule.name, one_line(error))
+            return
+        while not purge.done.wait(LOOK_SECONDS):
+            self._clock.record()
+
+    def _conditions(self, rule: Rule, today: datetime.date, reading: Reading) -> Conditions:
+        asked = rule_conditions(rule, today, has_labels=not rule.labels or self._archive.index.has_labels)
+        until = received_until(self._settings.keep_received_days, reading.now)
+        return dataclasses.replace(asked, received_until=until)
+
+
+def _local(reading: Reading) -> datetime.datetime:
+    """Return what the clock on the wall says, without a zone."""
+    return datetime.datetime.fromtimestamp(reading.now)  # noqa: DTZ006 - rules are written in local times
+
+
 # ---- src/purge_old_studies/rules.py: What there is to see of the rules: the last run, the next one, and what that would delete.
 
 
@@ -4987,6 +5129,7 @@ class Purges:
             disk = Disk(self._loopback, storage)
             space = SpaceRules(self._settings, self._jobs, self._clock, self._archive, runner, disk)
             self._rules = RuleViews(self._settings, self._clock, self._archive, runner.last_runs, schedule, space)
+            self.measures = Measures(runner, self._clock, space, disk, self._archive)
             runner.start()
         except BaseException:
             ledger.close()  # the next try opens it
@@ -5160,7 +5303,7 @@ def register() -> None:
     route = "/purge-old-studies"
     register_route(route, {"GET": purges.purge, "POST": purges.purge}, purges.unavailable)
     look = purges.condition
-    register_status("purge_old_studies", look, purges.status, purges.unavailable, routes=f"{route}/routes")
+    script = register_status("purge_old_studies", look, purges.status, purges.unavailable, routes=f"{route}/routes")
     register_route(f"{route}/jobs", {"GET": purges.jobs}, purges.unavailable)
     register_route(f"{route}/jobs/([^/]+)", {"GET": purges.job}, purges.unavailable)
     register_route(f"{route}/jobs/([^/]+)/cancel", {"POST": purges.cancel}, purges.unavailable)
@@ -5168,8 +5311,9 @@ def register() -> None:
     register_route(f"{route}/confirm-clock", {"POST": purges.confirm_clock}, purges.unavailable)
     register_route(f"{route}/history", {"GET": purges.history}, purges.unavailable)
     if refusal is None:
-        KEPT_ALIVE.append(purges.on_change)
-        orthanc.RegisterOnChangeCallback(KEPT_ALIVE[-1])
+        listen_to_changes(script, purges.on_change, lambda: purges.measures.measure())
+    else:
+        listen_to_changes(script)
 
 
 register()

@@ -17,7 +17,7 @@ from common.owed import register_owed
 from common.pages import page_answer
 from common.parameters import IDENTIFIER, PAGE_PARAMETERS, Day, Flag, OneOf, Text, Texts, row_number, takes
 from common.routes import Answer, Refused, Request, one_line, register_route
-from common.status import RUNNING, Condition, condition_of, register_status, unused
+from common.status import RUNNING, Condition, ListedScript, condition_of, register_status, unused
 from common.times import utc, utc_or_none
 from common.work import Which, next_attempt_of
 from common.worker import repr_of
@@ -33,8 +33,11 @@ FILTERS = ("state", "destination", "job", "resource", "study")
 RESOURCE = {"Resource": IDENTIFIER, "Level": OneOf(choices=LEVELS)}
 
 
-def register_routes(forwarder: Forwarder, refusal: str | None, *, is_unused: bool = False) -> None:
-    """Register the routes; with a `refusal` (the configuration is wrong, or there is none) they all answer 503 with it."""
+def register_routes(forwarder: Forwarder, refusal: str | None, *, is_unused: bool = False) -> ListedScript:
+    """Register the routes, and return the script's entry.
+
+    With a `refusal` (the configuration is wrong, or there is none) they all answer 503 with it.
+    """
     named, worker = Named(forwarder), forwarder.worker
     rows, places = DeliveryRoutes(forwarder, named), DestinationRoutes(forwarder, named)
 
@@ -49,7 +52,7 @@ def register_routes(forwarder: Forwarder, refusal: str | None, *, is_unused: boo
             found = dataclasses.replace(found, reason=unknown)  # nothing is sent there
         return found
 
-    register_status(name, look, rows.status, unavailable)
+    script = register_status(name, look, rows.status, unavailable)
     bounded = forwarder.turns.bound  # those that ask Orthanc each time
     routes: dict[str, dict[str, Callable[[Request], Any]]] = {
         "deliveries": {"GET": rows.page},
@@ -79,6 +82,7 @@ def register_routes(forwarder: Forwarder, refusal: str | None, *, is_unused: boo
     idle = bool(refusal) and is_unused
     register_route(f"/{forwarder.name}/protected", {"POST": protected}, (lambda: None) if idle else unavailable)
     register_owed(forwarder.name, owed, unavailable, is_unused=idle)
+    return script
 
 
 class Named:

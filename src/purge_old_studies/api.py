@@ -28,6 +28,7 @@ from .disk import Disk
 from .guards import warn_of_guards
 from .history import History, now_utc, who_asks
 from .jobs import TABLES, Jobs
+from .measures import Measures
 from .parameters import PARAMETERS, wants_json
 from .rules import RuleViews
 from .runner import Runner
@@ -93,6 +94,7 @@ class Purges:
             disk = Disk(self._loopback, storage)
             space = SpaceRules(self._settings, self._jobs, self._clock, self._archive, runner, disk)
             self._rules = RuleViews(self._settings, self._clock, self._archive, runner.last_runs, schedule, space)
+            self.measures = Measures(runner, self._clock, space, disk, self._archive)
             runner.start()
         except BaseException:
             ledger.close()  # the next try opens it
