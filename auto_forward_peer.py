@@ -5399,10 +5399,17 @@ class Metrics:
     def __init__(self, name: str, ledger: Ledger) -> None:
         self._name, self._ledger, self._work = name.replace("-", "_"), ledger, Work(ledger)
         self._delivered, self._since = 0, time.monotonic()
+        self._since_start = {"Deliveries": 0, "Instances": 0}
 
     def add_delivered(self, instances: int) -> None:
-        """Count instances that a destination has got."""
+        """Count a delivery and the instances in it, that a destination has got."""
         self._delivered += instances
+        self._since_start["Deliveries"] += 1
+        self._since_start["Instances"] += instances
+
+    def flow(self) -> dict[str, Any]:
+        """Return what was delivered since the start, and since when the oldest waits that is neither delivered nor given up."""
+        return {"Delivered": {**self._since_start}, "WaitingSince": utc_or_none(self._work.oldest_unfinished(DELETE))}
 
     def report(self) -> None:
         """Set all metrics, and count from now on."""
@@ -5487,6 +5494,10 @@ class Rows:
         orthanc.LogInfo(f"{self._name}: {row['queue']} has {name_of(row)} (attempt {row['attempts']})")
         if self._deleter:
             self._deleter.delivered(json.loads(row["data"]).get("Of", row["subject"]))
+
+    def flow(self) -> dict[str, Any]:
+        """Return what was delivered since the start, and since when the oldest waits."""
+        return self._metrics.flow()
 
     def end_gone(self, row: Mapping[str, Any]) -> None:
         """End a row that was deleted before it could be sent; one of a whole resource counts as one instance."""
@@ -8647,10 +8658,10 @@ class DeliveryRoutes:
         self._forwarder, self._named = forwarder, named
 
     def status(self, _request: Request) -> dict[str, Any]:
-        """Return whether it runs, the rows in each state, what was not sent back to whom, and what was deleted undelivered."""
+        """Return whether it runs, the rows in each state, what was delivered, not sent back to whom, and deleted undelivered."""
         engine = self._forwarder.engine
         gone, own = engine.rows.gone.instances, engine.assignment.loops.totals()
-        return {"Totals": engine.ledger.totals(), "NotSentBack": own, "InstancesGone": gone}
+        return {"Totals": engine.ledger.totals(), **engine.rows.flow(), "NotSentBack": own, "InstancesGone": gone}
 
     @takes({**PAGE_PARAMETERS, **dict.fromkeys(FILTERS, Text()), "state": OneOf(choices=STATES)})
     def page(self, request: Request) -> dict[str, Any]:

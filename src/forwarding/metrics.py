@@ -2,10 +2,12 @@
 """What a forwarder adds to Orthanc's metrics (`/tools/metrics-prometheus`)."""
 
 import time
+from typing import Any
 
 import orthanc
 
 from common.ledger import Ledger
+from common.times import utc_or_none
 from common.work import Work
 from forwarding.tasks import DELETE
 
@@ -19,10 +21,17 @@ class Metrics:
     def __init__(self, name: str, ledger: Ledger) -> None:
         self._name, self._ledger, self._work = name.replace("-", "_"), ledger, Work(ledger)
         self._delivered, self._since = 0, time.monotonic()
+        self._since_start = {"Deliveries": 0, "Instances": 0}
 
     def add_delivered(self, instances: int) -> None:
-        """Count instances that a destination has got."""
+        """Count a delivery and the instances in it, that a destination has got."""
         self._delivered += instances
+        self._since_start["Deliveries"] += 1
+        self._since_start["Instances"] += instances
+
+    def flow(self) -> dict[str, Any]:
+        """Return what was delivered since the start, and since when the oldest waits that is neither delivered nor given up."""
+        return {"Delivered": {**self._since_start}, "WaitingSince": utc_or_none(self._work.oldest_unfinished(DELETE))}
 
     def report(self) -> None:
         """Set all metrics, and count from now on."""
