@@ -5510,17 +5510,22 @@ class Metrics:
 
     def __init__(self, ledger: Ledger, destinations: Destinations) -> None:
         self._ledger, self._work, self._destinations = ledger, Work(ledger), destinations
-        self._delivered = 0
+        self._delivered = {"Deliveries": 0, "Instances": 0}
         self._counted, self._since = 0, time.monotonic()  # of the measurement before
 
     def add_delivered(self, instances: int) -> None:
-        """Count instances that a destination has got."""
-        self._delivered += instances
+        """Count a delivery and the instances in it, that a destination has got."""
+        self._delivered["Deliveries"] += 1
+        self._delivered["Instances"] += instances
+
+    def flow(self) -> dict[str, Any]:
+        """Return what was delivered since the start, and since when the oldest waits that is neither delivered nor given up."""
+        return {"Delivered": {**self._delivered}, "WaitingSince": utc_or_none(self._work.oldest_unfinished(DELETE))}
 
     def measure(self) -> dict[str, float]:
         """Return all metrics; the rate is since the call before."""
         oldest = self._work.oldest_unfinished(DELETE)
-        delivered, now = self._delivered, time.monotonic()
+        delivered, now = self._delivered["Instances"], time.monotonic()
         rate = (delivered - self._counted) / max(0.001, now - self._since)
         self._counted, self._since = delivered, now
         # One that is away, and for which nothing waits, may be gone for good.
@@ -5606,6 +5611,10 @@ class Rows:
         orthanc.LogInfo(f"{self._name}: {row['queue']} has {name_of(row)} (attempt {row['attempts']})")
         if self._deleter:
             self._deleter.delivered(json.loads(row["data"]).get("Of", row["subject"]))
+
+    def flow(self) -> dict[str, Any]:
+        """Return what was delivered since the start, and since when the oldest waits."""
+        return self._metrics.flow()
 
     def end_gone(self, row: Mapping[str, Any]) -> None:
         """End a row that was deleted before it could be sent; one of a whole resource counts as one instance."""
@@ -8769,10 +8778,10 @@ class DeliveryRoutes:
         self._forwarder, self._named = forwarder, named
 
     def status(self, _request: Request) -> dict[str, Any]:
-        """Return whether it runs, the rows in each state, what was not sent back to whom, and what was deleted undelivered."""
+        """Return whether it runs, the rows in each state, what was delivered, not sent back to whom, and deleted undelivered."""
         engine = self._forwarder.engine
         gone, own = engine.rows.gone.instances, engine.assignment.loops.totals()
-        return {"Totals": engine.ledger.totals(), "NotSentBack": own, "InstancesGone": gone}
+        return {"Totals": engine.ledger.totals(), **engine.rows.flow(), "NotSentBack": own, "InstancesGone": gone}
 
     @takes({**PAGE_PARAMETERS, **dict.fromkeys(FILTERS, Text()), "state": OneOf(choices=STATES)})
     def page(self, request: Request) -> dict[str, Any]:

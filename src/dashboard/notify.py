@@ -12,6 +12,8 @@ from common.ledger import Ledger
 from common.routes import one_line
 from common.times import parse_time, utc
 
+from .settings import NAME
+
 SETTLED_SECONDS = 60.0  # for which trouble of a script has to last, and for which something has to be away to be over
 MORE_AFTER_SECONDS = 3600.0  # after which it is said again where there are more of the same by now
 LINES_PER_MESSAGE = 100
@@ -44,7 +46,9 @@ def needs_of(summary: Mapping[str, Any], after_minutes: float, known: Iterable[s
     for alert in summary["Alerts"]:
         identifier, since = alert["ID"], _seconds(alert.get("Since") or summary["At"])
         kind = identifier.partition(":")[0]
-        if kind == "destination" and alert["Level"] != "act":
+        if identifier == f"script:{NAME}":
+            is_due = False  # that people can't be notified is nothing to notify them of
+        elif kind == "destination" and alert["Level"] != "act":
             is_due = identifier in known or now - since >= after_minutes * 60
         elif kind == "script":
             is_due = identifier in known or now - since >= SETTLED_SECONDS
@@ -53,7 +57,7 @@ def needs_of(summary: Mapping[str, Any], after_minutes: float, known: Iterable[s
         if is_due:
             why = f": {alert['Why']}" if alert.get("Why") else ""
             found[identifier] = Need(
-                one_line(f"{alert['Text']}{why}")[:LONGEST_LINE], int(alert.get("Count", 1)), since
+                printable(f"{alert['Text']}{why}")[:LONGEST_LINE], int(alert.get("Count", 1)), since
             )
     return found
 
@@ -76,11 +80,15 @@ def unknown_now(summary: Mapping[str, Any], alerts: Iterable[str]) -> set[str]:
         entry = scripts[script]
         place = places.get((script, name))
         is_forwarder = script.startswith("auto_forward_")
-        if entry.get("State") != "running" or not entry.get("Totals") or (is_forwarder and script not in asked):
-            found.add(identifier)
-        elif kind == "destination" and place and place["State"] != "paused" and is_untried(place):
+        is_silent = entry.get("State") != "running" or not entry.get("Totals") or (is_forwarder and script not in asked)
+        if is_silent or (kind == "destination" and place and place["State"] != "paused" and is_untried(place)):
             found.add(identifier)
     return found
+
+
+def printable(text: str) -> str:
+    """Return a text as one line without what changes how others of it look: directions of writing, for example."""
+    return "".join(letter if letter.isprintable() else " " for letter in one_line(text))
 
 
 def is_untried(place: Mapping[str, Any]) -> bool:

@@ -22,7 +22,7 @@ from common.worker import Trouble
 
 from .notify import Need, Notices, needs_of, unknown_now
 from .notify_settings import NotifySettings
-from .senders import MailSender, NotSentError, PartlySentError, Sender, WebhookSender
+from .senders import NotSentError, PartlySentError, Sender
 
 BETWEEN_MESSAGES_SECONDS = 60.0  # of one channel
 FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 15.0, 1800.0  # until a server that is away is tried again
@@ -103,24 +103,21 @@ class Notifier:
 
     Raises
     ------
-    OSError : a file of certificates can't be read.
     ValueError : the package requests is needed and missing.
     """
 
-    def __init__(self, settings: NotifySettings, configuration: Mapping[str, Any], ledger: Ledger, server: str) -> None:
-        self._settings, folder = settings, configuration_folder()
-        senders: dict[str, Sender] = {}
+    def __init__(
+        self, settings: NotifySettings, senders: Mapping[str, Sender], configuration: Mapping[str, Any], ledger: Ledger
+    ) -> None:
         if settings.webhook:
             try:
-                import_requests()
+                import_requests()  # here, where there is room for it
             except ImportError as error:
                 raise ValueError(str(error)) from None
-            senders["webhook"] = WebhookSender(settings.webhook, folder)
-        if settings.mail:
-            senders["mail"] = MailSender(settings.mail, folder)
+        self._settings, server = settings, str(configuration.get("Name") or configuration.get("DicomAet") or "ORTHANC")
         self._notices = Notices(ledger, [*senders])
         self._channels = [Channel(name, sender, self._notices, server) for name, sender in senders.items()]
-        self._storage = folder / (configuration.get("StorageDirectory") or "OrthancStorage")
+        self._storage = configuration_folder() / (configuration.get("StorageDirectory") or "OrthancStorage")
 
     def start(self) -> None:
         """Begin to send what is left from before."""

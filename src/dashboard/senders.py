@@ -23,7 +23,7 @@ from common.outside import Outside, OutsideError, UnsendableError
 from common.routes import one_line
 
 from .notify import Message
-from .notify_settings import MailTarget, WebhookTarget
+from .notify_settings import MailTarget, NotifySettings, WebhookTarget
 
 LARGEST_ANSWER = 65536  # bytes that are read, so that the connection ends well; only the status counts
 
@@ -148,6 +148,19 @@ class MailSender:
         if client is not None and client.sock is not None:
             with contextlib.suppress(OSError):
                 client.sock.shutdown(socket.SHUT_RDWR)  # what waits for the server returns
+
+
+def senders_of(settings: NotifySettings, folder: Path) -> dict[str, Sender]:
+    """Return what sends, by its name. Raises OSError: certificates can't be read.
+
+    `folder` is the one that paths of the configuration begin in.
+    """
+    found: dict[str, Sender] = {}
+    if settings.webhook:
+        found["webhook"] = WebhookSender(settings.webhook, folder)
+    if settings.mail:
+        found["mail"] = MailSender(settings.mail, folder)
+    return found
 
 
 class PartlySentError(Exception):

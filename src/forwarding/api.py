@@ -147,10 +147,10 @@ class DeliveryRoutes:
         self._forwarder, self._named = forwarder, named
 
     def status(self, _request: Request) -> dict[str, Any]:
-        """Return whether it runs, the rows in each state, what was not sent back to whom, and what was deleted undelivered."""
+        """Return whether it runs, the rows in each state, what was delivered, not sent back to whom, and deleted undelivered."""
         engine = self._forwarder.engine
         gone, own = engine.rows.gone.instances, engine.assignment.loops.totals()
-        return {"Totals": engine.ledger.totals(), "NotSentBack": own, "InstancesGone": gone}
+        return {"Totals": engine.ledger.totals(), **engine.rows.flow(), "NotSentBack": own, "InstancesGone": gone}
 
     @takes({**PAGE_PARAMETERS, **dict.fromkeys(FILTERS, Text()), "state": OneOf(choices=STATES)})
     def page(self, request: Request) -> dict[str, Any]:

@@ -2,8 +2,10 @@
 """What a forwarder adds to Orthanc's metrics (`/tools/metrics-prometheus`)."""
 
 import time
+from typing import Any
 
 from common.ledger import Ledger
+from common.times import utc_or_none
 from common.work import Work
 from forwarding.destinations import Destinations
 from forwarding.tasks import DELETE
@@ -17,17 +19,22 @@ class Metrics:
 
     def __init__(self, ledger: Ledger, destinations: Destinations) -> None:
         self._ledger, self._work, self._destinations = ledger, Work(ledger), destinations
-        self._delivered = 0
+        self._delivered = {"Deliveries": 0, "Instances": 0}
         self._counted, self._since = 0, time.monotonic()  # of the measurement before
 
     def add_delivered(self, instances: int) -> None:
-        """Count instances that a destination has got."""
-        self._delivered += instances
+        """Count a delivery and the instances in it, that a destination has got."""
+        self._delivered["Deliveries"] += 1
+        self._delivered["Instances"] += instances
+
+    def flow(self) -> dict[str, Any]:
+        """Return what was delivered since the start, and since when the oldest waits that is neither delivered nor given up."""
+        return {"Delivered": {**self._delivered}, "WaitingSince": utc_or_none(self._work.oldest_unfinished(DELETE))}
 
     def measure(self) -> dict[str, float]:
         """Return all metrics; the rate is since the call before."""
         oldest = self._work.oldest_unfinished(DELETE)
-        delivered, now = self._delivered, time.monotonic()
+        delivered, now = self._delivered["Instances"], time.monotonic()
         rate = (delivered - self._counted) / max(0.001, now - self._since)
         self._counted, self._since = delivered, now
         # One that is away, and for which nothing waits, may be gone for good.

@@ -31,6 +31,7 @@ SECTIONS: dict[str, tuple[str, dict[str, Any]]] = {
     "auto_forward_peer.py": ("AutoForwardPeer", {}),
     "auto_retries.py": ("AutoRetries", {}),
     "cmove_interceptor.py": ("CMoveInterceptor", {}),
+    "dashboard.py": ("Dashboard", {}),
     "dicom_events/__init__.py": ("DicomEvents", {}),
     "purge_old_studies.py": ("PurgeOldStudies", {}),
     "series_private_tags.py": (
