@@ -96,9 +96,8 @@ class MailSender:
         try:
             with self._connected() as client:
                 if target.security == "starttls":
-                    client.starttls(
-                        context=self._context
-                    )  # raises where the server offers none: nothing is sent in clear
+                    # It raises where the server offers none: nothing is sent in clear.
+                    client.starttls(context=self._context)
                 if target.user and target.password:
                     client.login(target.user, target.password)
                 refused = client.send_message(content, target.sender, list(target.to))

@@ -163,6 +163,14 @@ def test_what_changes_while_a_message_is_sent_is_said_afterwards(people: People)
     assert people.hear() == [f"Over: {DEAD}"]
 
 
+def test_more_of_the_same_while_a_message_is_sent_is_said_afterwards(people: People) -> None:
+    people.look(alert(DEAD, people.clock.now))
+    message = people.notices.message("mail")
+    people.look(alert(DEAD, people.clock.now, count=2))
+    people.notices.sent("mail", message)
+    assert people.hear() == [DEAD]
+
+
 def test_a_destination_has_to_be_away_for_some_minutes_and_is_on_as_long_as_it_is_away(people: People) -> None:
     begun = people.clock.now
     for minutes in (0, 5, 14):
