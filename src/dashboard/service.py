@@ -14,7 +14,7 @@ from common.http_threads import HttpTurns
 from common.ledger import Ledger
 from common.loopback import Loopback
 from common.routes import Refused
-from common.state import state_folder
+from common.state import configuration_folder, state_folder
 from common.worker import Worker
 
 from .flow import Flow
@@ -44,7 +44,8 @@ class Dashboard:
         self._loopback = Loopback(configuration)
         self._turns = HttpTurns(configuration, "summaries")
         self.worker = Worker(NAME, self._open, self._turn)
-        self._flow, self._gatherer = Flow(), Gatherer(self._loopback, NAME)
+        storage = configuration_folder() / (configuration.get("StorageDirectory") or "OrthancStorage")
+        self._flow, self._gatherer = Flow(), Gatherer(self._loopback, NAME, storage)
         self._changed = threading.Condition()
         self._summary: dict[str, Any] | None = None
         self._seen_at = self._asked_at = -3600.0  # monotonic
