@@ -2391,24 +2391,25 @@ def in_a_thread(work: Callable[[], T], name: str) -> T:
 
 
 LINK = (  # src/dashboard/explorer.js
-    "// The link to the dashboard in the head of Orthanc Explorer's pages.\n"
+    "// The link to the dashboard in the head of Orthanc Explorer's pages, beside Lookup and Plugins.\n"
     '(function () {\n'
-    '  "use strict";\n'
-    '  const address = "../dashboard";\n'
-    '  function link() {\n'
-    '    for (const header of document.querySelectorAll("[data-role=header] > div:first-of-type, #lookup [data-role=header]")) {\n'
-    '      if (header.querySelector("a.orthanc-dashboard")) {\n'
-    '        continue;\n'
-    '      }\n'
-    '      const anchor = document.createElement("a");\n'
-    '      anchor.href = address;\n'
-    '      anchor.className = "orthanc-dashboard ui-btn ui-btn-inline ui-corner-all ui-mini";\n'
-    '      anchor.textContent = "Dashboard";\n'
-    '      anchor.setAttribute("data-ajax", "false");\n'
-    '      header.appendChild(anchor);\n'
+    "  'use strict';\n"
+    '\n'
+    '  // Before jQuery Mobile makes a page of what is in the HTML: the link becomes a button like the others.\n'
+    "  $(document).on('pagebeforecreate', function (event) {\n"
+    "    var group = event.target.querySelector('[data-role=header] .ui-btn-left');\n"
+    '    if (!group || group.querySelector(\'.orthanc-dashboard\') || !group.querySelector(\'a[href="#plugins"]\')) {\n'
+    '      return;\n'
     '    }\n'
-    '  }\n'
-    '  $(document).on("pagebeforeshow", link);\n'
+    "    var link = document.createElement('a');\n"
+    "    link.href = '../dashboard';\n"
+    "    link.className = 'orthanc-dashboard';\n"
+    "    link.rel = 'external';\n"
+    "    link.setAttribute('data-role', 'button');\n"
+    "    link.setAttribute('data-icon', 'info');\n"
+    "    link.textContent = 'Dashboard';\n"
+    '    group.appendChild(link);\n'
+    '  });\n'
     '})();\n'
 )
 
@@ -2501,7 +2502,12 @@ APP = (  # src/dashboard/page/app.js
     '}\n'
     '\n'
     'function Navigation({ panels, current, summary }) {\n'
-    '  return html`<nav class="panels" aria-label="Panels">\n'
+    '  const list = useRef(null);\n'
+    '  useEffect(() => {\n'
+    '    const here = list.current?.querySelector("[aria-current]");\n'
+    '    here?.scrollIntoView({ block: "nearest", inline: "center" });\n'
+    '  }, [current]);\n'
+    '  return html`<nav class="panels" aria-label="Panels" ref=${list}>\n'
     '    <ul>\n'
     '      ${panels.map((each) => {\n'
     '        const count = summary && each.badge ? each.badge(summary) : 0;\n'

@@ -49,7 +49,7 @@ def pair(start_orthanc_for_module: StartOrthanc, tmp_path_factory: pytest.TempPa
     def is_settled() -> bool:
         """One delivery is given up at once; the others wait, as the destination is known to be away then."""
         places = {each["Name"]: each["Totals"] for each in main.get("/dashboard/summary")["Destinations"]}
-        return bool(places["PACS"]["done"] == 3 and places[AWAY_NAME]["dead"])
+        return len(places) == 2 and places["PACS"]["done"] == 3 and places[AWAY_NAME]["dead"] > 0
 
     main.wait_until(is_settled, what="forward to one destination and give up what goes to the other", timeout=60)
     return Pair(main, works, dead)

@@ -6,7 +6,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, expect
+from playwright.sync_api import Browser, Route, expect
 
 from testing.dicom import make_study
 from testing.pytest_plugin import StartOrthanc
@@ -37,8 +37,8 @@ def hostile(start_orthanc_for_module: StartOrthanc, tmp_path_factory: pytest.Tem
             "AuthenticationEnabled": True,
             "RegisteredUsers": {"operator": "secret", "viewer": "secret"},
             "LuaScripts": [str(folder / "filter.lua")],
-            "OrthancPeers": {EVIL: ["http://127.0.0.1:1/"]},
-            "AutoForwardPeer": {"Destinations": [EVIL]},
+            "OrthancPeers": {"away": ["http://127.0.0.1:1/"]},
+            "AutoForwardPeer": {"Destinations": ["away"]},
             "PurgeOldStudies": {"Rules": [{"Name": EVIL, "OlderThan": "7y", "At": "02:30"}]},
         },
     )
@@ -51,6 +51,20 @@ def hostile(start_orthanc_for_module: StartOrthanc, tmp_path_factory: pytest.Tem
     return server
 
 
+def make_hostile(route: Route) -> None:
+    """Answer the summary with what a script, a broker or a destination may say at worst."""
+    found = route.fetch().json()
+    for place in found["Destinations"]:
+        place |= {"Name": EVIL, "Error": EVIL, "Slow": EVIL, "State": "away"}
+    for each in found["Scripts"]:
+        each |= {"Reason": EVIL, "Version": EVIL, "LastError": {"Text": EVIL, "Time": EVIL}, "Totals": {EVIL: 1}}
+    found["Alerts"] = [
+        {"ID": EVIL, "Level": EVIL, "Text": EVIL, "Why": EVIL, "Panel": EVIL, "Row": [EVIL], "Query": {}}
+    ]
+    found["Server"]["DicomAet"] = EVIL
+    route.fulfill(json=found)
+
+
 def as_user(browser: Browser, name: str) -> Watched:
     return Watched(browser, http_credentials={"username": name, "password": "secret"})
 
@@ -59,6 +73,7 @@ def as_user(browser: Browser, name: str) -> Watched:
 def looks(hostile: OrthancServer, browser: Browser) -> dict[str, str]:
     """What each panel shows, with all that wants to be more than text in it."""
     watched, found = as_user(browser, "operator"), {}
+    watched.page.route("**/dashboard/summary", make_hostile)
     for panel in PANELS:
         page = watched.open(hostile.url, panel)
         page.wait_for_timeout(500)
@@ -72,9 +87,8 @@ def looks(hostile: OrthancServer, browser: Browser) -> dict[str, str]:
 
 @pytest.mark.parametrize("panel", PANELS)
 def test_what_comes_from_outside_is_text_everywhere(looks: dict[str, str], panel: str) -> None:
-    assert EVIL in looks[panel], "the name of the server, at least"
-    if panel in ("flow", "destinations", "retention"):
-        assert looks[panel].count(EVIL) >= 2
+    least = {"flow": 5, "destinations": 4, "scripts": 20, "retention": 3}
+    assert looks[panel].count(EVIL) >= least.get(panel, 2)  # the name and the AE title of the server, at least
 
 
 def test_what_can_not_be_seen_or_turns_the_line_is_named(looks: dict[str, str]) -> None:
@@ -85,6 +99,7 @@ def test_what_can_not_be_seen_or_turns_the_line_is_named(looks: dict[str, str]) 
 
 def test_a_dialog_shows_texts_as_texts_too(hostile: OrthancServer, browser: Browser) -> None:
     watched = as_user(browser, "operator")
+    watched.page.route("**/dashboard/summary", make_hostile)
     page = watched.open(hostile.url, "destinations")
     page.locator("main").get_by_role("button", name="Pause").first.click()
     expect(page.get_by_role("dialog")).to_contain_text(f"Pause {EVIL}?")
