@@ -4713,7 +4713,7 @@ PANEL_RETENTION = (  # src/dashboard/page/panels/retention.js
     '      ["Dated until", found.Since && html`<${Text}>${found.Since}<//>`],\n'
     '      ["Came in within 7 days", found.ReceivedWithin7Days ? number(found.ReceivedWithin7Days) : null],\n'
     '      ["Why", found.Why && html`<${Text}>${found.Why}<//>`],\n'
-    '      ["Kept, for they are not delivered", found.Undelivered && html`<${Text}>${Object.entries(found.Undelivered).map(([why, count]) => `${count}: ${why}`).join("; ")}<//>`],\n'
+    '      ["Left out, for they are not delivered", found.Undelivered && html`<${Text}>${Object.entries(found.Undelivered).map(([why, count]) => `${count}: ${why}`).join("; ")}<//>`],\n'
     '    ]} />\n'
     '    ${found.Refused ? html`<p class="problem">A guard refuses it: <${Text}>${found.Refused}<//></p>` : null}\n'
     '    ${found.Studies ? html`<div class="two">${found.Years ? html`<${Bars} title="Studies by year" of=${found.Years} />` : null}${found.Modalities ? html`<${Bars} title="Studies by modality" of=${found.Modalities} />` : null}</div>` : null}`;\n'
@@ -5798,8 +5798,7 @@ class Dashboard:
         self._loopback = Loopback(configuration)
         self._turns = HttpTurns(configuration, "summaries")
         self.worker = Worker(NAME, self._open, self._turn)
-        storage = configuration_folder() / (configuration.get("StorageDirectory") or "OrthancStorage")
-        self._flow, self._gatherer = Flow(), Gatherer(self._loopback, NAME, storage)
+        self._flow = Flow()
         self._changed = threading.Condition()
         self._summary: dict[str, Any] | None = None
         self._seen_at = self._asked_at = -3600.0  # monotonic
@@ -5848,6 +5847,8 @@ class Dashboard:
                 f"{NAME}: {path} was corrupt and is kept as {ledger.quarantined_to}; the chart begins anew"
             )
         self.minutes, self._sinces = Minutes(ledger), Sinces(ledger)
+        storage = configuration_folder() / (self._configuration.get("StorageDirectory") or "OrthancStorage")
+        self._gatherer = Gatherer(self._loopback, NAME, storage)
         return ledger
 
     def _turn(self) -> float:

@@ -44,8 +44,7 @@ class Dashboard:
         self._loopback = Loopback(configuration)
         self._turns = HttpTurns(configuration, "summaries")
         self.worker = Worker(NAME, self._open, self._turn)
-        storage = configuration_folder() / (configuration.get("StorageDirectory") or "OrthancStorage")
-        self._flow, self._gatherer = Flow(), Gatherer(self._loopback, NAME, storage)
+        self._flow = Flow()
         self._changed = threading.Condition()
         self._summary: dict[str, Any] | None = None
         self._seen_at = self._asked_at = -3600.0  # monotonic
@@ -94,6 +93,8 @@ class Dashboard:
                 f"{NAME}: {path} was corrupt and is kept as {ledger.quarantined_to}; the chart begins anew"
             )
         self.minutes, self._sinces = Minutes(ledger), Sinces(ledger)
+        storage = configuration_folder() / (self._configuration.get("StorageDirectory") or "OrthancStorage")
+        self._gatherer = Gatherer(self._loopback, NAME, storage)
         return ledger
 
     def _turn(self) -> float:

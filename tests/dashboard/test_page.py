@@ -76,18 +76,6 @@ def test_the_audit_log_is_searched(pair: Pair, seen: Watched) -> None:
     expect(page.locator("main")).to_contain_text("newest")
 
 
-def test_a_dry_run_shows_what_a_rule_would_take_and_deletes_nothing(pair: Pair, seen: Watched) -> None:
-    studies = pair.main.get("/statistics")["CountStudies"]
-    page = seen.open(pair.main.url, "retention")
-    page.get_by_role("button", name="What would it take now?").click()
-    expect(page.get_by_label("Rule seven years")).to_contain_text("Studies by year")
-    page.get_by_role("button", name="Count by year and modality").click()
-    counted = page.get_by_role("region", name="What the archive holds")
-    expect(counted).to_contain_text("2004")
-    expect(counted).to_contain_text("MR")
-    assert pair.main.get("/statistics")["CountStudies"] == studies
-
-
 def test_a_script_and_a_job_have_an_address(pair: Pair, seen: Watched) -> None:
     page = seen.open(pair.main.url, "scripts/audit_log")
     expect(page.locator("main .card")).to_contain_text("audit_log")
@@ -97,7 +85,7 @@ def test_a_script_and_a_job_have_an_address(pair: Pair, seen: Watched) -> None:
 
 
 def test_what_failed_is_retried_and_seen_delivered(pair: Pair, seen: Watched) -> None:
-    """Last: it starts the destination that was away."""
+    """It starts the destination that was away: after this, nothing fails."""
     page = seen.open(pair.main.url, "deliveries?state=dead")
     page.locator("main tbody th a").first.click()
     expect(page.get_by_role("heading", name="Failed attempts")).to_be_visible()
@@ -122,3 +110,16 @@ def test_what_failed_is_retried_and_seen_delivered(pair: Pair, seen: Watched) ->
     page.get_by_role("button", name=f"Drop delivery {row}").click()
     seen.answer("Drop", "is dropped")
     assert pair.main.request("GET", f"/auto-forward-modality/deliveries/{row}").status_code == 404
+
+
+def test_a_dry_run_shows_what_a_rule_would_take_and_deletes_nothing(pair: Pair, seen: Watched) -> None:
+    """After all is delivered: what is owed to a destination is left out."""
+    studies = pair.main.get("/statistics")["CountStudies"]
+    page = seen.open(pair.main.url, "retention")
+    page.get_by_role("button", name="What would it take now?").click()
+    expect(page.get_by_label("Rule seven years")).to_contain_text("Studies by year")
+    page.get_by_role("button", name="Count by year and modality").click()
+    counted = page.get_by_role("region", name="What the archive holds")
+    expect(counted).to_contain_text("2004")
+    expect(counted).to_contain_text("MR")
+    assert pair.main.get("/statistics")["CountStudies"] == studies

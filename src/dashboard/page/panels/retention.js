@@ -46,7 +46,7 @@ function Answer({ of: found }) {
       ["Dated until", found.Since && html`<${Text}>${found.Since}<//>`],
       ["Came in within 7 days", found.ReceivedWithin7Days ? number(found.ReceivedWithin7Days) : null],
       ["Why", found.Why && html`<${Text}>${found.Why}<//>`],
-      ["Kept, for they are not delivered", found.Undelivered && html`<${Text}>${Object.entries(found.Undelivered).map(([why, count]) => `${count}: ${why}`).join("; ")}<//>`],
+      ["Left out, for they are not delivered", found.Undelivered && html`<${Text}>${Object.entries(found.Undelivered).map(([why, count]) => `${count}: ${why}`).join("; ")}<//>`],
     ]} />
     ${found.Refused ? html`<p class="problem">A guard refuses it: <${Text}>${found.Refused}<//></p>` : null}
     ${found.Studies ? html`<div class="two">${found.Years ? html`<${Bars} title="Studies by year" of=${found.Years} />` : null}${found.Modalities ? html`<${Bars} title="Studies by modality" of=${found.Modalities} />` : null}</div>` : null}`;
