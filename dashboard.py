@@ -2909,24 +2909,25 @@ def in_a_thread(work: Callable[[], T], name: str) -> T:
 
 
 LINK = (  # src/dashboard/explorer.js
-    "// The link to the dashboard in the head of Orthanc Explorer's pages.\n"
+    "// The link to the dashboard in the head of Orthanc Explorer's pages, beside Lookup and Plugins.\n"
     '(function () {\n'
-    '  "use strict";\n'
-    '  const address = "../dashboard";\n'
-    '  function link() {\n'
-    '    for (const header of document.querySelectorAll("[data-role=header] > div:first-of-type, #lookup [data-role=header]")) {\n'
-    '      if (header.querySelector("a.orthanc-dashboard")) {\n'
-    '        continue;\n'
-    '      }\n'
-    '      const anchor = document.createElement("a");\n'
-    '      anchor.href = address;\n'
-    '      anchor.className = "orthanc-dashboard ui-btn ui-btn-inline ui-corner-all ui-mini";\n'
-    '      anchor.textContent = "Dashboard";\n'
-    '      anchor.setAttribute("data-ajax", "false");\n'
-    '      header.appendChild(anchor);\n'
+    "  'use strict';\n"
+    '\n'
+    '  // Before jQuery Mobile makes a page of what is in the HTML: the link becomes a button like the others.\n'
+    "  $(document).on('pagebeforecreate', function (event) {\n"
+    "    var group = event.target.querySelector('[data-role=header] .ui-btn-left');\n"
+    '    if (!group || group.querySelector(\'.orthanc-dashboard\') || !group.querySelector(\'a[href="#plugins"]\')) {\n'
+    '      return;\n'
     '    }\n'
-    '  }\n'
-    '  $(document).on("pagebeforeshow", link);\n'
+    "    var link = document.createElement('a');\n"
+    "    link.href = '../dashboard';\n"
+    "    link.className = 'orthanc-dashboard';\n"
+    "    link.rel = 'external';\n"
+    "    link.setAttribute('data-role', 'button');\n"
+    "    link.setAttribute('data-icon', 'info');\n"
+    "    link.textContent = 'Dashboard';\n"
+    '    group.appendChild(link);\n'
+    '  });\n'
     '})();\n'
 )
 
@@ -3019,7 +3020,12 @@ APP = (  # src/dashboard/page/app.js
     '}\n'
     '\n'
     'function Navigation({ panels, current, summary }) {\n'
-    '  return html`<nav class="panels" aria-label="Panels">\n'
+    '  const list = useRef(null);\n'
+    '  useEffect(() => {\n'
+    '    const here = list.current?.querySelector("[aria-current]");\n'
+    '    here?.scrollIntoView({ block: "nearest", inline: "center" });\n'
+    '  }, [current]);\n'
+    '  return html`<nav class="panels" aria-label="Panels" ref=${list}>\n'
     '    <ul>\n'
     '      ${panels.map((each) => {\n'
     '        const count = summary && each.badge ? each.badge(summary) : 0;\n'
@@ -3433,7 +3439,7 @@ PARTS = (  # src/dashboard/page/parts.css
     '\n'
     '.card,\n'
     '.empty,\n'
-    '.panel > section:not(:has(.alerts, .calm)) {\n'
+    '.panel > section:not(.plain) {\n'
     '  background: var(--paper);\n'
     '  border: 1px solid var(--line);\n'
     '  border-radius: 10px;\n'
@@ -3636,6 +3642,16 @@ PARTS = (  # src/dashboard/page/parts.css
     '\n'
     'tbody th {\n'
     '  font-weight: 550;\n'
+    '  min-width: 9rem;\n'
+    '}\n'
+    '\n'
+    'tbody th .quiet {\n'
+    '  font-weight: 400;\n'
+    '}\n'
+    '\n'
+    '.empty + .empty,\n'
+    '.plain .empty {\n'
+    '  padding: 1rem 1.25rem;\n'
     '}\n'
     '\n'
     'tbody tr[aria-current="true"] {\n'
@@ -3648,6 +3664,11 @@ PARTS = (  # src/dashboard/page/parts.css
     '  display: block;\n'
     '  font-size: 0.83rem;\n'
     '  font-weight: 400;\n'
+    '  overflow-wrap: anywhere;\n'
+    '}\n'
+    '\n'
+    'time,\n'
+    '.progress {\n'
     '  white-space: nowrap;\n'
     '}\n'
     '\n'
@@ -3657,7 +3678,7 @@ PARTS = (  # src/dashboard/page/parts.css
     '}\n'
     '\n'
     '.long {\n'
-    '  min-width: 14rem;\n'
+    '  min-width: 11rem;\n'
     '  overflow-wrap: anywhere;\n'
     '}\n'
     '\n'
@@ -3856,7 +3877,7 @@ PARTS = (  # src/dashboard/page/parts.css
     '.progress progress {\n'
     '  accent-color: var(--accent);\n'
     '  vertical-align: middle;\n'
-    '  width: 9rem;\n'
+    '  width: 7rem;\n'
     '}\n'
     '\n'
     '.chart {\n'
@@ -3881,6 +3902,74 @@ PARTS = (  # src/dashboard/page/parts.css
     '  color: var(--accent);\n'
     '  cursor: pointer;\n'
     '  width: max-content;\n'
+    '}\n'
+    '\n'
+    'h3 {\n'
+    '  font-size: 0.95rem;\n'
+    '  margin: 0.75rem 0 0.25rem;\n'
+    '}\n'
+    '\n'
+    '.history {\n'
+    '  margin: 0 0 1rem;\n'
+    '  overflow-wrap: anywhere;\n'
+    '  padding-left: 1.5rem;\n'
+    '}\n'
+    '\n'
+    '.history time {\n'
+    '  color: var(--quiet);\n'
+    '}\n'
+    '\n'
+    '.thumbnails {\n'
+    '  display: flex;\n'
+    '  flex-wrap: wrap;\n'
+    '  gap: 0.5rem;\n'
+    '  list-style: none;\n'
+    '  margin: 0.5rem 0;\n'
+    '  padding: 0;\n'
+    '}\n'
+    '\n'
+    '.thumbnails img {\n'
+    '  background: #000;\n'
+    '  border-radius: 6px;\n'
+    '  display: block;\n'
+    '  object-fit: contain;\n'
+    '}\n'
+    '\n'
+    '.two {\n'
+    '  display: grid;\n'
+    '  gap: 1rem 2.5rem;\n'
+    '  grid-template-columns: repeat(auto-fit, minmax(15rem, 1fr));\n'
+    '}\n'
+    '\n'
+    '.bars th,\n'
+    '.bars td {\n'
+    '  border: 0;\n'
+    '  padding: 0.15rem 0.5rem 0.15rem 0;\n'
+    '}\n'
+    '\n'
+    '.bars meter {\n'
+    '  height: 0.9rem;\n'
+    '  width: 100%;\n'
+    '}\n'
+    '\n'
+    '.bars td:nth-child(2) {\n'
+    '  width: 60%;\n'
+    '}\n'
+    '\n'
+    '.plain {\n'
+    '  display: grid;\n'
+    '  gap: 0.75rem;\n'
+    '}\n'
+    '\n'
+    '.choice a.button {\n'
+    '  border-radius: 7px;\n'
+    '  font-size: 0.87rem;\n'
+    '  margin-right: 0.4rem;\n'
+    '}\n'
+    '\n'
+    '.choice a[aria-current] {\n'
+    '  background: var(--raised);\n'
+    '  color: var(--accent);\n'
     '}\n'
     '\n'
     '@media (max-width: 480px) {\n'
@@ -3936,6 +4025,11 @@ PARTS = (  # src/dashboard/page/parts.css
     '  .table .acts .buttons {\n'
     '    justify-content: flex-start;\n'
     '    padding-top: 0.35rem;\n'
+    '  }\n'
+    '\n'
+    '  .table td:has(> .none),\n'
+    '  .table td.acts:not(:has(button)) {\n'
+    '    display: none;\n'
     '  }\n'
     '\n'
     '  td small {\n'
@@ -4105,7 +4199,7 @@ LIB_CHART = (  # src/dashboard/page/lib/chart.js
     '      { ...axis, size: 48, incrs: [1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10_000, 50_000, 100_000] },\n'
     '    ],\n'
     '    series: [\n'
-    '      { label: "Time", value: (_chart, value) => (value === null ? "–" : new Date(value * 1000).toLocaleTimeString([], { hour: "2-digit", minute: "2-digit" })) },\n'
+    '      { label: "Time", value: (_chart, value) => (value === null ? "–" : new Date(value * 1000).toLocaleTimeString([], { hour: "2-digit", minute: "2-digit", hourCycle: "h23" })) },\n'
     '      ...series.map(({ label, colour: name, fill }) => ({\n'
     '        label,\n'
     '        stroke: colour(name),\n'
@@ -4153,7 +4247,7 @@ LIB_FORMAT = (  # src/dashboard/page/lib/format.js
     '\n'
     'const NUMBER = new Intl.NumberFormat();\n'
     'const ONE_DIGIT = new Intl.NumberFormat(undefined, { maximumFractionDigits: 1 });\n'
-    'const TIME = new Intl.DateTimeFormat(undefined, { hour: "2-digit", minute: "2-digit", second: "2-digit" });\n'
+    'const TIME = new Intl.DateTimeFormat(undefined, { hour: "2-digit", minute: "2-digit", second: "2-digit", hourCycle: "h23" });\n'
     'const DAY = new Intl.DateTimeFormat(undefined, { year: "numeric", month: "short", day: "numeric" });\n'
     '// Control characters, what turns the direction of a line, and what takes no room: they are shown by their names.\n'
     'const HIDDEN = /[\\u0000-\\u001f\\u007f-\\u009f\\u061c\\u200b-\\u200f\\u2028-\\u202e\\u2060-\\u2069\\ufeff\\ufff9-\\ufffb]/g;\n'
@@ -4232,11 +4326,11 @@ LIB_LIST = (  # src/dashboard/page/lib/list.js
     'import { number } from "./format.js";\n'
     'import { go, link } from "./router.js";\n'
     '\n'
-    '/** Buttons to earlier and later pages. `pages`: { total, shown, older, newer } with addresses, or null. */\n'
+    '/** Where a page is in its list, and links to the newest and to older ones (addresses, or null). */\n'
     'export function Pages({ total, shown, newer, older, what }) {\n'
     '  return html`<nav class="pages" aria-label="Pages">\n'
     '    <span class="quiet">${number(shown)} of ${number(total)} ${what}</span>\n'
-    '    ${newer ? html`<a class="button" href=${newer}>Newer</a>` : null}\n'
+    '    ${newer ? html`<a class="button" href=${newer}>Newest</a>` : null}\n'
     '    ${older ? html`<a class="button" href=${older}>Older</a>` : null}\n'
     '  </nav>`;\n'
     '}\n'
@@ -4392,6 +4486,104 @@ LIB_ROUTER = (  # src/dashboard/page/lib/router.js
     '  return place;\n'
     '}\n'
 )
+LIB_STUDIES = (  # src/dashboard/page/lib/studies.js
+    "// What studies are called: lists of scripts have Orthanc's identifiers, people know patients and dates.\n"
+    '\n'
+    'import { html, useContext, useEffect, useState } from "../vendor/preact.js";\n'
+    'import { address, get, post } from "./api.js";\n'
+    'import { moment } from "./format.js";\n'
+    'import { Shared, Text } from "./ui.js";\n'
+    '\n'
+    'const KEPT = 500; // studies that are remembered\n'
+    'const FOUND = 20; // studies that a search looks at\n'
+    'const known = new Map();\n'
+    '\n'
+    '/** Ask for a study once; null: it is not here. Other failures are asked again. */\n'
+    'function study(id) {\n'
+    '  if (!known.has(id)) {\n'
+    '    if (known.size >= KEPT) {\n'
+    '      known.delete(known.keys().next().value);\n'
+    '    }\n'
+    '    const asked = get(`/studies/${encodeURIComponent(id)}`).catch((error) => {\n'
+    '      if (error.status !== 404) {\n'
+    '        known.delete(id);\n'
+    '      }\n'
+    '      return null;\n'
+    '    });\n'
+    '    known.set(id, asked);\n'
+    '  }\n'
+    '  return known.get(id);\n'
+    '}\n'
+    '\n'
+    '/** Return what is known of a study, or undefined as long as it is not. */\n'
+    'export function useStudy(id) {\n'
+    '  const [found, setFound] = useState(undefined);\n'
+    '  useEffect(() => {\n'
+    '    let ended = false;\n'
+    '    setFound(undefined);\n'
+    '    if (id) {\n'
+    '      study(id).then((each) => ended || setFound(each));\n'
+    '    }\n'
+    '    return () => {\n'
+    '      ended = true;\n'
+    '    };\n'
+    '  }, [id]);\n'
+    '  return found;\n'
+    '}\n'
+    '\n'
+    '/** Return the day of a DICOM date (YYYYMMDD) as `2026-01-31`; anything else as it is. */\n'
+    'export const day = (text) => String(text ?? "").replace(/^(\\d{4})(\\d\\d)(\\d\\d)$/, "$1-$2-$3");\n'
+    '\n'
+    '/** A study in two lines: patient, then date and description; its identifier where it is not here. */\n'
+    'export function StudyName({ id, level = "Study", resource }) {\n'
+    '  const found = useStudy(id);\n'
+    '  if (!found) {\n'
+    '    return html`<span class="quiet"><${Text}>${level} ${(id ?? resource ?? "").slice(0, 17)}…<//>${found === null ? html`<small>not here any more</small>` : null}</span>`;\n'
+    '  }\n'
+    '  const patient = found.PatientMainDicomTags ?? {};\n'
+    '  const tags = found.MainDicomTags ?? {};\n'
+    '  const said = [day(tags.StudyDate), tags.StudyDescription].filter(Boolean).join(" · ");\n'
+    '  return html`<${Text}>${patient.PatientID || "(no PatientID)"}<//>${patient.PatientName ? html` <span class="quiet"><${Text}>${patient.PatientName}<//></span>` : null}\n'
+    '    <small><${Text}>${said || tags.StudyInstanceUID || ""}<//></small>`;\n'
+    '}\n'
+    '\n'
+    "/** Find studies by PatientID, AccessionNumber, StudyInstanceUID, or Orthanc's identifier; return identifiers. */\n"
+    'export async function findStudies(text) {\n'
+    '  if (/^[0-9a-f]{8}(-[0-9a-f]{8}){4}$/.test(text)) {\n'
+    '    return [text];\n'
+    '  }\n'
+    '  const escaped = text.replace(/[\\\\*?]/g, "?"); // no wildcards of a person\'s, and no list of values\n'
+    '  const queries = ["PatientID", "AccessionNumber", "StudyInstanceUID"].map((tag) =>\n'
+    '    post("/tools/find", { Level: "Study", Query: { [tag]: escaped }, Limit: FOUND }),\n'
+    '  );\n'
+    '  const found = await Promise.all(queries);\n'
+    '  return [...new Set(found.flat())].slice(0, FOUND);\n'
+    '}\n'
+    '\n'
+    '/** The series of a study as small pictures, where series_thumbnail draws them. */\n'
+    'export function Thumbnails({ id }) {\n'
+    '  const { summary } = useContext(Shared);\n'
+    '  const [series, setSeries] = useState([]);\n'
+    '  const draws = summary.Scripts.some((each) => each.Name === "series_thumbnail" && each.State === "running");\n'
+    '  useEffect(() => {\n'
+    '    let ended = false;\n'
+    '    if (draws && id) {\n'
+    '      get(`/studies/${encodeURIComponent(id)}`).then(\n'
+    '        (found) => ended || setSeries((found.Series ?? []).slice(0, 12)),\n'
+    '        () => undefined,\n'
+    '      );\n'
+    '    }\n'
+    '    return () => {\n'
+    '      ended = true;\n'
+    '    };\n'
+    '  }, [id, draws]);\n'
+    '  return series.length\n'
+    '    ? html`<ul class="thumbnails">${series.map((each) => html`<li key=${each}><img src=${address(`/series/${each}/thumbnail?size=96`)} alt="A series of the study" width="96" height="96" loading="lazy" /></li>`)}</ul>`\n'
+    '    : null;\n'
+    '}\n'
+    '\n'
+    'export const newestFirst = (one, other) => (moment(other)?.getTime() ?? 0) - (moment(one)?.getTime() ?? 0);\n'
+)
 LIB_UI = (  # src/dashboard/page/lib/ui.js
     '// What panels are made of. All that comes from outside goes through `Text`.\n'
     '\n'
@@ -4492,13 +4684,15 @@ LIB_UI = (  # src/dashboard/page/lib/ui.js
 PANELS = (  # src/dashboard/page/panels/index.js
     '// The panels, in the order of the navigation. How one is made: docs/dashboard.md.\n'
     '\n'
+    'import audit from "./audit.js";\n'
+    'import deliveries from "./deliveries.js";\n'
     'import destinations from "./destinations.js";\n'
     'import flow from "./flow.js";\n'
+    'import jobs from "./jobs.js";\n'
+    'import retention from "./retention.js";\n'
     'import scripts from "./scripts.js";\n'
     '\n'
-    'export const FORWARDERS = ["auto_forward_modality", "auto_forward_peer", "auto_forward_dicomweb"];\n'
-    '\n'
-    'export const PANELS = [flow, destinations, scripts];\n'
+    'export const PANELS = [flow, destinations, deliveries, jobs, retention, audit, scripts];\n'
 )
 PANEL_FLOW = (  # src/dashboard/page/panels/flow.js
     '// Whether images flow: what needs a person, the figures of now, the last day.\n'
@@ -4617,7 +4811,7 @@ PANEL_FLOW = (  # src/dashboard/page/panels/flow.js
     '  const { Flow: flow, Server: server, Alerts: alerts, Destinations: destinations } = summary;\n'
     '  const forwards = destinations.length > 0;\n'
     '  return html`\n'
-    '    <section aria-labelledby="needs-title"><h2 id="needs-title" class="hidden">What needs you</h2><${Alerts} alerts=${alerts} /></section>\n'
+    '    <section class="plain" aria-labelledby="needs-title"><h2 id="needs-title" class="hidden">What needs you</h2><${Alerts} alerts=${alerts} /></section>\n'
     '    ${server.Instances === 0\n'
     '      ? html`<${Empty} title="Ready for the first study">Send one to the AE title <code><${Text}>${server.DicomAet ?? "ORTHANC"}<//></code>, or upload it in Orthanc Explorer: it shows up here within seconds.<//>`\n'
     '      : null}\n'
@@ -4626,9 +4820,9 @@ PANEL_FLOW = (  # src/dashboard/page/panels/flow.js
     '      ${forwards\n'
     '        ? html`<${Figure} title="Forwarded" value=${number(flow.Forwarded)} unit="images" note="in the last minute" />\n'
     '            <${Figure} title="Waiting" value=${number(flow.Waiting + flow.Sending)} unit=${flow.Waiting + flow.Sending === 1 ? "delivery" : "deliveries"} kind=${flow.LagSeconds > 900 ? "warn" : ""}\n'
-    '              note=${flow.LagSeconds ? `the oldest for ${duration(flow.LagSeconds)}` : "nothing waits"} href=${link("destinations")} />\n'
+    '              note=${flow.LagSeconds ? `the oldest for ${duration(flow.LagSeconds)}` : "nothing waits"} href=${link("deliveries", [], { state: "waiting" })} />\n'
     '            <${Figure} title="Failed" value=${number(flow.Failed)} unit=${flow.Failed === 1 ? "delivery" : "deliveries"} kind=${flow.Failed ? "bad" : ""}\n'
-    '              note=${flow.Failed ? "given up: they need you" : "none is given up"} href=${link("destinations")} />`\n'
+    '              note=${flow.Failed ? "given up: they need you" : "none is given up"} href=${link("deliveries", [], { state: "dead" })} />`\n'
     '        : null}\n'
     '      <${Figure} title="Archive" value=${number(server.Studies)} unit=${server.Studies === 1 ? "study" : "studies"} note="${bytes(server.Bytes)}, ${counted(server.Instances, "image", "images")}" />\n'
     '    </div>\n'
@@ -4637,6 +4831,515 @@ PANEL_FLOW = (  # src/dashboard/page/panels/flow.js
     '}\n'
     '\n'
     'export default { id: "flow", title: "Flow", view: View };\n'
+)
+PANEL_AUDIT = (  # src/dashboard/page/panels/audit.js
+    '// Who did what to which study: the audit log, searched.\n'
+    '\n'
+    'import { html } from "../vendor/preact.js";\n'
+    'import { get, withQuery } from "../lib/api.js";\n'
+    'import { number } from "../lib/format.js";\n'
+    'import { Filters } from "../lib/list.js";\n'
+    'import { usePoll } from "../lib/poll.js";\n'
+    'import { link } from "../lib/router.js";\n'
+    'import { day } from "../lib/studies.js";\n'
+    'import { Empty, Facts, Loading, Problem, Table, Text, Time } from "../lib/ui.js";\n'
+    '\n'
+    'const PER_PAGE = 50;\n'
+    'const DAY_MS = 86_400_000;\n'
+    'const TOLD = new Set(["Number", "At", "Event", "Study", "StudyInstanceUID", "Patient", "From", "User", "Script", "Mac"]);\n'
+    '\n'
+    'const isoDay = (value) => (/^\\d{4}-\\d\\d-\\d\\d$/.test(value ?? "") ? value.replaceAll("-", "") : value);\n'
+    '\n'
+    '/** Return the first moment of the day after one, in UTC: a search until a day has all of that day. */\n'
+    'function dayAfter(value) {\n'
+    '  const begin = Date.parse(`${day(value)}T00:00:00Z`);\n'
+    '  return Number.isNaN(begin) ? value : new Date(begin + DAY_MS).toISOString();\n'
+    '}\n'
+    '\n'
+    '/** Load what is asked for; without a search, the newest lines of today and yesterday, the newest first. */\n'
+    'async function load(query, signal) {\n'
+    '  const { patient, study, event, since, until, after } = query;\n'
+    '  if (patient || study || event || since || until) {\n'
+    '    const asked = { patient, study, event, since: isoDay(since), until: until ? dayAfter(until) : "", after, limit: PER_PAGE };\n'
+    '    return { ...(await get(withQuery("/audit-log", asked), signal)), isSearch: true };\n'
+    '  }\n'
+    '  const { Number: newest } = await get("/audit-log/newest", signal);\n'
+    '  const yesterday = new Date(Date.now() - DAY_MS).toISOString().slice(0, 10).replaceAll("-", "");\n'
+    '  const page = await get(withQuery("/audit-log", { since: yesterday, after: Math.max(0, newest - PER_PAGE), limit: PER_PAGE }), signal);\n'
+    '  return { ...page, Items: page.Items.reverse(), Next: null, isSearch: false };\n'
+    '}\n'
+    '\n'
+    '/** Return who is behind a line: a user, an AE title, an address, a script. */\n'
+    'function who({ From: from, User: asked, Script: script }) {\n'
+    '  const { HttpUsername: user, User: other, RemoteAET: aet, RemoteIP: ip } = from ?? {};\n'
+    '  const name = user || other || asked || aet || script;\n'
+    '  return [name, ip].filter(Boolean).join(", ") || from?.Origin || "";\n'
+    '}\n'
+    '\n'
+    'const shown = (value) => (value !== null && typeof value === "object" ? JSON.stringify(value) : String(value));\n'
+    '\n'
+    'function One({ line }) {\n'
+    '  return html`<section class="card" aria-labelledby="one-title">\n'
+    '    <div class="title-row"><h2 id="one-title">Line ${number(line.Number)}: <${Text}>${line.Event}<//></h2><${Time} at=${line.At} /></div>\n'
+    '    <${Facts} of=${Object.entries(line)\n'
+    '      .filter(([name]) => name !== "Number" && name !== "Event" && name !== "At")\n'
+    '      .map(([name, value]) => [html`<${Text}>${name}<//>`, value === null ? "" : html`<${Text}>${shown(value)}<//>`])} />\n'
+    '  </section>`;\n'
+    '}\n'
+    '\n'
+    'function View({ place }) {\n'
+    '  const { query } = place;\n'
+    '  const { data, error } = usePoll((signal) => load(query, signal), 60, JSON.stringify(query));\n'
+    '  const chosen = data?.Items.find((line) => String(line.Number) === place.parts[0]);\n'
+    '  const columns = [\n'
+    '    { title: "When", of: (line) => html`<a href=${link("audit", [line.Number], query)}><${Time} at=${line.At} /></a><small>line ${number(line.Number)}</small>` },\n'
+    '    { title: "What", of: (line) => html`<${Text}>${line.Event}<//>` },\n'
+    '    { title: "Who", of: (line) => (who(line) ? html`<${Text}>${who(line)}<//>` : html`<span class="quiet none">–</span>`) },\n'
+    '    { title: "Patient", of: (line) => (line.Patient ? html`<a href=${link("audit", [], { patient: line.Patient })}><${Text}>${line.Patient}<//></a>` : html`<span class="quiet none">–</span>`) },\n'
+    '    { title: "More", kind: "long", of: (line) => {\n'
+    '      const more = Object.entries(line).filter(([name, value]) => !TOLD.has(name) && value !== null).map(([name, value]) => `${name}: ${shown(value)}`).join(", ");\n'
+    '      return more ? html`<${Text}>${more.slice(0, 300)}<//>` : html`<span class="quiet none">–</span>`;\n'
+    '    } },\n'
+    '  ];\n'
+    '  return html`\n'
+    '    <${Filters} panel="audit" query=${query} fields=${[\n'
+    '      { name: "patient", title: "PatientID" },\n'
+    '      { name: "study", title: "Study", hint: "UID, or Orthanc\'s identifier" },\n'
+    '      { name: "event", title: "Event", hint: "received, deleted, …" },\n'
+    '      { name: "since", title: "From (UTC)", type: "date" },\n'
+    '      { name: "until", title: "Until (UTC)", type: "date" },\n'
+    '    ]} />\n'
+    '    <${Problem} error=${error} />\n'
+    '    ${chosen ? html`<${One} line=${chosen} />` : null}\n'
+    '    ${!data ? (error ? null : html`<${Loading} what="the log" />`) : data.Items.length\n'
+    '      ? html`<p class="quiet">${data.isSearch ? `${number(data.Total)} lines fit, the oldest first.` : `The newest ${number(data.Items.length)} lines of today and yesterday, the newest first.`}</p>\n'
+    '          <${Table} caption="Audit log" columns=${columns} rows=${data.Items} keyOf=${(line) => line.Number} current=${(line) => line === chosen} />\n'
+    '          ${data.Next ? html`<p><a class="button" href=${link("audit", [], { ...query, after: data.Next })}>Next ${number(PER_PAGE)}</a></p>` : null}`\n'
+    '      : html`<${Empty} title=${data.isSearch ? "No line fits this" : "Nothing happened since yesterday"}>${data.isSearch ? "PatientID and study must be written exactly as they are; events are single words." : "Search for earlier days above."}<//>`}`;\n'
+    '}\n'
+    '\n'
+    'export default {\n'
+    '  id: "audit",\n'
+    '  title: "Audit log",\n'
+    '  scripts: ["audit_log"],\n'
+    '  absent: {\n'
+    '    title: "There is no audit log here",\n'
+    '    gives: "With audit_log, each line says who received, read, sent, changed or deleted which study, in files that show whether they were tampered with. This panel searches it by patient, study, event and day.",\n'
+    '  },\n'
+    '  view: View,\n'
+    '};\n'
+)
+PANEL_DELIVERIES = (  # src/dashboard/page/panels/deliveries.js
+    '// What was sent where, and what came of it: filters, the history of one, retry, drop, send again.\n'
+    '\n'
+    'import { html, useContext } from "../vendor/preact.js";\n'
+    'import { address, drop, get, post, withQuery } from "../lib/api.js";\n'
+    'import { counted, number } from "../lib/format.js";\n'
+    'import { Filters, Pages } from "../lib/list.js";\n'
+    'import { usePoll, useRoute } from "../lib/poll.js";\n'
+    'import { link } from "../lib/router.js";\n'
+    'import { findStudies, StudyName, Thumbnails } from "../lib/studies.js";\n'
+    'import { ActButton, Empty, Facts, Loading, Problem, Shared, State, Table, Text, Time } from "../lib/ui.js";\n'
+    '\n'
+    'const SCRIPTS = ["auto_forward_modality", "auto_forward_peer", "auto_forward_dicomweb"];\n'
+    'const TITLES = { auto_forward_modality: "DICOM nodes", auto_forward_peer: "Orthanc peers", auto_forward_dicomweb: "DICOMweb servers" };\n'
+    'const STATES = [["", "any"], ["waiting", "waiting"], ["sending", "being sent"], ["done", "delivered"], ["dead", "failed for good"], ["gone", "deleted here"]];\n'
+    'const LABELS = { done: "delivered" };\n'
+    'const PER_PAGE = 25;\n'
+    'const NEWEST = 2 ** 53 - 1;\n'
+    '\n'
+    'const routeOf = (script) => `/${script.replaceAll("_", "-")}/deliveries`;\n'
+    '\n'
+    'function useDeliveryActs(script, refresh) {\n'
+    '  const { act } = useContext(Shared);\n'
+    '  const base = routeOf(script);\n'
+    '  return {\n'
+    '    retry: (row) =>\n'
+    '      act({\n'
+    '        title: `Retry delivery ${row.ID}?`,\n'
+    '        says: `It is sent to ${row.Destination} now, with the whole time until it is given up.`,\n'
+    '        button: "Retry",\n'
+    '        done: refresh,\n'
+    '        run: async () => {\n'
+    '          await post(`${base}/${row.ID}/retry`);\n'
+    '          return `Delivery ${row.ID} waits to be sent to ${row.Destination} now.`;\n'
+    '        },\n'
+    '      }),\n'
+    '    forget: (row) =>\n'
+    '      act({\n'
+    '        title: `Drop delivery ${row.ID}?`,\n'
+    '        says: row.State === "done" ? `It was delivered to ${row.Destination}; only this entry is removed. Nothing is deleted from the archive.` : `It is not sent to ${row.Destination} any more. Nothing is deleted from the archive.`,\n'
+    '        button: "Drop",\n'
+    '        danger: true,\n'
+    '        done: refresh,\n'
+    '        run: async () => {\n'
+    '          await drop(`${base}/${row.ID}`);\n'
+    '          return `Delivery ${row.ID} is dropped.`;\n'
+    '        },\n'
+    '      }),\n'
+    '    again: (row) =>\n'
+    '      act({\n'
+    '        title: `Send this ${row.Level.toLowerCase()} to ${row.Destination} again?`,\n'
+    '        says: `All of it that is here now is sent, as a new delivery. ${row.Destination} may have it already: that is harmless.`,\n'
+    '        button: "Send again",\n'
+    '        done: refresh,\n'
+    '        run: async () => {\n'
+    '          const { Deliveries: added } = await post(`/${script.replaceAll("_", "-")}/send`, { Resource: row.Resource, Level: row.Level, Destinations: [row.Destination] });\n'
+    '          return `Delivery ${added.join(", ")} waits to be sent to ${row.Destination}.`;\n'
+    '        },\n'
+    '      }),\n'
+    '  };\n'
+    '}\n'
+    '\n'
+    'function Buttons({ row, script, refresh, small = true }) {\n'
+    '  const acts = useDeliveryActs(script, refresh);\n'
+    '  const isSend = row.Destination !== null;\n'
+    '  return html`<span class="buttons">\n'
+    '    ${row.State === "dead" || row.State === "waiting" ? html`<${ActButton} small=${small} label="Retry delivery ${row.ID}" onClick=${() => acts.retry(row)}>Retry<//>` : null}\n'
+    '    ${!small && isSend && row.State === "done" ? html`<${ActButton} label="Send delivery ${row.ID} again" onClick=${() => acts.again(row)}>Send again<//>` : null}\n'
+    '    ${!small && row.State !== "sending" ? html`<${ActButton} danger=${true} label="Drop delivery ${row.ID}" onClick=${() => acts.forget(row)}>Drop<//>` : null}\n'
+    '  </span>`;\n'
+    '}\n'
+    '\n'
+    'function One({ id, script, refresh }) {\n'
+    '  const { data: row, error, refresh: again } = useRoute(`${routeOf(script)}/${encodeURIComponent(id)}`, 3);\n'
+    '  if (!row) {\n'
+    '    return error ? html`<${Problem} error=${error} />` : html`<${Loading} what="the delivery" />`;\n'
+    '  }\n'
+    '  const both = () => {\n'
+    '    again();\n'
+    '    refresh();\n'
+    '  };\n'
+    '  return html`<section class="card" aria-labelledby="one-title">\n'
+    '    <div class="title-row"><h2 id="one-title">Delivery ${row.ID} to <${Text}>${row.Destination ?? row.Task}<//></h2><${State} of=${row.State} label=${LABELS[row.State]} /></div>\n'
+    '    ${row.State === "done" ? null : html`<${Problem} error=${row.Error} />`}\n'
+    '    <p><${StudyName} id=${row.Study} level=${row.Level} resource=${row.Resource} /></p>\n'
+    '    <${Thumbnails} id=${row.Study} />\n'
+    '    <${Facts} of=${[\n'
+    '      ["What", `${row.Level}${row.Instances === null ? ", all of it" : `, ${counted(row.Instances, "image", "images")}`}`],\n'
+    '      ["Attempts", number(row.Attempts)],\n'
+    '      ["Next attempt", row.NextAttempt && html`<${Time} at=${row.NextAttempt} /> (<${Time} at=${row.NextAttempt} relative=${true} />)`],\n'
+    '      ["Added", html`<${Time} at=${row.Created} />`],\n'
+    '      ["Last change", html`<${Time} at=${row.Updated} />`],\n'
+    '      ["Orthanc\'s job", row.Job && html`<a href=${link("jobs", [row.Job])}><${Text}>${row.Job.slice(0, 8)}…<//></a>`],\n'
+    '      ["In Orthanc Explorer", row.Study && html`<a href=${address(`/app/explorer.html#study?uuid=${row.Study}`)}>the study</a>`],\n'
+    '    ]} />\n'
+    '    ${row.History.length\n'
+    '      ? html`<h3>Failed attempts</h3><ol class="history">${row.History.map((each) => html`<li><${Time} at=${each.At} /> <${Text}>${each.Error}<//></li>`)}</ol>`\n'
+    '      : null}\n'
+    '    <${Buttons} row=${row} script=${script} refresh=${both} small=${false} />\n'
+    '  </section>`;\n'
+    '}\n'
+    '\n'
+    '/** Load a page: of all, or of the studies that a search has found, each with its newest deliveries. */\n'
+    'async function load(script, query, signal) {\n'
+    '  const filters = { state: query.state, destination: query.destination, limit: PER_PAGE };\n'
+    '  if (!query.study) {\n'
+    '    return get(withQuery(routeOf(script), { ...filters, before: query.before ?? NEWEST }), signal);\n'
+    '  }\n'
+    '  const studies = await findStudies(query.study);\n'
+    '  const pages = await Promise.all(studies.map((study) => get(withQuery(routeOf(script), { ...filters, study, before: NEWEST }), signal)));\n'
+    '  const items = pages.flatMap((each) => each.Items).sort((one, other) => other.ID - one.ID);\n'
+    '  return { Items: items, Total: pages.reduce((sum, each) => sum + each.Total, 0), Next: null, Studies: studies.length };\n'
+    '}\n'
+    '\n'
+    'function View({ summary, place }) {\n'
+    '  const there = SCRIPTS.filter((each) => summary.Scripts.some((one) => one.Name === each && one.State === "running"));\n'
+    '  const used = there.filter((each) => summary.Destinations.some((one) => one.Script === each));\n'
+    '  const [first, id] = place.parts;\n'
+    '  const script = there.includes(first) ? first : used[0] ?? there[0];\n'
+    '  const query = place.query;\n'
+    '  const { data, error, refresh } = usePoll((signal) => (script ? load(script, query, signal) : Promise.resolve(null)), 4, `${script} ${JSON.stringify(query)}`);\n'
+    '  if (!script) {\n'
+    '    return html`<${Empty} title="The forwarders do not run">See <a href=${link("scripts")}>Scripts</a> for why.<//>`;\n'
+    '  }\n'
+    '  const names = [...new Set([...summary.Destinations.filter((each) => each.Script === script).map((each) => each.Name), query.destination].filter(Boolean))];\n'
+    '  const at = (more) => link("deliveries", [script], { ...query, ...more });\n'
+    '  const columns = [\n'
+    '    { title: "Study", of: (row) => html`<a href=${link("deliveries", [script, row.ID], query)}><${StudyName} id=${row.Study} level=${row.Level} resource=${row.Resource} /></a>` },\n'
+    '    { title: "To", of: (row) => html`<${Text}>${row.Destination ?? `(${row.Task})`}<//>` },\n'
+    '    { title: "State", of: (row) => html`<${State} of=${row.State} label=${LABELS[row.State]} />${row.NextAttempt ? html`<small>again <${Time} at=${row.NextAttempt} relative=${true} /></small>` : null}` },\n'
+    '    { title: "Last change", of: (row) => html`<${Time} at=${row.Updated} />` },\n'
+    '    { title: "Error", kind: "long", of: (row) => (row.Error && row.State !== "done" ? html`<${Text}>${row.Error}<//><small>${counted(row.Attempts, "attempt", "attempts")}</small>` : html`<span class="quiet none">–</span>`) },\n'
+    '    { title: "", kind: "acts", of: (row) => html`<${Buttons} row=${row} script=${script} refresh=${refresh} />` },\n'
+    '  ];\n'
+    '  return html`\n'
+    '    ${used.length > 1 ? html`<div class="choice" role="group" aria-label="Kind of destination">${used.map((each) => html`<a class="button" href=${link("deliveries", [each])} aria-current=${each === script ? "true" : undefined}>${TITLES[each]}</a>`)}</div>` : null}\n'
+    '    <${Filters} panel="deliveries" parts=${[script]} query=${query} fields=${[\n'
+    '      { name: "state", title: "State", options: STATES },\n'
+    '      { name: "destination", title: "Destination", options: [["", "any"], ...names.map((each) => [each, each])] },\n'
+    '      { name: "study", title: "Patient or study", hint: "PatientID, accession number, UID" },\n'
+    '    ]} />\n'
+    '    ${id ? html`<${One} key=${id} id=${id} script=${script} refresh=${refresh} />` : null}\n'
+    '    <${Problem} error=${error} />\n'
+    '    ${!data ? (error ? null : html`<${Loading} what="deliveries" />`) : data.Items.length\n'
+    '      ? html`<${Table} caption="Deliveries, newest first" columns=${columns} rows=${data.Items} keyOf=${(row) => row.ID} current=${(row) => String(row.ID) === id} />\n'
+    '          <${Pages} total=${data.Total} shown=${data.Items.length} what="deliveries" newer=${query.before ? at({ before: "" }) : null} older=${data.Next ? at({ before: data.Next }) : null} />`\n'
+    '      : html`<${Empty} title=${Object.values(query).some(Boolean) ? "Nothing fits this" : "Nothing was sent yet"}>${query.study && data.Studies === 0 ? "No study here has this PatientID, accession number or UID." : "A delivery is there from the moment when a rule decides that a study is sent."}<//>`}`;\n'
+    '}\n'
+    '\n'
+    'export default {\n'
+    '  id: "deliveries",\n'
+    '  title: "Deliveries",\n'
+    '  scripts: SCRIPTS,\n'
+    '  badge: (summary) => summary.Flow.Failed,\n'
+    '  absent: {\n'
+    '    title: "Nothing is forwarded here",\n'
+    '    gives: "With a forwarder, this panel lists each study that was sent, waits, or failed: with its history, its pictures, and buttons to retry, drop and send again.",\n'
+    '  },\n'
+    '  view: View,\n'
+    '};\n'
+)
+PANEL_JOBS = (  # src/dashboard/page/panels/jobs.js
+    "// Orthanc's own jobs: what runs, how far it is, what failed; pause, resume, cancel, run again.\n"
+    '\n'
+    'import { html, useContext } from "../vendor/preact.js";\n'
+    'import { post } from "../lib/api.js";\n'
+    'import { counted, duration, number } from "../lib/format.js";\n'
+    'import { useRoute } from "../lib/poll.js";\n'
+    'import { link } from "../lib/router.js";\n'
+    'import { newestFirst } from "../lib/studies.js";\n'
+    'import { ActButton, Empty, Facts, Loading, Problem, Progress, Shared, State, Table, Text, Time } from "../lib/ui.js";\n'
+    '\n'
+    'const ORDER = ["Running", "Paused", "Retry", "Pending", "Failure", "Success"];\n'
+    'const WORDS = { Running: "runs", Paused: "paused", Retry: "tries again", Pending: "waits", Failure: "failed", Success: "done" };\n'
+    'const SHOWN = 100;\n'
+    'const VERBS = {\n'
+    '  pause: { title: "Pause", says: "It stops where it is, and goes on from there when somebody resumes it.", came: "is paused" },\n'
+    '  resume: { title: "Resume", says: "It goes on from where it is.", came: "goes on" },\n'
+    '  cancel: { title: "Cancel", says: "It ends. What it has done already stays done.", came: "is cancelled", danger: true },\n'
+    '  resubmit: { title: "Run again", says: "It begins anew, with the same content.", came: "was submitted again" },\n'
+    '};\n'
+    'const MAY = { Running: ["pause", "cancel"], Pending: ["pause", "cancel"], Retry: ["cancel"], Paused: ["resume", "cancel"], Failure: ["resubmit"] };\n'
+    '\n'
+    'function Buttons({ job, refresh, small = true }) {\n'
+    '  const { act } = useContext(Shared);\n'
+    '  const ask = (verb) =>\n'
+    '    act({\n'
+    '      title: `${VERBS[verb].title} ${job.Type}?`,\n'
+    '      says: `${VERBS[verb].says} (Job ${job.ID})`,\n'
+    '      button: VERBS[verb].title === "Cancel" ? "Cancel the job" : VERBS[verb].title,\n'
+    '      danger: VERBS[verb].danger,\n'
+    '      done: refresh,\n'
+    '      run: async () => {\n'
+    '        await post(`/jobs/${encodeURIComponent(job.ID)}/${verb}`);\n'
+    '        return `The job ${VERBS[verb].came}.`;\n'
+    '      },\n'
+    '    });\n'
+    '  return html`<span class="buttons">${(MAY[job.State] ?? []).map((verb) => html`<${ActButton} key=${verb} small=${small} danger=${VERBS[verb].danger} label="${VERBS[verb].title} job ${job.ID}" onClick=${() => ask(verb)}>${VERBS[verb].title}<//>`)}</span>`;\n'
+    '}\n'
+    '\n'
+    'const targetOf = ({ Content: content = {} }) => content.RemoteAet ?? content.Peer ?? content.Server ?? content.TargetAet ?? "";\n'
+    '\n'
+    'function One({ job, refresh }) {\n'
+    '  const content = job.Content ?? {};\n'
+    '  return html`<section class="card" aria-labelledby="one-title">\n'
+    '    <div class="title-row"><h2 id="one-title"><${Text}>${job.Type}<//></h2><${State} of=${job.State} label=${WORDS[job.State]} /></div>\n'
+    '    ${job.State === "Failure" ? html`<${Problem} error=${[job.ErrorDescription, job.ErrorDetails].filter(Boolean).join(": ")} />` : null}\n'
+    '    <p><${Progress} value=${job.Progress} label="Progress of the job" /></p>\n'
+    '    <${Facts} of=${[\n'
+    '      ["To", targetOf(job) && html`<${Text}>${targetOf(job)}<//>`],\n'
+    '      ["Description", content.Description && html`<${Text}>${content.Description}<//>`],\n'
+    '      ["Images", content.InstancesCount !== undefined ? number(content.InstancesCount) : null],\n'
+    '      ["Images that failed", content.FailedInstancesCount ? number(content.FailedInstancesCount) : null],\n'
+    '      ["Priority", number(job.Priority)],\n'
+    '      ["Submitted", html`<${Time} at=${job.CreationTime} />`],\n'
+    '      ["Has run for", job.EffectiveRuntime !== undefined ? duration(job.EffectiveRuntime) : null],\n'
+    '      ["Ends", job.EstimatedTimeOfArrival && html`<${Time} at=${job.EstimatedTimeOfArrival} />`],\n'
+    '      ["Ended", job.CompletionTime && html`<${Time} at=${job.CompletionTime} />`],\n'
+    '      ["Identifier", html`<${Text}>${job.ID}<//>`],\n'
+    '    ]} />\n'
+    '    <${Buttons} job=${job} refresh=${refresh} small=${false} />\n'
+    '  </section>`;\n'
+    '}\n'
+    '\n'
+    'function View({ place }) {\n'
+    '  const { data, error, refresh } = useRoute("/jobs?expand", 2);\n'
+    '  if (!data) {\n'
+    '    return error ? html`<${Problem} error=${error} />` : html`<${Loading} what="jobs" />`;\n'
+    '  }\n'
+    '  const rank = (job) => ORDER.indexOf(job.State);\n'
+    '  const every = [...data].sort((one, other) => rank(one) - rank(other) || newestFirst(one.CompletionTime ?? one.CreationTime, other.CompletionTime ?? other.CreationTime));\n'
+    '  const chosen = every.find((job) => job.ID === place.parts[0]);\n'
+    '  const columns = [\n'
+    '    { title: "Job", of: (job) => html`<a href=${link("jobs", [job.ID])}><${Text}>${job.Type}<//></a>${targetOf(job) ? html`<small>to <${Text}>${targetOf(job)}<//></small>` : null}` },\n'
+    '    { title: "State", of: (job) => html`<${State} of=${job.State} label=${WORDS[job.State]} />` },\n'
+    '    { title: "Progress", of: (job) => html`<${Progress} value=${job.Progress} label="Progress of job ${job.ID}" />` },\n'
+    '    { title: "Submitted", of: (job) => html`<${Time} at=${job.CreationTime} />` },\n'
+    '    { title: "Error", kind: "long", of: (job) => (job.State === "Failure" ? html`<${Text}>${job.ErrorDetails || job.ErrorDescription}<//>` : html`<span class="quiet none">–</span>`) },\n'
+    '    { title: "", kind: "acts", of: (job) => html`<${Buttons} job=${job} refresh=${refresh} />` },\n'
+    '  ];\n'
+    '  const unfinished = every.filter((job) => rank(job) < ORDER.indexOf("Failure")).length;\n'
+    '  return html`<${Problem} error=${error} />\n'
+    '    <p class="quiet">${counted(unfinished, "job runs or waits", "jobs run or wait")}. Of those that ended, Orthanc remembers only the last ones (<code>JobsHistorySize</code>).</p>\n'
+    '    ${place.parts[0] && !chosen ? html`<p class="problem">Orthanc has forgotten this job: it ended a while ago.</p>` : null}\n'
+    '    ${chosen ? html`<${One} job=${chosen} refresh=${refresh} />` : null}\n'
+    '    ${every.length\n'
+    '      ? html`<${Table} caption="Orthanc\'s jobs" columns=${columns} rows=${every.slice(0, SHOWN)} keyOf=${(job) => job.ID} current=${(job) => job === chosen} />\n'
+    '          ${every.length > SHOWN ? html`<p class="quiet">The first ${number(SHOWN)} of ${number(every.length)} are shown.</p>` : null}`\n'
+    '      : html`<${Empty} title="No jobs">Sending, moving and making archives are jobs: each shows up here with its progress.<//>`}`;\n'
+    '}\n'
+    '\n'
+    'export default { id: "jobs", title: "Jobs", view: View };\n'
+)
+PANEL_RETENTION = (  # src/dashboard/page/panels/retention.js
+    '// What is kept and for how long: room left, rules, what the next run takes, what was deleted.\n'
+    '\n'
+    'import { html, useContext, useMemo, useState } from "../vendor/preact.js";\n'
+    'import { get, post } from "../lib/api.js";\n'
+    'import { bytes, counted, duration, number } from "../lib/format.js";\n'
+    'import { useRoute } from "../lib/poll.js";\n'
+    'import { ActButton, Empty, Facts, Figure, Loading, Problem, Shared, State, Table, Text, Time } from "../lib/ui.js";\n'
+    '\n'
+    'const DAY_SECONDS = 86_400;\n'
+    'const LEAST_HOURS = 1; // of figures, to say how fast the archive grows\n'
+    '\n'
+    '/** Return by how many bytes a day the archive has grown, or null: not known yet. */\n'
+    'function growth(day) {\n'
+    '  const known = day.Bytes.findIndex((value) => value > 0);\n'
+    '  const last = day.Minute.length - 1;\n'
+    '  const minutes = known < 0 ? 0 : day.Minute[last] - day.Minute[known];\n'
+    '  return minutes < LEAST_HOURS * 60 ? null : ((day.Bytes[last] - day.Bytes[known]) / minutes) * 60 * 24;\n'
+    '}\n'
+    '\n'
+    'function Room({ server }) {\n'
+    '  const { data } = useRoute("/dashboard/flow", 300);\n'
+    '  const pace = useMemo(() => data && growth(data), [data]);\n'
+    '  const left = pace > 0 && server.FreeBytes !== null ? (server.FreeBytes / pace) * DAY_SECONDS : null;\n'
+    '  return html`<div class="figures">\n'
+    '    <${Figure} title="Archive" value=${bytes(server.Bytes)} note="${counted(server.Studies, "study", "studies")}, ${counted(server.Instances, "image", "images")}" />\n'
+    '    ${server.FreeBytes !== null ? html`<${Figure} title="Room left" value=${bytes(server.FreeBytes)} kind=${server.FreeBytes / server.RoomBytes < 0.1 ? "bad" : ""} note="of ${bytes(server.RoomBytes)} (${Math.round((server.FreeBytes / server.RoomBytes) * 100)} %)" />` : null}\n'
+    '    <${Figure} title="Growth" value=${pace === null || pace === undefined ? "–" : `${pace < 0 ? "−" : ""}${bytes(Math.abs(pace))}`} unit=${pace === null || pace === undefined ? "" : "a day"} note=${pace === null || pace === undefined ? "known after an hour" : "at the pace of the last day"} />\n'
+    '    ${left !== null ? html`<${Figure} title="Full in" value=${duration(left)} kind=${left < 14 * DAY_SECONDS ? "warn" : ""} note="at this pace" />` : null}\n'
+    '  </div>`;\n'
+    '}\n'
+    '\n'
+    '/** Numbers by name as bars. */\n'
+    'function Bars({ title, of }) {\n'
+    '  const rows = Object.entries(of);\n'
+    '  const most = Math.max(1, ...rows.map(([, value]) => value));\n'
+    '  return html`<div class="bars-of"><h3>${title}</h3><table class="bars"><tbody>\n'
+    '    ${rows.map(([name, value]) => html`<tr key=${name}><th scope="row"><${Text}>${name}<//></th><td><meter min="0" max=${most} value=${value} aria-label="${number(value)} studies"></meter></td><td class="number">${number(value)}</td></tr>`)}\n'
+    '  </tbody></table></div>`;\n'
+    '}\n'
+    '\n'
+    'function Answer({ of: found }) {\n'
+    '  return html`\n'
+    '    <${Facts} of=${[\n'
+    '      ["Studies", number(found.Studies)],\n'
+    '      ["Size", bytes(found.Bytes)],\n'
+    '      ["Dated until", found.Since && html`<${Text}>${found.Since}<//>`],\n'
+    '      ["Came in within 7 days", found.ReceivedWithin7Days ? number(found.ReceivedWithin7Days) : null],\n'
+    '      ["Why", found.Why && html`<${Text}>${found.Why}<//>`],\n'
+    '      ["Left out, for they are not delivered", found.Undelivered && html`<${Text}>${Object.entries(found.Undelivered).map(([why, count]) => `${count}: ${why}`).join("; ")}<//>`],\n'
+    '    ]} />\n'
+    '    ${found.Refused ? html`<p class="problem">A guard refuses it: <${Text}>${found.Refused}<//></p>` : null}\n'
+    '    ${found.Studies ? html`<div class="two">${found.Years ? html`<${Bars} title="Studies by year" of=${found.Years} />` : null}${found.Modalities ? html`<${Bars} title="Studies by modality" of=${found.Modalities} />` : null}</div>` : null}`;\n'
+    '}\n'
+    '\n'
+    '/** A dry run on demand: it reads the archive, so it is never made by itself. */\n'
+    'function DryRun({ title, note, run }) {\n'
+    '  const [state, setState] = useState({ busy: false, found: null, error: null });\n'
+    '  async function start() {\n'
+    '    setState({ busy: true, found: null, error: null });\n'
+    '    try {\n'
+    '      setState({ busy: false, found: await run(), error: null });\n'
+    '    } catch (error) {\n'
+    '      setState({ busy: false, found: null, error });\n'
+    '    }\n'
+    '  }\n'
+    '  return html`<div>\n'
+    '    <p class="buttons"><button type="button" disabled=${state.busy} onClick=${start}>${state.busy ? "Counting …" : title}</button> <span class="quiet">${note}</span></p>\n'
+    '    <div aria-live="polite"><${Problem} error=${state.error} />${state.found ? html`<${Answer} of=${state.found} />` : null}</div>\n'
+    '  </div>`;\n'
+    '}\n'
+    '\n'
+    'function Rule({ rule }) {\n'
+    '  const last = rule.Last;\n'
+    '  return html`<section class="card" aria-label="Rule ${rule.Name}">\n'
+    '    <div class="title-row"><h2><${Text}>${rule.Name}<//></h2>${rule.Next ? html`<span class="quiet">next run <${Time} at=${rule.Next} /> (<${Time} at=${rule.Next} relative=${true} />)</span>` : null}</div>\n'
+    '    <p>${last ? html`Last run <${Time} at=${last.Time} />: <${State} of=${last.State} /> ${last.Deleted !== undefined ? `${counted(last.Deleted, "study", "studies")} deleted` : ""} <${Text}>${last.Reason ?? ""}<//>` : html`<span class="quiet">It has not run yet.</span>`}</p>\n'
+    '    <${DryRun} title="What would it take now?" note="A dry run: nothing is deleted." run=${() => get(`/purge-old-studies/rules/${encodeURIComponent(rule.Name)}/dry-run`)} />\n'
+    '  </section>`;\n'
+    '}\n'
+    '\n'
+    'const today = () => new Date().toISOString().slice(0, 10).replaceAll("-", "");\n'
+    '\n'
+    'function Purges() {\n'
+    '  const { act } = useContext(Shared);\n'
+    '  const { data, error, refresh } = useRoute("/purge-old-studies/jobs?limit=1000", 5);\n'
+    '  if (!data) {\n'
+    '    return error ? html`<${Problem} error=${error} />` : html`<${Loading} what="purges" />`;\n'
+    '  }\n'
+    '  const rows = [...data.Items].reverse().slice(0, 20);\n'
+    '  const cancel = (row) =>\n'
+    '    act({\n'
+    '      title: `Cancel purge ${row.ID}?`,\n'
+    '      says: "It stops after what it is deleting at the moment. What is deleted stays deleted.",\n'
+    '      button: "Cancel the purge",\n'
+    '      danger: true,\n'
+    '      done: refresh,\n'
+    '      run: async () => {\n'
+    '        await post(`/purge-old-studies/jobs/${row.ID}/cancel`);\n'
+    '        return `Purge ${row.ID} is cancelled.`;\n'
+    '      },\n'
+    '    });\n'
+    '  const columns = [\n'
+    '    { title: "Purge", of: (row) => html`${row.ID}<small><${Text}>${row.Rule ? `rule ${row.Rule}` : row.User ? `by ${row.User}` : "asked for"}<//></small>` },\n'
+    '    { title: "State", of: (row) => html`<${State} of=${row.State} />` },\n'
+    '    { title: "Begun", of: (row) => html`<${Time} at=${row.Created} />` },\n'
+    '    { title: "Deleted", kind: "number", of: (row) => number(row.Deleted) },\n'
+    '    { title: "Kept", kind: "number", of: (row) => number(row.Kept) },\n'
+    '    { title: "Failed", kind: "number", of: (row) => (row.Failed ? html`<strong class="bad">${number(row.Failed)}</strong>` : "0") },\n'
+    '    { title: "", kind: "acts", of: (row) => (row.State === "running" ? html`<${ActButton} small=${true} danger=${true} label="Cancel purge ${row.ID}" onClick=${() => cancel(row)}>Cancel<//>` : null) },\n'
+    '  ];\n'
+    '  return rows.length ? html`<${Table} caption="Purges, newest first" columns=${columns} rows=${rows} keyOf=${(row) => row.ID} />` : html`<${Empty} title="Nothing was purged yet" />`;\n'
+    '}\n'
+    '\n'
+    'function Clock({ clock, refresh }) {\n'
+    '  const { act } = useContext(Shared);\n'
+    '  if (!clock || clock.State === "right") {\n'
+    '    return null;\n'
+    '  }\n'
+    '  const confirm = () =>\n'
+    '    act({\n'
+    '      title: "Is the server\'s clock right?",\n'
+    '      says: `It shows ${clock.Now}; ${clock.Expected} was expected. If you confirm it, rules delete by this clock again. If it is wrong, set it right instead.`,\n'
+    '      button: "The clock is right",\n'
+    '      danger: true,\n'
+    '      done: refresh,\n'
+    '      run: async () => {\n'
+    '        await post("/purge-old-studies/confirm-clock");\n'
+    '        return "The clock is confirmed.";\n'
+    '      },\n'
+    '    });\n'
+    '  return html`<div class="problem" role="alert"><${Text}>${clock.Message}<//> <${ActButton} small=${true} onClick=${confirm}>Confirm the clock<//></div>`;\n'
+    '}\n'
+    '\n'
+    'function View({ summary }) {\n'
+    '  const { data: status, error, refresh } = useRoute("/purge-old-studies/status", 5);\n'
+    '  return html`\n'
+    '    <${Room} server=${summary.Server} />\n'
+    '    <${Problem} error=${error} />\n'
+    '    ${status ? html`<${Clock} clock=${status.Clock} refresh=${refresh} />` : null}\n'
+    '    ${status && !status.Rules.length ? html`<${Empty} title="No rule deletes by itself">A rule in <code>PurgeOldStudies</code> deletes studies of an age at a time of day, or when the disk is full.<//>` : null}\n'
+    '    ${status ? status.Rules.map((rule) => html`<${Rule} key=${rule.Name} rule=${rule} />`) : null}\n'
+    '    <section aria-labelledby="by-year"><h2 id="by-year">What the archive holds</h2>\n'
+    '      <${DryRun} title="Count by year and modality" note="It reads the whole archive once: of 5,000 studies in about a second. Nothing is deleted." run=${() => post("/purge-old-studies", { since: today(), undated: true, "dry-run": true, force: true })} />\n'
+    '    </section>\n'
+    '    <section class="plain" aria-labelledby="purges-title"><h2 id="purges-title">Purges</h2><${Purges} /></section>`;\n'
+    '}\n'
+    '\n'
+    'export default {\n'
+    '  id: "retention",\n'
+    '  title: "Retention",\n'
+    '  scripts: ["purge_old_studies"],\n'
+    '  absent: {\n'
+    '    title: "Nothing is deleted by age here",\n'
+    '    gives: "With purge_old_studies, this panel shows how much room is left, which rules delete what and when, what the next run would take, and what was deleted.",\n'
+    '  },\n'
+    '  view: View,\n'
+    '};\n'
 )
 PANEL_DESTINATIONS = (  # src/dashboard/page/panels/destinations.js
     '// Where studies are sent: up or away since when, what waits, what went wrong; pause, resume, retry all.\n'
@@ -4706,9 +5409,9 @@ PANEL_DESTINATIONS = (  # src/dashboard/page/panels/destinations.js
     '    <${Facts} of=${[\n'
     '      ["Kind", KIND[each.Script] ?? each.Script],\n'
     '      ["Since", each.Since && html`<${Time} at=${each.Since} /> (<${Time} at=${each.Since} relative=${true} />)`],\n'
-    '      ["Waiting", number(each.Totals.waiting)],\n'
+    '      ["Waiting", each.Totals.waiting ? html`<a href=${link("deliveries", [each.Script], { state: "waiting", destination: each.Name })}>${number(each.Totals.waiting)}</a>` : "0"],\n'
     '      ["Being sent", number(each.Totals.sending)],\n'
-    '      ["Failed for good", number(each.Totals.dead)],\n'
+    '      ["Failed for good", each.Totals.dead ? html`<a href=${link("deliveries", [each.Script], { state: "dead", destination: each.Name })}>${number(each.Totals.dead)}</a>` : "0"],\n'
     '      ["Delivered", number(each.Totals.done)],\n'
     '      ["Delivered in the last minute", rateOf(each)],\n'
     '      ["Slow", each.Slow && html`<${Text}>${typeof each.Slow === "string" ? each.Slow : JSON.stringify(each.Slow)}<//>`],\n'
@@ -4728,9 +5431,9 @@ PANEL_DESTINATIONS = (  # src/dashboard/page/panels/destinations.js
     '    { title: "Destination", of: (each) => html`<a href=${link("destinations", [each.Script, each.Name])}><${Text}>${each.Name}<//></a><small>${KIND[each.Script] ?? each.Script}</small>` },\n'
     '    { title: "State", of: (each) => html`<${State} of=${each.State} />${each.Since ? html`<small>since <${Time} at=${each.Since} /></small>` : null}` },\n'
     '    { title: "Waiting", kind: "number", of: (each) => number((each.Totals.waiting ?? 0) + (each.Totals.sending ?? 0)) },\n'
-    '    { title: "Failed", kind: "number", of: (each) => (each.Totals.dead ? html`<strong class="bad">${number(each.Totals.dead)}</strong>` : "0") },\n'
+    '    { title: "Failed", kind: "number", of: (each) => (each.Totals.dead ? html`<a class="bad" href=${link("deliveries", [each.Script], { state: "dead", destination: each.Name })}>${number(each.Totals.dead)}</a>` : "0") },\n'
     '    { title: "Last minute", kind: "number", of: (each) => number(each.LastMinute) },\n'
-    '    { title: "Last error", kind: "long", of: (each) => (each.Error ? html`<${Text}>${each.Error}<//>` : html`<span class="quiet">–</span>`) },\n'
+    '    { title: "Last error", kind: "long", of: (each) => (each.Error ? html`<${Text}>${each.Error}<//>` : html`<span class="quiet none">–</span>`) },\n'
     '    { title: "", kind: "acts", of: (each) => html`<${Buttons} of=${each} />` },\n'
     '  ];\n'
     '  return html`${script && !chosen ? html`<p class="problem">There is no destination <${Text}>${name ?? script}<//>.</p>` : null}\n'
@@ -4787,7 +5490,7 @@ PANEL_SCRIPTS = (  # src/dashboard/page/panels/scripts.js
     '  const columns = [\n'
     '    { title: "Script", of: (each) => html`<a href=${link("scripts", [each.Name])}><${Text}>${each.Name}<//></a>` },\n'
     '    { title: "State", of: (each) => html`<${State} of=${stateOf(each)} label=${wordOf(each)} />${each.Since ? html`<small>since <${Time} at=${each.Since} /></small>` : null}` },\n'
-    '    { title: "Version", of: (each) => (each.Version ? html`<${Text}>${each.Version}<//>` : html`<span class="quiet">–</span>`) },\n'
+    '    { title: "Version", of: (each) => (each.Version ? html`<${Text}>${each.Version}<//>` : html`<span class="quiet none">–</span>`) },\n'
     '    ...(counts\n'
     '      ? [\n'
     '          { title: "Calls", kind: "number", of: (each) => number(each.Callbacks?.Calls) },\n'
@@ -4795,7 +5498,7 @@ PANEL_SCRIPTS = (  # src/dashboard/page/panels/scripts.js
     '          { title: "Errors", kind: "number", of: (each) => number(each.Callbacks?.Errors) },\n'
     '        ]\n'
     '      : []),\n'
-    '    { title: "What it says", kind: "long", of: (each) => (each.Reason ? html`<${Text}>${each.Reason}<//>` : html`<span class="quiet">–</span>`) },\n'
+    '    { title: "What it says", kind: "long", of: (each) => (each.Reason ? html`<${Text}>${each.Reason}<//>` : html`<span class="quiet none">–</span>`) },\n'
     '  ];\n'
     '  const well = every.filter((each) => each.Healthy).length;\n'
     '  return html`<p class="quiet">${counted(every.length, "script", "scripts")}, ${well === every.length ? "all well" : `${number(well)} of them well`}.</p>\n'
@@ -5094,9 +5797,14 @@ FILES: dict[str, tuple[str, str]] = {
     "lib/list.js": (JAVASCRIPT, LIB_LIST),
     "lib/poll.js": (JAVASCRIPT, LIB_POLL),
     "lib/router.js": (JAVASCRIPT, LIB_ROUTER),
+    "lib/studies.js": (JAVASCRIPT, LIB_STUDIES),
     "lib/ui.js": (JAVASCRIPT, LIB_UI),
     "panels/index.js": (JAVASCRIPT, PANELS),
     "panels/flow.js": (JAVASCRIPT, PANEL_FLOW),
+    "panels/audit.js": (JAVASCRIPT, PANEL_AUDIT),
+    "panels/deliveries.js": (JAVASCRIPT, PANEL_DELIVERIES),
+    "panels/jobs.js": (JAVASCRIPT, PANEL_JOBS),
+    "panels/retention.js": (JAVASCRIPT, PANEL_RETENTION),
     "panels/destinations.js": (JAVASCRIPT, PANEL_DESTINATIONS),
     "panels/scripts.js": (JAVASCRIPT, PANEL_SCRIPTS),
     "vendor/preact.js": (JAVASCRIPT, VENDOR_PREACT),
@@ -5143,6 +5851,7 @@ class Gathered:
     statuses : the status of each script that runs, by name.
     destinations : those of each forwarder that runs, by its name.
     held : the number of images that anonymize_series holds back.
+    free, room : bytes of the file system of the storage, if it is one.
     callbacks : what the runtime of a combined file counts, by module.
     """
 
@@ -5153,19 +5862,24 @@ class Gathered:
     destinations: dict[str, dict[str, dict[str, Any]]]
     held: int
     callbacks: dict[str, dict[str, Any]]
+    free: int | None = None
+    room: int | None = None
 
 
 class Gatherer:
-    """Asks over loopback, from one thread."""
+    """Asks over loopback, from one thread. `storage` is the folder in which Orthanc keeps files, if it does."""
 
-    def __init__(self, loopback: Loopback, own_name: str) -> None:
-        self._loopback, self._own_name = loopback, own_name
+    def __init__(self, loopback: Loopback, own_name: str, storage: Path) -> None:
+        self._loopback, self._own_name, self._storage = loopback, own_name, storage
         self._system: Mapping[str, Any] = {}
 
     def gather(self) -> Gathered:
         """Ask all. Raises `LoopbackError`: Orthanc itself does not answer."""
         self._system = self._system or self._loopback.get("/system")
         found = Gathered(self._system, self._loopback.get("/statistics"), [], {}, {}, 0, {})
+        with contextlib.suppress(OSError):  # the archive is in a database, or elsewhere
+            usage = shutil.disk_usage(self._storage)
+            found.free, found.room = usage.free, usage.total
         found.scripts = [each for each in self._loopback.get("/scripts") if isinstance(each, dict)]
         for script in found.scripts:
             name, path = str(script.get("Name")), script.get("Status")
@@ -5210,7 +5924,7 @@ KEEP_MINUTES = 1500  # a day, and an hour for who looks back a whole day
 MINUTE_TABLES = """
 CREATE TABLE IF NOT EXISTS minutes(
     minute INTEGER PRIMARY KEY, received INTEGER NOT NULL, forwarded INTEGER NOT NULL, waiting INTEGER NOT NULL,
-    failed INTEGER NOT NULL, lag REAL NOT NULL);
+    failed INTEGER NOT NULL, lag REAL NOT NULL, bytes INTEGER NOT NULL);
 CREATE TABLE IF NOT EXISTS states(thing TEXT PRIMARY KEY, state TEXT NOT NULL, since REAL NOT NULL) WITHOUT ROWID;
 """
 
@@ -5218,7 +5932,8 @@ CREATE TABLE IF NOT EXISTS states(thing TEXT PRIMARY KEY, state TEXT NOT NULL, s
 class Minute(NamedTuple):
     """What flowed in a minute: instances received and forwarded; at its end, deliveries that waited and that were given up.
 
-    `minute` is its begin in minutes since 1970, `lag` the age in seconds of the oldest delivery that waited.
+    `minute` is its begin in minutes since 1970, `lag` the age in seconds of the oldest delivery that waited, `archive`
+    the bytes that Orthanc held.
     """
 
     minute: int
@@ -5227,6 +5942,7 @@ class Minute(NamedTuple):
     waiting: int
     failed: int
     lag: float
+    archive: int
 
 
 class Minutes:
@@ -5238,8 +5954,9 @@ class Minutes:
     def add(self, row: Minute) -> None:
         """Write a minute down, and forget what is older than a day. What was counted in it before a restart is added."""
         sql = (
-            "INSERT INTO minutes VALUES(?,?,?,?,?,?) ON CONFLICT DO UPDATE SET received=received+excluded.received, "
-            "forwarded=forwarded+excluded.forwarded, waiting=excluded.waiting, failed=excluded.failed, lag=excluded.lag"
+            "INSERT INTO minutes VALUES(?,?,?,?,?,?,?) ON CONFLICT DO UPDATE SET received=received+excluded.received, "
+            "forwarded=forwarded+excluded.forwarded, waiting=excluded.waiting, failed=excluded.failed, "
+            "lag=excluded.lag, bytes=excluded.bytes"
         )
         with self._ledger.transaction():
             self._ledger.run(sql, *row)
@@ -5255,6 +5972,7 @@ class Minutes:
             "Waiting": [row["waiting"] for row in rows],
             "Failed": [row["failed"] for row in rows],
             "LagSeconds": [row["lag"] for row in rows],
+            "Bytes": [row["bytes"] for row in rows],
         }
 
 
@@ -5336,6 +6054,7 @@ class Flow:
         self._forwarded: collections.defaultdict[str, Counter] = collections.defaultdict(Counter)
         self._done: collections.defaultdict[str, Counter] = collections.defaultdict(Counter)
         self._now: dict[str, Any] = {"Waiting": 0, "Sending": 0, "Failed": 0, "LagSeconds": 0.0}
+        self._archive = 0
         self._minute: int | None = None
 
     def on_instance(self) -> None:
@@ -5345,6 +6064,7 @@ class Flow:
     def look(self, found: Gathered) -> None:
         """Take new readings."""
         self._received.read(self._arrived)
+        self._archive = int(found.statistics.get("TotalDiskSize", 0))
         for script, status in found.statuses.items():
             if "Delivered" in status:
                 self._forwarded[script].read(status["Delivered"]["Instances"])
@@ -5379,7 +6099,9 @@ class Flow:
             return None
         ended, self._minute, now = self._minute, current, self._now
         forwarded = sum(each.take() for each in self._forwarded.values())
-        return Minute(ended, self._received.take(), forwarded, now["Waiting"], now["Failed"], now["LagSeconds"])
+        return Minute(
+            ended, self._received.take(), forwarded, now["Waiting"], now["Failed"], now["LagSeconds"], self._archive
+        )
 
 
 # ---- src/dashboard/notify_settings.py: The keys of `Notify`: who is notified when something needs a person, and how.
@@ -5843,9 +6565,8 @@ class MailSender:
         try:
             with self._connected() as client:
                 if target.security == "starttls":
-                    client.starttls(
-                        context=self._context
-                    )  # raises where the server offers none: nothing is sent in clear
+                    # It raises where the server offers none: nothing is sent in clear.
+                    client.starttls(context=self._context)
                 if target.user and target.password:
                     client.login(target.user, target.password)
                 refused = client.send_message(content, target.sender, list(target.to))
@@ -6204,6 +6925,8 @@ def summary_of(found: Gathered, flow: Flow, sinces: Sinces) -> dict[str, Any]:
             "Series": statistics.get("CountSeries"),
             "Instances": statistics.get("CountInstances"),
             "Bytes": int(statistics.get("TotalDiskSize", 0)),
+            "FreeBytes": found.free,
+            "RoomBytes": found.room,
         },
         "Flow": flow.now(),
         "Alerts": [{**each, "Since": sinces.of(f"alert:{each['ID']}")} for each in alerts_of(found)],
@@ -6260,7 +6983,7 @@ class Dashboard:
         self._notifier: Notifier | None = None
         self._turns = HttpTurns(configuration, "summaries")
         self.worker = Worker(NAME, self._open, self._turn)
-        self._flow, self._gatherer = Flow(), Gatherer(self._loopback, NAME)
+        self._flow = Flow()
         self._changed = threading.Condition()
         self._summary: dict[str, Any] | None = None
         self._seen_at = self._asked_at = -3600.0  # monotonic
@@ -6321,6 +7044,8 @@ class Dashboard:
             )
         try:
             self.minutes, self._sinces = Minutes(ledger), Sinces(ledger)
+            storage = configuration_folder() / (self._configuration.get("StorageDirectory") or "OrthancStorage")
+            self._gatherer = Gatherer(self._loopback, NAME, storage)
             if self.settings.notify:
                 self._notifier = Notifier(self.settings.notify, self._senders, self._configuration, ledger)
                 self._notifier.start()

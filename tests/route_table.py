@@ -31,6 +31,7 @@ PURGE: dict[str, Any] = {
 }
 DELIVERIES: dict[str, Any] = {
     **PAGE,
+    "before": 0,
     "state": "dead",
     "destination": "nobody",
     "job": NOBODY,

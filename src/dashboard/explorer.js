@@ -1,19 +1,20 @@
-// The link to the dashboard in the head of Orthanc Explorer's pages.
+// The link to the dashboard in the head of Orthanc Explorer's pages, beside Lookup and Plugins.
 (function () {
-  "use strict";
-  const address = "../dashboard";
-  function link() {
-    for (const header of document.querySelectorAll("[data-role=header] > div:first-of-type, #lookup [data-role=header]")) {
-      if (header.querySelector("a.orthanc-dashboard")) {
-        continue;
-      }
-      const anchor = document.createElement("a");
-      anchor.href = address;
-      anchor.className = "orthanc-dashboard ui-btn ui-btn-inline ui-corner-all ui-mini";
-      anchor.textContent = "Dashboard";
-      anchor.setAttribute("data-ajax", "false");
-      header.appendChild(anchor);
+  'use strict';
+
+  // Before jQuery Mobile makes a page of what is in the HTML: the link becomes a button like the others.
+  $(document).on('pagebeforecreate', function (event) {
+    var group = event.target.querySelector('[data-role=header] .ui-btn-left');
+    if (!group || group.querySelector('.orthanc-dashboard') || !group.querySelector('a[href="#plugins"]')) {
+      return;
     }
-  }
-  $(document).on("pagebeforeshow", link);
+    var link = document.createElement('a');
+    link.href = '../dashboard';
+    link.className = 'orthanc-dashboard';
+    link.rel = 'external';
+    link.setAttribute('data-role', 'button');
+    link.setAttribute('data-icon', 'info');
+    link.textContent = 'Dashboard';
+    group.appendChild(link);
+  });
 })();

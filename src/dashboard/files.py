@@ -20,9 +20,14 @@ LIB_FORMAT = embedded("page/lib/format.js")
 LIB_LIST = embedded("page/lib/list.js")
 LIB_POLL = embedded("page/lib/poll.js")
 LIB_ROUTER = embedded("page/lib/router.js")
+LIB_STUDIES = embedded("page/lib/studies.js")
 LIB_UI = embedded("page/lib/ui.js")
 PANELS = embedded("page/panels/index.js")
 PANEL_FLOW = embedded("page/panels/flow.js")
+PANEL_AUDIT = embedded("page/panels/audit.js")
+PANEL_DELIVERIES = embedded("page/panels/deliveries.js")
+PANEL_JOBS = embedded("page/panels/jobs.js")
+PANEL_RETENTION = embedded("page/panels/retention.js")
 PANEL_DESTINATIONS = embedded("page/panels/destinations.js")
 PANEL_SCRIPTS = embedded("page/panels/scripts.js")
 VENDOR_PREACT = embedded("vendor/preact.js")
@@ -42,9 +47,14 @@ FILES: dict[str, tuple[str, str]] = {
     "lib/list.js": (JAVASCRIPT, LIB_LIST),
     "lib/poll.js": (JAVASCRIPT, LIB_POLL),
     "lib/router.js": (JAVASCRIPT, LIB_ROUTER),
+    "lib/studies.js": (JAVASCRIPT, LIB_STUDIES),
     "lib/ui.js": (JAVASCRIPT, LIB_UI),
     "panels/index.js": (JAVASCRIPT, PANELS),
     "panels/flow.js": (JAVASCRIPT, PANEL_FLOW),
+    "panels/audit.js": (JAVASCRIPT, PANEL_AUDIT),
+    "panels/deliveries.js": (JAVASCRIPT, PANEL_DELIVERIES),
+    "panels/jobs.js": (JAVASCRIPT, PANEL_JOBS),
+    "panels/retention.js": (JAVASCRIPT, PANEL_RETENTION),
     "panels/destinations.js": (JAVASCRIPT, PANEL_DESTINATIONS),
     "panels/scripts.js": (JAVASCRIPT, PANEL_SCRIPTS),
     "vendor/preact.js": (JAVASCRIPT, VENDOR_PREACT),

@@ -55,6 +55,7 @@ class Flow:
         self._forwarded: collections.defaultdict[str, Counter] = collections.defaultdict(Counter)
         self._done: collections.defaultdict[str, Counter] = collections.defaultdict(Counter)
         self._now: dict[str, Any] = {"Waiting": 0, "Sending": 0, "Failed": 0, "LagSeconds": 0.0}
+        self._archive = 0
         self._minute: int | None = None
 
     def on_instance(self) -> None:
@@ -64,6 +65,7 @@ class Flow:
     def look(self, found: Gathered) -> None:
         """Take new readings."""
         self._received.read(self._arrived)
+        self._archive = int(found.statistics.get("TotalDiskSize", 0))
         for script, status in found.statuses.items():
             if "Delivered" in status:
                 self._forwarded[script].read(status["Delivered"]["Instances"])
@@ -98,4 +100,6 @@ class Flow:
             return None
         ended, self._minute, now = self._minute, current, self._now
         forwarded = sum(each.take() for each in self._forwarded.values())
-        return Minute(ended, self._received.take(), forwarded, now["Waiting"], now["Failed"], now["LagSeconds"])
+        return Minute(
+            ended, self._received.take(), forwarded, now["Waiting"], now["Failed"], now["LagSeconds"], self._archive
+        )

@@ -3,9 +3,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import shutil
 import urllib.parse
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from common.loopback import Loopback, LoopbackError
@@ -24,6 +27,7 @@ class Gathered:
     statuses : the status of each script that runs, by name.
     destinations : those of each forwarder that runs, by its name.
     held : the number of images that anonymize_series holds back.
+    free, room : bytes of the file system of the storage, if it is one.
     callbacks : what the runtime of a combined file counts, by module.
     """
 
@@ -34,19 +38,24 @@ class Gathered:
     destinations: dict[str, dict[str, dict[str, Any]]]
     held: int
     callbacks: dict[str, dict[str, Any]]
+    free: int | None = None
+    room: int | None = None
 
 
 class Gatherer:
-    """Asks over loopback, from one thread."""
+    """Asks over loopback, from one thread. `storage` is the folder in which Orthanc keeps files, if it does."""
 
-    def __init__(self, loopback: Loopback, own_name: str) -> None:
-        self._loopback, self._own_name = loopback, own_name
+    def __init__(self, loopback: Loopback, own_name: str, storage: Path) -> None:
+        self._loopback, self._own_name, self._storage = loopback, own_name, storage
         self._system: Mapping[str, Any] = {}
 
     def gather(self) -> Gathered:
         """Ask all. Raises `LoopbackError`: Orthanc itself does not answer."""
         self._system = self._system or self._loopback.get("/system")
         found = Gathered(self._system, self._loopback.get("/statistics"), [], {}, {}, 0, {})
+        with contextlib.suppress(OSError):  # the archive is in a database, or elsewhere
+            usage = shutil.disk_usage(self._storage)
+            found.free, found.room = usage.free, usage.total
         found.scripts = [each for each in self._loopback.get("/scripts") if isinstance(each, dict)]
         for script in found.scripts:
             name, path = str(script.get("Name")), script.get("Status")

@@ -14,7 +14,7 @@ KEEP_MINUTES = 1500  # a day, and an hour for who looks back a whole day
 MINUTE_TABLES = """
 CREATE TABLE IF NOT EXISTS minutes(
     minute INTEGER PRIMARY KEY, received INTEGER NOT NULL, forwarded INTEGER NOT NULL, waiting INTEGER NOT NULL,
-    failed INTEGER NOT NULL, lag REAL NOT NULL);
+    failed INTEGER NOT NULL, lag REAL NOT NULL, bytes INTEGER NOT NULL);
 CREATE TABLE IF NOT EXISTS states(thing TEXT PRIMARY KEY, state TEXT NOT NULL, since REAL NOT NULL) WITHOUT ROWID;
 """
 
@@ -22,7 +22,8 @@ CREATE TABLE IF NOT EXISTS states(thing TEXT PRIMARY KEY, state TEXT NOT NULL, s
 class Minute(NamedTuple):
     """What flowed in a minute: instances received and forwarded; at its end, deliveries that waited and that were given up.
 
-    `minute` is its begin in minutes since 1970, `lag` the age in seconds of the oldest delivery that waited.
+    `minute` is its begin in minutes since 1970, `lag` the age in seconds of the oldest delivery that waited, `archive`
+    the bytes that Orthanc held.
     """
 
     minute: int
@@ -31,6 +32,7 @@ class Minute(NamedTuple):
     waiting: int
     failed: int
     lag: float
+    archive: int
 
 
 class Minutes:
@@ -42,8 +44,9 @@ class Minutes:
     def add(self, row: Minute) -> None:
         """Write a minute down, and forget what is older than a day. What was counted in it before a restart is added."""
         sql = (
-            "INSERT INTO minutes VALUES(?,?,?,?,?,?) ON CONFLICT DO UPDATE SET received=received+excluded.received, "
-            "forwarded=forwarded+excluded.forwarded, waiting=excluded.waiting, failed=excluded.failed, lag=excluded.lag"
+            "INSERT INTO minutes VALUES(?,?,?,?,?,?,?) ON CONFLICT DO UPDATE SET received=received+excluded.received, "
+            "forwarded=forwarded+excluded.forwarded, waiting=excluded.waiting, failed=excluded.failed, "
+            "lag=excluded.lag, bytes=excluded.bytes"
         )
         with self._ledger.transaction():
             self._ledger.run(sql, *row)
@@ -59,6 +62,7 @@ class Minutes:
             "Waiting": [row["waiting"] for row in rows],
             "Failed": [row["failed"] for row in rows],
             "LagSeconds": [row["lag"] for row in rows],
+            "Bytes": [row["bytes"] for row in rows],
         }
 
 

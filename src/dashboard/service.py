@@ -15,7 +15,7 @@ from common.http_threads import HttpTurns
 from common.ledger import Ledger
 from common.loopback import Loopback
 from common.routes import Refused
-from common.state import state_folder
+from common.state import configuration_folder, state_folder
 from common.status import RUNNING, Condition, condition_of
 from common.worker import STOPS_WITHIN, Worker
 
@@ -50,7 +50,7 @@ class Dashboard:
         self._notifier: Notifier | None = None
         self._turns = HttpTurns(configuration, "summaries")
         self.worker = Worker(NAME, self._open, self._turn)
-        self._flow, self._gatherer = Flow(), Gatherer(self._loopback, NAME)
+        self._flow = Flow()
         self._changed = threading.Condition()
         self._summary: dict[str, Any] | None = None
         self._seen_at = self._asked_at = -3600.0  # monotonic
@@ -111,6 +111,8 @@ class Dashboard:
             )
         try:
             self.minutes, self._sinces = Minutes(ledger), Sinces(ledger)
+            storage = configuration_folder() / (self._configuration.get("StorageDirectory") or "OrthancStorage")
+            self._gatherer = Gatherer(self._loopback, NAME, storage)
             if self.settings.notify:
                 self._notifier = Notifier(self.settings.notify, self._senders, self._configuration, ledger)
                 self._notifier.start()

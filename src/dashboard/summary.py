@@ -44,6 +44,8 @@ def summary_of(found: Gathered, flow: Flow, sinces: Sinces) -> dict[str, Any]:
             "Series": statistics.get("CountSeries"),
             "Instances": statistics.get("CountInstances"),
             "Bytes": int(statistics.get("TotalDiskSize", 0)),
+            "FreeBytes": found.free,
+            "RoomBytes": found.room,
         },
         "Flow": flow.now(),
         "Alerts": [{**each, "Since": sinces.of(f"alert:{each['ID']}")} for each in alerts_of(found)],

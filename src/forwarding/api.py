@@ -15,7 +15,7 @@ from common.ledger import SEND, STATES
 from common.loopback import LoopbackError
 from common.owed import register_owed
 from common.pages import page_answer
-from common.parameters import IDENTIFIER, PAGE_PARAMETERS, Day, Flag, OneOf, Text, Texts, row_number, takes
+from common.parameters import IDENTIFIER, PAGE_PARAMETERS, Day, Flag, OneOf, Text, Texts, WholeNumber, row_number, takes
 from common.routes import Answer, Refused, Request, one_line, register_route
 from common.status import RUNNING, Condition, ListedScript, condition_of, register_status, unused
 from common.times import utc, utc_or_none
@@ -152,9 +152,11 @@ class DeliveryRoutes:
         gone, own = engine.rows.gone.instances, engine.assignment.loops.totals()
         return {"Totals": engine.ledger.totals(), **engine.rows.flow(), "NotSentBack": own, "InstancesGone": gone}
 
-    @takes({**PAGE_PARAMETERS, **dict.fromkeys(FILTERS, Text()), "state": OneOf(choices=STATES)})
+    @takes(
+        {**PAGE_PARAMETERS, "before": WholeNumber(), **dict.fromkeys(FILTERS, Text()), "state": OneOf(choices=STATES)}
+    )
     def page(self, request: Request) -> dict[str, Any]:
-        """Return a page of rows, oldest first: `since` (the last row's id), `limit`, and filters by column."""
+        """Return a page of rows, oldest first after the id `since`, newest first `before` one: `limit`, and filters by column."""
         query, engine = request.parameters, self._forwarder.engine
         which = Which(
             states=[query["state"]] if "state" in query else None,
@@ -165,7 +167,8 @@ class DeliveryRoutes:
             about=query.get("study"),
         )
         total, totals = engine.work.count(which), engine.ledger.totals()
-        page = page_answer(query, total, lambda since, limit: engine.work.page(which, since, limit), _shown_row)
+        before = query.get("before")
+        page = page_answer(query, total, lambda since, limit: engine.work.page(which, since, limit, before), _shown_row)
         return {"Total": total, "Totals": totals, **page}
 
     def one(self, request: Request) -> dict[str, Any]:

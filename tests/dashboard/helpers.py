@@ -8,24 +8,34 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 from testing.demo import scripts
+from testing.server import OrthancServer
 
 ROOT = Path(__file__).parents[2]
 SHOTS = ROOT / "build" / "dashboard"
+AWAY_NAME = "RESEARCH"
 SECRET = "0123456789abcdef" * 2
 CHROMIUM = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
             "--disable-component-update", "--disable-sync"]  # fmt: skip
 # Sections without which a script has nothing to do.
 SECTIONS: dict[str, Any] = {
     "AuditLog": {"Key": SECRET},
-    "PurgeOldStudies": {"Rules": [{"Name": "seven years", "OlderThan": "7y", "At": "02:30"}]},
+    "PurgeOldStudies": {"KeepReceivedDays": 0, "Rules": [{"Name": "seven years", "OlderThan": "7y", "At": "02:30"}]},
     "SeriesMainPrivateDicomTags": ["0009,1001:MINE"],
     "AnonymizeSeries": {"Secret": SECRET, "Recipes": {"research": {}}},
 }
+
+
+class Pair(NamedTuple):
+    """The Orthanc with all scripts, and its destinations: one that works, one that is not started."""
+
+    main: OrthancServer
+    works: OrthancServer
+    dead: OrthancServer
 
 
 def combine(target: Path, *paths: Path) -> Path:
@@ -62,3 +72,10 @@ class Watched:
         self.page.wait_for_selector("main h1")
         self.page.wait_for_selector("main .loading", state="detached")
         return self.page
+
+    def answer(self, button: str, came: str) -> None:
+        """Press a button of the dialog, and close it when it says what came of it."""
+        dialog = self.page.get_by_role("dialog")
+        dialog.get_by_role("button", name=button, exact=True).click()
+        expect(dialog).to_contain_text(came)
+        dialog.get_by_role("button", name="Close").click()

@@ -83,10 +83,14 @@ def test_with_all_scripts_a_summary_is_quick_and_names_no_patient(start_orthanc:
         combine(tmp_path / "all.py"), {**SECTIONS, **node, "AutoForwardModality": {"Destinations": ["AWAY"]}}
     )
     server.store(make_study(patient_id="NOBODY^ELSE"))
-    server.wait_until(lambda: server.get("/dashboard/summary")["Alerts"], what="see that a destination is away")
+    server.wait_until(
+        lambda: [each["State"] for each in server.get("/dashboard/summary")["Destinations"]] == ["away"],
+        what="see that a destination is away",
+    )
     answer = server.request("GET", "/dashboard/summary")
     assert "NOBODY" not in answer.text
     [place] = answer.json()["Destinations"]
+    assert answer.json()["Server"]["FreeBytes"] > 0
     assert (place["Name"], place["State"], place["Totals"]["waiting"]) == ("AWAY", "away", 1)
     assert len(answer.json()["Scripts"]) == len(server.get("/scripts"))
     began = time.monotonic()

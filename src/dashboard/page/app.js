@@ -50,7 +50,12 @@ function Health({ summary, error, since }) {
 }
 
 function Navigation({ panels, current, summary }) {
-  return html`<nav class="panels" aria-label="Panels">
+  const list = useRef(null);
+  useEffect(() => {
+    const here = list.current?.querySelector("[aria-current]");
+    here?.scrollIntoView({ block: "nearest", inline: "center" });
+  }, [current]);
+  return html`<nav class="panels" aria-label="Panels" ref=${list}>
     <ul>
       ${panels.map((each) => {
         const count = summary && each.badge ? each.badge(summary) : 0;

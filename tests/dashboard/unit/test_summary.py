@@ -140,7 +140,7 @@ def test_each_minute_is_written_down_and_a_day_is_kept(around: Neighbours, tmp_p
     assert around.standin.http("GET", "/dashboard/flow", get={"since": str(last)}).json()["Minute"] == [last]
     file = next(tmp_path.rglob("dashboard.sqlite"))
     db = sqlite3.connect(file)
-    db.execute("INSERT INTO minutes VALUES(1,1,1,1,1,1)")
+    db.execute("INSERT INTO minutes VALUES(1,1,1,1,1,1,1)")
     db.commit()
     db.close()
     around.clock.advance(61)

@@ -22,7 +22,7 @@ function options(series, width, height) {
       { ...axis, size: 48, incrs: [1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10_000, 50_000, 100_000] },
     ],
     series: [
-      { label: "Time", value: (_chart, value) => (value === null ? "–" : new Date(value * 1000).toLocaleTimeString([], { hour: "2-digit", minute: "2-digit" })) },
+      { label: "Time", value: (_chart, value) => (value === null ? "–" : new Date(value * 1000).toLocaleTimeString([], { hour: "2-digit", minute: "2-digit", hourCycle: "h23" })) },
       ...series.map(({ label, colour: name, fill }) => ({
         label,
         stroke: colour(name),

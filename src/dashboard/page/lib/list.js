@@ -4,11 +4,11 @@ import { html } from "../vendor/preact.js";
 import { number } from "./format.js";
 import { go, link } from "./router.js";
 
-/** Buttons to earlier and later pages. `pages`: { total, shown, older, newer } with addresses, or null. */
+/** Where a page is in its list, and links to the newest and to older ones (addresses, or null). */
 export function Pages({ total, shown, newer, older, what }) {
   return html`<nav class="pages" aria-label="Pages">
     <span class="quiet">${number(shown)} of ${number(total)} ${what}</span>
-    ${newer ? html`<a class="button" href=${newer}>Newer</a>` : null}
+    ${newer ? html`<a class="button" href=${newer}>Newest</a>` : null}
     ${older ? html`<a class="button" href=${older}>Older</a>` : null}
   </nav>`;
 }

@@ -65,9 +65,9 @@ function One({ each }) {
     <${Facts} of=${[
       ["Kind", KIND[each.Script] ?? each.Script],
       ["Since", each.Since && html`<${Time} at=${each.Since} /> (<${Time} at=${each.Since} relative=${true} />)`],
-      ["Waiting", number(each.Totals.waiting)],
+      ["Waiting", each.Totals.waiting ? html`<a href=${link("deliveries", [each.Script], { state: "waiting", destination: each.Name })}>${number(each.Totals.waiting)}</a>` : "0"],
       ["Being sent", number(each.Totals.sending)],
-      ["Failed for good", number(each.Totals.dead)],
+      ["Failed for good", each.Totals.dead ? html`<a href=${link("deliveries", [each.Script], { state: "dead", destination: each.Name })}>${number(each.Totals.dead)}</a>` : "0"],
       ["Delivered", number(each.Totals.done)],
       ["Delivered in the last minute", rateOf(each)],
       ["Slow", each.Slow && html`<${Text}>${typeof each.Slow === "string" ? each.Slow : JSON.stringify(each.Slow)}<//>`],
@@ -87,9 +87,9 @@ function View({ summary, place }) {
     { title: "Destination", of: (each) => html`<a href=${link("destinations", [each.Script, each.Name])}><${Text}>${each.Name}<//></a><small>${KIND[each.Script] ?? each.Script}</small>` },
     { title: "State", of: (each) => html`<${State} of=${each.State} />${each.Since ? html`<small>since <${Time} at=${each.Since} /></small>` : null}` },
     { title: "Waiting", kind: "number", of: (each) => number((each.Totals.waiting ?? 0) + (each.Totals.sending ?? 0)) },
-    { title: "Failed", kind: "number", of: (each) => (each.Totals.dead ? html`<strong class="bad">${number(each.Totals.dead)}</strong>` : "0") },
+    { title: "Failed", kind: "number", of: (each) => (each.Totals.dead ? html`<a class="bad" href=${link("deliveries", [each.Script], { state: "dead", destination: each.Name })}>${number(each.Totals.dead)}</a>` : "0") },
     { title: "Last minute", kind: "number", of: (each) => number(each.LastMinute) },
-    { title: "Last error", kind: "long", of: (each) => (each.Error ? html`<${Text}>${each.Error}<//>` : html`<span class="quiet">–</span>`) },
+    { title: "Last error", kind: "long", of: (each) => (each.Error ? html`<${Text}>${each.Error}<//>` : html`<span class="quiet none">–</span>`) },
     { title: "", kind: "acts", of: (each) => html`<${Buttons} of=${each} />` },
   ];
   return html`${script && !chosen ? html`<p class="problem">There is no destination <${Text}>${name ?? script}<//>.</p>` : null}

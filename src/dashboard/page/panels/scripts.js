@@ -34,7 +34,7 @@ function View({ summary, place }) {
   const columns = [
     { title: "Script", of: (each) => html`<a href=${link("scripts", [each.Name])}><${Text}>${each.Name}<//></a>` },
     { title: "State", of: (each) => html`<${State} of=${stateOf(each)} label=${wordOf(each)} />${each.Since ? html`<small>since <${Time} at=${each.Since} /></small>` : null}` },
-    { title: "Version", of: (each) => (each.Version ? html`<${Text}>${each.Version}<//>` : html`<span class="quiet">–</span>`) },
+    { title: "Version", of: (each) => (each.Version ? html`<${Text}>${each.Version}<//>` : html`<span class="quiet none">–</span>`) },
     ...(counts
       ? [
           { title: "Calls", kind: "number", of: (each) => number(each.Callbacks?.Calls) },
@@ -42,7 +42,7 @@ function View({ summary, place }) {
           { title: "Errors", kind: "number", of: (each) => number(each.Callbacks?.Errors) },
         ]
       : []),
-    { title: "What it says", kind: "long", of: (each) => (each.Reason ? html`<${Text}>${each.Reason}<//>` : html`<span class="quiet">–</span>`) },
+    { title: "What it says", kind: "long", of: (each) => (each.Reason ? html`<${Text}>${each.Reason}<//>` : html`<span class="quiet none">–</span>`) },
   ];
   const well = every.filter((each) => each.Healthy).length;
   return html`<p class="quiet">${counted(every.length, "script", "scripts")}, ${well === every.length ? "all well" : `${number(well)} of them well`}.</p>
