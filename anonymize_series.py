@@ -7293,13 +7293,13 @@ class Routes:
             "Recipes": list(self._anonymizer.settings.recipes),
         }
 
-    @takes({**PAGE_PARAMETERS, "state": OneOf(choices=STATES)})
+    @takes({**PAGE_PARAMETERS, "before": WholeNumber(), "state": OneOf(choices=STATES)})
     def list_work(self, request: Request) -> dict[str, Any]:
-        """Return what was, is or will be done: `?state=`, `?since=`, `?limit=`."""
-        work, state = self._anonymizer.work, request.parameters.get("state")
+        """Return what was, is or will be done, oldest first after the id `since`, newest first `before` one: `limit`, `state`."""
+        work, state, before = self._anonymizer.work, request.parameters.get("state"), request.parameters.get("before")
         which = Which(states=(state,)) if state else Which(not_task=ROUTE)
         return page_answer(
-            request.parameters, work.count(which), lambda since, limit: work.page(which, since, limit), _shown
+            request.parameters, work.count(which), lambda since, limit: work.page(which, since, limit, before), _shown
         )
 
     def get_work(self, request: Request) -> dict[str, Any]:

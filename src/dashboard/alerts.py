@@ -80,25 +80,28 @@ def _of_others(found: Gathered) -> Iterator[dict[str, Any]]:
             yield alert("dead:auto_retries", ACT, text, "scripts", name, count=dead)
         if name == "anonymize_series" and dead:
             text = f"{counted(dead, 'de-identification', 'de-identifications')} failed for good"
-            yield alert("dead:anonymize_series", ACT, text, "scripts", name, count=dead)
+            yield alert("dead:anonymize_series", ACT, text, "deidentification", count=dead, state="dead")
         if name not in FORWARDERS:
             yield from _of_places(name, status.get("Brokers") or status.get("Services") or {})
     if found.held:
         text = f"{counted(found.held, 'image was', 'images were')} held back from de-identified copies"
-        yield alert("held:anonymize_series", WATCH, text, "scripts", "anonymize_series", count=found.held)
+        yield alert("held:anonymize_series", WATCH, text, "deidentification", count=found.held)
 
 
 def _of_places(script: str, places: Any) -> Iterator[dict[str, Any]]:
     """Yield alerts of brokers and of services that are notified."""
     if not isinstance(places, dict):
         return
+    panel = "events" if script == "dicom_events" else "moves"
     for name, entry in places.items():
         if dead := entry.get("DeadLetters", entry.get("Dead", 0)):
             text = f"{counted(dead, 'message', 'messages')} to {name} failed for good"
-            yield alert(f"dead:{script}:{name}", ACT, text, "scripts", script, count=dead)
+            yield alert(
+                f"dead:{script}:{name}", ACT, text, panel, count=dead, **({"broker": name} if panel == "events" else {})
+            )
         if entry.get("State") == "orphaned":
             text = f"{name} is not configured any more, and something waits for it"
-            yield alert(f"orphaned:{script}:{name}", ACT, text, "scripts", script)
+            yield alert(f"orphaned:{script}:{name}", ACT, text, panel)
 
 
 def counted(number: int, one: str, many: str) -> str:

@@ -30,6 +30,10 @@ PANEL_JOBS = embedded("page/panels/jobs.js")
 PANEL_RETENTION = embedded("page/panels/retention.js")
 PANEL_DESTINATIONS = embedded("page/panels/destinations.js")
 PANEL_SCRIPTS = embedded("page/panels/scripts.js")
+PANEL_EVENTS = embedded("page/panels/events.js")
+PANEL_RULES = embedded("page/panels/rules.js")
+PANEL_MOVES = embedded("page/panels/moves.js")
+PANEL_DEIDENTIFICATION = embedded("page/panels/deidentification.js")
 VENDOR_PREACT = embedded("vendor/preact.js")
 VENDOR_UPLOT = embedded("vendor/uplot.js")
 VENDOR_UPLOT_CSS = embedded("vendor/uplot.css")
@@ -50,6 +54,10 @@ FILES: dict[str, tuple[str, str]] = {
     "lib/studies.js": (JAVASCRIPT, LIB_STUDIES),
     "lib/ui.js": (JAVASCRIPT, LIB_UI),
     "panels/index.js": (JAVASCRIPT, PANELS),
+    "panels/events.js": (JAVASCRIPT, PANEL_EVENTS),
+    "panels/rules.js": (JAVASCRIPT, PANEL_RULES),
+    "panels/moves.js": (JAVASCRIPT, PANEL_MOVES),
+    "panels/deidentification.js": (JAVASCRIPT, PANEL_DEIDENTIFICATION),
     "panels/flow.js": (JAVASCRIPT, PANEL_FLOW),
     "panels/audit.js": (JAVASCRIPT, PANEL_AUDIT),
     "panels/deliveries.js": (JAVASCRIPT, PANEL_DELIVERIES),

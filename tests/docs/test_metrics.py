@@ -174,5 +174,9 @@ def test_a_real_prometheus_gets_the_metrics_and_the_alert_of_an_idle_script_ring
     assert {each for each in alerts() if each[0] == "OrthancScriptIdle"} == {idle}
     assert "OrthancDoesNotAnswer" not in {each[0] for each in alerts()}
     instance = everything.url.removeprefix("http://")
-    found = ask("/query", query=f'{{instance="{instance}", __name__!~"orthanc_.*|up|scrape_.*|ALERTS.*"}}')["result"]
-    assert {each["metric"]["__name__"] for each in found} == documented()
+    query = f'{{instance="{instance}", __name__!~"orthanc_.*|up|scrape_.*|ALERTS.*"}}'
+
+    def got() -> set[str]:
+        return {each["metric"]["__name__"] for each in (ask("/query", query=query) or {}).get("result", [])}
+
+    wait_until(lambda: got() == documented(), 20, "all that is documented")
