@@ -5,6 +5,9 @@ By file and the tests that watch it: the text in the file, which is there once, 
 """
 
 TABLE: dict[tuple[str, str], dict[str, str]] = {
+    ("src/common/work.py", "tests/forwarding/unit/test_newest_first.py"): {
+        "ORDER BY id DESC LIMIT": "ORDER BY id LIMIT",
+    },
     ("src/common/changes.py", "tests/forwarding/unit/test_level_changed.py"): {
         "        self._move_to_our_levels()\n": "",
         "json.dumps(self._levels or LEVELS_WITH_INSTANCES)": "json.dumps(self._levels)",

@@ -140,7 +140,7 @@ function View({ summary }) {
     ${status && !status.Rules.length ? html`<${Empty} title="No rule deletes by itself">A rule in <code>PurgeOldStudies</code> deletes studies of an age at a time of day, or when the disk is full.<//>` : null}
     ${status ? status.Rules.map((rule) => html`<${Rule} key=${rule.Name} rule=${rule} />`) : null}
     <section aria-labelledby="by-year"><h2 id="by-year">What the archive holds</h2>
-      <${DryRun} title="Count by year and modality" note="It reads the whole archive once: of 5,000 studies in about a second. Nothing is deleted." run=${() => post("/purge-old-studies", { since: today(), undated: true, "dry-run": true, force: true })} />
+      <${DryRun} title="Count by year and modality" note="It reads the whole archive once: of 5,000 studies in about a second. Nothing is deleted." run=${() => post("/purge-old-studies", { since: today(), undated: true, "dry-run": true, force: true, format: "json" })} />
     </section>
     <section class="plain" aria-labelledby="purges-title"><h2 id="purges-title">Purges</h2><${Purges} /></section>`;
 }
