@@ -4,6 +4,7 @@ import { html, useContext, useMemo, useState } from "../vendor/preact.js";
 import { get, post } from "../lib/api.js";
 import { bytes, counted, duration, number } from "../lib/format.js";
 import { useRoute } from "../lib/poll.js";
+import { day } from "../lib/studies.js";
 import { ActButton, Empty, Facts, Figure, Loading, Problem, Shared, State, Table, Text, Time } from "../lib/ui.js";
 
 const DAY_SECONDS = 86_400;
@@ -43,7 +44,7 @@ function Answer({ of: found }) {
     <${Facts} of=${[
       ["Studies", number(found.Studies)],
       ["Size", bytes(found.Bytes)],
-      ["Dated until", found.Since && html`<${Text}>${found.Since}<//>`],
+      ["Dated until", found.Since && html`<${Text}>${day(found.Since)}<//>`],
       ["Came in within 7 days", found.ReceivedWithin7Days ? number(found.ReceivedWithin7Days) : null],
       ["Why", found.Why && html`<${Text}>${found.Why}<//>`],
       ["Left out, for they are not delivered", found.Undelivered && html`<${Text}>${Object.entries(found.Undelivered).map(([why, count]) => `${count}: ${why}`).join("; ")}<//>`],
