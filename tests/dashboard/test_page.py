@@ -90,6 +90,7 @@ def test_what_failed_is_retried_and_seen_delivered(pair: Pair, seen: Watched) ->
     page.locator("main tbody th a").first.click()
     expect(page.get_by_role("heading", name="Failed attempts")).to_be_visible()
     expect(page.locator("main .card img").first).to_be_visible()
+    page.screenshot(path=SHOTS / "deliveries-one.png")
     pair.dead.start()
     page.locator("main .card").get_by_role("button", name="Retry").click()
     seen.answer("Retry", "waits to be sent")
@@ -122,4 +123,5 @@ def test_a_dry_run_shows_what_a_rule_would_take_and_deletes_nothing(pair: Pair, 
     counted = page.get_by_role("region", name="What the archive holds")
     expect(counted).to_contain_text("2004")
     expect(counted).to_contain_text("MR")
+    page.screenshot(path=SHOTS / "retention-dry-run.png", full_page=True)
     assert pair.main.get("/statistics")["CountStudies"] == studies

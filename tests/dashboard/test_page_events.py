@@ -10,7 +10,11 @@ from threading import Thread
 from typing import Any
 
 import pytest
+from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, expect
+from pydicom import Dataset
+from pynetdicom import AE
+from pynetdicom.sop_class import StudyRootQueryRetrieveInformationModelMove
 
 from testing.dicom import make_study
 from testing.pytest_plugin import StartOrthanc
@@ -83,7 +87,7 @@ def server(
                 "Rules": [
                     {"Name": NASTY, "Query": {"ModalitiesInStudy": "CT"}, "Destinations": ["PACS"]},
                     {"Name": "from the ward", "Origin": {"RemoteAET": ["WARD"]}, "Destinations": ["VNA"]},
-                ]
+                ],
             },
             "DicomEvents": {"Brokers": {"file": {"Type": "file"}, "hook": webhook}},
             "AnonymizeSeries": {"Secret": SECRET, "Recipes": {"research": {}}},
@@ -185,16 +189,50 @@ def test_an_empty_list_of_moves_says_what_it_is_for(server: OrthancServer, seen:
 
 
 @pytest.mark.parametrize("look", ["light", "dark", "phone"])
-def test_each_panel_is_shown_without_an_error(server: OrthancServer, browser: Browser, look: str) -> None:
+def test_each_panel_is_shown_without_an_error_and_axe_finds_nothing_serious(
+    server: OrthancServer, browser: Browser, hook: Hook, look: str
+) -> None:
     """The pictures are for people: build/dashboard/."""
+    hook.status = 422
+    server.post("/dicom-events/replay", {"Study": server.get("/studies")[0]})
+    server.wait_until(lambda: letters(server), what="refuse some")
+    [letter, *_] = server.get("/dicom-events/dead-letters")["Items"]
     size = {"width": 360, "height": 740} if look == "phone" else {"width": 1280, "height": 800}
-    watched = Watched(browser, viewport=size, color_scheme="dark" if look == "dark" else "light")
+    watched = Watched(browser, viewport=size, color_scheme="dark" if look == "dark" else "light", bypass_csp=True)
     SHOTS.mkdir(parents=True, exist_ok=True)
-    for panel in PANELS:
+    for panel in [*PANELS, f"events/{letter['ID']}"]:
         page = watched.open(server.url, panel)
         page.wait_for_timeout(300)
-        page.screenshot(path=Path(SHOTS / f"{panel}-{look}.png"), full_page=True)
+        name = panel.partition("/")[0]
+        page.screenshot(path=Path(SHOTS / f"{name}-{look}.png"), full_page=True)
         wide = "document.documentElement.scrollWidth - document.documentElement.clientWidth"
         assert page.evaluate(wide) <= 0, f"{panel} is wider than the screen"
+        found = Axe().run(page).response["violations"]
+        serious = [each for each in found if each["impact"] in ("serious", "critical")]
+        assert serious == [], f"{panel}: {[(each['id'], [node['html'] for node in each['nodes']]) for each in serious]}"
     watched.page.context.close()
     assert watched.errors == []
+
+
+def test_a_move_is_shown_with_what_came_of_it(server: OrthancServer, seen: Watched) -> None:
+    study = server.get(f"/studies/{server.get('/studies')[0]}")["MainDicomTags"]["StudyInstanceUID"]
+    node = AE("MOVER")
+    node.add_requested_context(StudyRootQueryRetrieveInformationModelMove)
+    association = node.associate("127.0.0.1", server.dicom_port, ae_title=server.aet)
+    wanted = Dataset()
+    wanted.QueryRetrieveLevel, wanted.StudyInstanceUID = "STUDY", study
+    list(association.send_c_move(wanted, "PACS", StudyRootQueryRetrieveInformationModelMove))  # PACS is away
+    association.release()
+    page = seen.open(server.url, "moves")
+    row = page.get_by_role("table", name="C-MOVE requests").get_by_role("row").nth(1)
+    expect(row).to_contain_text("asked by MOVER")
+    expect(row).to_contain_text("failed")
+    row.get_by_role("link").first.click()
+    expect(page.locator("main .card")).to_contain_text(study)
+    server.post(f"/anonymize-series/{server.get('/studies')[0]}", {"Recipe": "research"})
+    for route, first in (("/cmove-interceptor/requests", 1), ("/anonymize-series/jobs", None)):
+        items = server.get(route, before=2**53 - 1)["Items"]
+        numbers = [each["ID"] for each in items]
+        assert numbers == sorted(numbers, reverse=True)
+        assert server.get(route, before=numbers[0])["Items"] == items[1:]
+        assert first is None or numbers[-1] == first

@@ -4,6 +4,7 @@ import { html, useContext, useMemo, useState } from "../vendor/preact.js";
 import { get, post } from "../lib/api.js";
 import { bytes, counted, duration, number } from "../lib/format.js";
 import { useRoute } from "../lib/poll.js";
+import { day } from "../lib/studies.js";
 import { ActButton, Empty, Facts, Figure, Loading, Problem, Shared, State, Table, Text, Time } from "../lib/ui.js";
 
 const DAY_SECONDS = 86_400;
@@ -43,7 +44,7 @@ function Answer({ of: found }) {
     <${Facts} of=${[
       ["Studies", number(found.Studies)],
       ["Size", bytes(found.Bytes)],
-      ["Dated until", found.Since && html`<${Text}>${found.Since}<//>`],
+      ["Dated until", found.Since && html`<${Text}>${day(found.Since)}<//>`],
       ["Came in within 7 days", found.ReceivedWithin7Days ? number(found.ReceivedWithin7Days) : null],
       ["Why", found.Why && html`<${Text}>${found.Why}<//>`],
       ["Left out, for they are not delivered", found.Undelivered && html`<${Text}>${Object.entries(found.Undelivered).map(([why, count]) => `${count}: ${why}`).join("; ")}<//>`],
@@ -140,7 +141,7 @@ function View({ summary }) {
     ${status && !status.Rules.length ? html`<${Empty} title="No rule deletes by itself">A rule in <code>PurgeOldStudies</code> deletes studies of an age at a time of day, or when the disk is full.<//>` : null}
     ${status ? status.Rules.map((rule) => html`<${Rule} key=${rule.Name} rule=${rule} />`) : null}
     <section aria-labelledby="by-year"><h2 id="by-year">What the archive holds</h2>
-      <${DryRun} title="Count by year and modality" note="It reads the whole archive once: of 5,000 studies in about a second. Nothing is deleted." run=${() => post("/purge-old-studies", { since: today(), undated: true, "dry-run": true, force: true })} />
+      <${DryRun} title="Count by year and modality" note="It reads the whole archive once: of 5,000 studies in about a second. Nothing is deleted." run=${() => post("/purge-old-studies", { since: today(), undated: true, "dry-run": true, force: true, format: "json" })} />
     </section>
     <section class="plain" aria-labelledby="purges-title"><h2 id="purges-title">Purges</h2><${Purges} /></section>`;
 }
