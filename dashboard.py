@@ -3314,6 +3314,7 @@ STYLE = (  # src/dashboard/page/style.css
     '  display: flex;\n'
     '  justify-content: space-between;\n'
     '  padding: 0.4rem 0.75rem;\n'
+    '  position: relative; /* of the hidden text of a badge, which would widen a small screen */\n'
     '}\n'
     '\n'
     'nav.panels a:hover {\n'

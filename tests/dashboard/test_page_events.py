@@ -80,7 +80,7 @@ def server(
     found = start_orthanc_for_module(
         combine(tmp_path_factory.mktemp("combined") / "all.py", *(ROOT / name for name in SCRIPTS)),
         {
-            **{"StableAge": 1, "Name": "Radiology"},
+            **{"StableAge": 1, "Name": "Radiology", "DicomAlwaysAllowMove": True},
             "DicomModalities": {"PACS": ["PACS", "127.0.0.1", 1], "VNA": ["VNA", "127.0.0.1", 1]},
             "AutoForwardModality": {
                 "RuleMode": "all",

@@ -12,6 +12,7 @@ TABLE: dict[tuple[str, str], dict[str, str]] = {
     },
     ("src/forwarding/destinations.py", "tests/forwarding/unit/test_metrics.py"): {
         "            self._away_since = time.monotonic()\n": "            pass\n        self._away_since = time.monotonic()\n",
+    },
     ("src/common/work.py", "tests/forwarding/unit/test_newest_first.py"): {
         "ORDER BY id DESC LIMIT": "ORDER BY id LIMIT",
     },
