@@ -278,6 +278,108 @@ def folder_on_command_line(parent: Path) -> Path | None:
     return next((each.absolute() for each in folders if each.is_dir() and each.absolute().parent == parent), None)
 
 
+# ---- src/common/environment.py: Values of the configuration that come from environment variables: from which, and whether those are set.
+
+
+VARIABLE = re.compile(r"\$\{([^:{}]*)(?::-([^{}]*))?\}")
+QUOTED_DEFAULT = re.compile(
+    r"""\$\{([^:{}]*):-(?:"([^"]*)"|'([^']*)')\}"""
+)  # Orthanc takes ${NAME:-"x"} for ${NAME:-x}
+TEXT_OR_COMMENT = re.compile(r'"(?:\\.|[^"\\])*"|//[^\n]*|/\*.*?\*/', re.DOTALL)  # or a text, which is left as it is
+# A text, a variable outside of texts (of a number, say), or a comma that ends a list: no JSON, but Orthanc takes them.
+LOOSE = re.compile(rf'"(?:\\.|[^"\\])*"|{VARIABLE.pattern}|,(?=\s*[}}\]])')
+NUMBER_AS_TEXT = re.compile(r"-?(0|[1-9][0-9]{0,14})(\.[0-9]{1,15})?")
+
+
+class FromEnvironment(str):
+    """A text of the configuration in which Orthanc has put environment variables.
+
+    Attributes
+    ----------
+    names : of the variables.
+    unset : those of them that are not set and have no default.
+    """
+
+    names: tuple[str, ...]
+    unset: tuple[str, ...]
+
+    def __new__(cls, text: str, names: tuple[str, ...], unset: tuple[str, ...] = ()) -> "FromEnvironment":
+        """Return a text that knows its variables."""
+        made = super().__new__(cls, text)
+        made.names, made.unset = names, unset
+        return made
+
+    @property
+    def value(self) -> Any:
+        """The number, true or false that it is as JSON, else the plain text: Orthanc has made texts of all."""
+        text = str(self)
+        return json.loads(text) if text in ("true", "false") or NUMBER_AS_TEXT.fullmatch(text) else text
+
+    @property
+    def variables(self) -> str:
+        """What a line of the log calls them: those that are not set, if there are any."""
+        names = self.unset or self.names
+        return f"the environment variable{'s' if len(names) > 1 else ''} {', '.join(names)}"
+
+
+def with_variables(section: str, found: Any) -> Any:
+    """Return a section with a `FromEnvironment` for each text that came from variables, as Orthanc's files have it.
+
+    Where the files can't be read as they were when Orthanc started, texts stay as they are.
+    """
+    return found if found is None else marked(found, _written_now().get(section))
+
+
+def marked(found: Any, written: Any) -> Any:
+    """Return what Orthanc has read with a `FromEnvironment` for each text for which variables were written."""
+    if isinstance(found, dict) and isinstance(written, dict):
+        return {key: marked(each, written.get(key)) for key, each in found.items()}
+    if isinstance(found, list) and isinstance(written, list) and len(found) == len(written):
+        return [marked(each, one) for each, one in zip(found, written, strict=True)]
+    if type(found) is str and isinstance(written, str) and _with_values(written) == found:
+        variables = [*VARIABLE.finditer(written)]
+        names = tuple(dict.fromkeys(each[1] for each in variables))
+        unset = {each[1] for each in variables if each[2] is None and each[1] not in os.environ}
+        return FromEnvironment(found, names, tuple(name for name in names if name in unset)) if names else found
+    return found
+
+
+def as_written(text: str) -> Mapping[str, Any]:
+    """Return a file of the configuration as it is written, with the variables in its texts; nothing if it can't be read so."""
+    text = QUOTED_DEFAULT.sub(lambda match: f"${{{match[1]}:-{match[2] or match[3] or ''}}}", text)
+    text = TEXT_OR_COMMENT.sub(lambda match: match[0] if match[0][0] == '"' else " ", text)
+    try:
+        found = json.loads(LOOSE.sub(_as_json, text))
+    except ValueError:
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _with_values(written: str) -> str:
+    return VARIABLE.sub(lambda match: os.environ.get(match[1], match[2] or ""), written)
+
+
+def _as_json(match: re.Match[str]) -> str:
+    return {'"': match[0], "$": "null", ",": ""}[match[0][0]]
+
+
+def _written_now() -> Mapping[str, Any]:
+    whole: dict[str, Any] = {}
+    try:
+        import orthanc
+
+        base = Path(orthanc.GetConfigurationPath()).absolute()
+        paths = [base]
+        if not base.is_file():
+            folder = folder_on_command_line(base) or base
+            paths = [path for path in folder.iterdir() if path.suffix.lower() == ".json"]
+        for path in paths:
+            whole.update(as_written(path.read_text(encoding="utf-8-sig")))
+    except Exception:  # noqa: BLE001 - no Orthanc at all (a program, a test), or its files are gone: what it has read holds
+        return {}
+    return whole
+
+
 # ---- src/common/settings.py: One section of Orthanc's configuration, read into a frozen dataclass.
 
 
@@ -312,15 +414,15 @@ def durability_field(survives: str = "the ledger survives", waits: str = "each s
     return dataclasses.field(default="normal", metadata={"choices": ("normal", "full"), "help": text})
 
 
-def reconcile_field() -> Any:
-    """Return the field `Reconcile` of a script that follows Orthanc's list of changes."""
-    text = "Look in Orthanc's list of changes for what a crash cut off. False in all but one of several Orthancs on one database."
+def reconcile_field(several: str = "each of several Orthancs on one database that load this script") -> Any:
+    """Return the field `Reconcile` of a script that follows Orthanc's list of changes; in `several` it is to be false."""
+    text = f"Look in Orthanc's list of changes for what a crash cut off. False in {several}."
     return dataclasses.field(default=True, metadata={"help": text})
 
 
 def state_path_field(state: str = "the ledger") -> Any:
     """Return the field `StatePath` of a script with state: the folder of it."""
-    text = f"Folder of {state}; null: `IndexDirectory`, else `StorageDirectory`."
+    text = f"Folder of {state}; null: `Scripts.StatePath`, else `IndexDirectory`, else `StorageDirectory`."
     return dataclasses.field(default=None, metadata={"help": text})
 
 
@@ -336,8 +438,9 @@ def read_settings(cls: type[S], section: str, configuration: Mapping[str, Any]) 
     ----------
     cls : a dataclass whose fields all have defaults. `metadata` of a field may hold `key` (if the name is not the field's in
         CamelCase), `minimum` and `maximum` (of a number), `choices`, `check` (a function that returns what is allowed, or
-        nothing if the value is fine) and `secret` (the value is never shown). A class variable `REMOVED` names the keys that
-        the object had once, each with what happens now.
+        nothing if the value is fine) and `secret` (the value is never shown). Of a free value also `texts` (keys, all others of
+        which may be numbers, true or false) and `read_later` (by itself). A class variable `REMOVED` names the keys that the
+        object had once, each with what happens now.
     section : the section's name.
     configuration : what `orthanc.GetConfiguration()` holds, decoded.
 
@@ -353,7 +456,7 @@ def read_settings(cls: type[S], section: str, configuration: Mapping[str, Any]) 
 
 def _read_section(cls: type[S], section: str, configuration: Mapping[str, Any]) -> S:
     check_section_name(section, configuration)
-    found = configuration.get(section)
+    found = with_variables(section, configuration.get(section))
     if complaint := "; ".join(_wrong_keys_below(cls, section, found)):
         raise SettingsError(complaint)
     return cls() if found is None else _read_object(cls, section, found)
@@ -389,6 +492,13 @@ class LoopbackSettings:
 class ScriptsSettings:
     """The section `Scripts`, which is for all scripts."""
 
+    state_path: str | None = dataclasses.field(
+        default=None,
+        metadata={
+            "help": "Folder of the state of all scripts, but of one with a `StatePath` of its own; null: `IndexDirectory`, else "
+            "`StorageDirectory`."
+        },
+    )
     loopback: LoopbackSettings = dataclasses.field(
         default=LoopbackSettings(), metadata={"help": "How scripts reach their own Orthanc."}
     )
@@ -530,6 +640,8 @@ def _read_value(hint: Any, limits: Mapping[str, Any], path: str, found: Any) -> 
         fits, allowed = False, complaint
     if fits and value == "" and (optional or limits.get("secret")):  # it would count as not given, without a word
         fits, allowed = False, "a text; to give none, leave the key out"
+    if isinstance(found, FromEnvironment) and found.unset:  # also where it is a part of the text: a path, a URL
+        fits = False
     if not fits:
         raise _wrong(path, found, allowed, limits)
     return value
@@ -545,15 +657,36 @@ def _typed(hint: Any, limits: Mapping[str, Any], path: str, found: Any) -> tuple
         items = [_read_value(arguments[0], shown, f"{path}[{i}]", item) for i, item in enumerate(found)]
         return tuple(items) if origin is tuple else items, True, ""
     if hint is Any:
-        return found, True, ""
+        return _free(limits, path, found), True, ""
     if origin is dict:
         if not isinstance(found, dict) or not dataclasses.is_dataclass(arguments[1]):
-            return found, isinstance(found, dict), "an object of keys and values"
+            return _free(limits, path, found), isinstance(found, dict), "an object of keys and values"
         paths = {key: f"{path}.{_printable(key)}" for key in found}
         return {key: _read_value(arguments[1], {}, paths[key], each) for key, each in found.items()}, True, ""
+    if isinstance(found, FromEnvironment):
+        found = str(found) if hint is str else found.value
     # JSON has one kind of number, and true is no number although Python says so.
     fits = isinstance(found, (int, float) if hint is float else hint) and (hint is bool) == isinstance(found, bool)
     return (float(found) if fits and hint is float else found), fits, KINDS[hint]
+
+
+def _free(limits: Mapping[str, Any], path: str, found: Any, *, may_be_number: bool = False) -> Any:
+    """Return a value whose keys and types the settings don't name, with plain texts for those from variables."""
+    if limits.get("read_later"):
+        return found
+    if isinstance(found, list):
+        return [_free(limits, f"{path}[{i}]", each) for i, each in enumerate(found)]
+    if isinstance(found, dict):
+        texts = limits.get("texts", found)
+        return {
+            key: _free(limits, f"{path}.{_printable(key)}", each, may_be_number=key not in texts)
+            for key, each in found.items()
+        }
+    if not isinstance(found, FromEnvironment):
+        return found
+    if found.unset:
+        raise _wrong(path, found, "a value, or one with a default, as ${NAME:-default}", limits)
+    return found.value if may_be_number or limits.get("texts") == () else str(found)
 
 
 def _printable(key: str) -> str:
@@ -563,7 +696,12 @@ def _printable(key: str) -> str:
 
 
 def _wrong(path: str, found: Any, allowed: str, limits: Mapping[str, Any] | None = None) -> SettingsError:
-    if found == "":  # Orthanc puts environment variables in before a script can see their names: an unset one is empty
+    if isinstance(found, FromEnvironment):
+        if found.unset or not found:
+            are = f"{'are' if len(found.unset or found.names) > 1 else 'is'} {'not set' if found.unset else 'empty'}"
+            return SettingsError(f"{path}: {found.variables} {are}, allowed: {allowed}")
+        return SettingsError(f"{path}: found {_as_text(found, limits)} from {found.variables}, allowed: {allowed}")
+    if found == "":  # where Orthanc's files don't show the variable, an unset one is empty
         return SettingsError(f"{path} is empty (is its environment variable set?), allowed: {allowed}")
     return SettingsError(f"{path}: found {_as_text(found, limits)}, allowed: {allowed}")
 
@@ -606,7 +744,8 @@ def configuration_folder() -> Path:
 
 
 def state_folder(state_path: str | None, configuration: Mapping[str, Any]) -> Path:
-    """Return where a script keeps its state: `StatePath`, else `IndexDirectory`, else `StorageDirectory`."""
+    """Return where a script keeps its state: its `StatePath`, that of all scripts, `IndexDirectory`, or `StorageDirectory`."""
+    state_path = state_path or settings_of_all_scripts(configuration).state_path
     default = configuration.get("IndexDirectory") or configuration.get("StorageDirectory") or "OrthancStorage"
     return configuration_folder() / (state_path or default)
 
@@ -2772,11 +2911,14 @@ class WorkView:
         condition, values = which.condition()
         return int(self._ledger.rows(f"SELECT COUNT(*) n FROM work WHERE {condition}", *values)[0]["n"])
 
-    def page(self, which: Which, since: int, limit: int) -> list[dict[str, Any]]:
-        """Return at most `limit` rows after the row `since`, the oldest first."""
+    def page(self, which: Which, since: int, limit: int, before: int | None = None) -> list[dict[str, Any]]:
+        """Return at most `limit` rows after the row `since`, the oldest first; those `before` another row, the newest first."""
         condition, values = which.condition()
-        sql = f"SELECT * FROM work WHERE {condition} AND id>? ORDER BY id LIMIT ?"
-        return self._ledger.rows(sql, *values, since, limit)
+        if before is None:
+            sql = f"SELECT * FROM work WHERE {condition} AND id>? ORDER BY id LIMIT ?"
+            return self._ledger.rows(sql, *values, since, limit)
+        sql = f"SELECT * FROM work WHERE {condition} AND id>? AND id<? ORDER BY id DESC LIMIT ?"
+        return self._ledger.rows(sql, *values, since, before, limit)
 
     def totals_by_queue(self, task: str = SEND) -> dict[str, dict[str, int]]:
         """Return the number of rows of a task in each state, by queue."""
@@ -4177,6 +4319,15 @@ class Verdict:
     unknown: tuple[str, ...] = ()
 
 
+class Share(NamedTuple):
+    """What goes to a destination by a rule, and what does not, since it came from there."""
+
+    destination: str
+    rule: ForwardingRule
+    instances: set[str]
+    own: set[str]
+
+
 def _of_kind(rule: Rule, batch: Batch, instances: tuple[str, ...] | None) -> tuple[str, ...] | None:
     """Return which of these instances of a batch (None: all) have a SOP class and a transfer syntax that a rule takes."""
     if not (rule.sop_classes or rule.transfer_syntaxes):
@@ -4688,8 +4839,8 @@ def register_status(
     base: str = "",
     routes: str | None = "",
     also: str = "",
-) -> None:
-    """Register `/NAME/status`, `/NAME` (the script's routes) and, alone, `/scripts` and `/scripts/health`.
+) -> ListedScript:
+    """Register `/NAME/status`, `/NAME` (the script's routes) and, alone, `/scripts` and `/scripts/health`; return its entry.
 
     Parameters
     ----------
@@ -4721,6 +4872,7 @@ def register_status(
     if not LISTED_SCRIPTS:
         _speak_for_all()
     LISTED_SCRIPTS.append(script)
+    return script
 
 
 def _status_answer(found: Condition, report: Callable[[], Mapping[str, Any]]) -> dict[str, Any]:
@@ -4784,6 +4936,111 @@ def _speak_for_all() -> None:
         return
     register_route("/scripts", {"GET": list_scripts}, _never)
     register_route("/scripts/health", {"GET": health}, _never)
+
+
+# ---- src/common/metrics.py: What a script adds to Orthanc's metrics (`/tools/metrics-prometheus`): whether it works, and its numbers.
+
+
+MEASURED_AFTER_SECONDS = 1.0  # from the start of Orthanc to the first values
+MEASURED_EVERY_SECONDS = 5.0
+MEASURED_WITHIN_SECONDS = 1.0  # that the end of Orthanc waits for values that are being read
+OnChangeCallback = Callable[[int, int, str], object]
+Measure = Callable[[], Mapping[str, float]]
+
+
+class MetricsReporter:
+    """Sets the metrics of a script every few seconds, from a thread of its own, until `stop`.
+
+    Each value is set again even if it has not changed: Orthanc writes the time of each beside it, and Prometheus drops what
+    is older than five minutes. (Values that are set before ORTHANC_STARTED are lost, and a call after ORTHANC_STOPPED would
+    crash Orthanc.)
+
+    Parameters
+    ----------
+    name : of the script, with `_`.
+    look : returns its condition, from memory.
+    measure : returns its numbers; called only while it runs. Statements on its ledger must cost the same however much that holds.
+    """
+
+    def __init__(self, name: str, look: Callable[[], Condition], measure: Measure) -> None:
+        self._name, self._look, self._measure = name, look, measure
+        self._calling, self._stopping = threading.Lock(), threading.Event()
+        self._complaint = ""
+        self._thread = threading.Thread(target=self._work, name=f"{name} metrics", daemon=True)
+
+    def start(self) -> None:
+        """Begin; return at once."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End: no call of Orthanc's begins after this."""
+        self._stopping.set()
+        with self._calling:
+            pass  # the one that is under way has ended
+        if self._thread.is_alive():
+            self._thread.join(MEASURED_WITHIN_SECONDS)
+
+    def around(self, on_change: OnChangeCallback) -> OnChangeCallback:
+        """Return a callback for OnChange that starts and stops this, and calls another one."""
+        started, stopped = int(orthanc.ChangeType.ORTHANC_STARTED), int(orthanc.ChangeType.ORTHANC_STOPPED)
+
+        def start_and_stop(change: int, level: int, resource: str) -> object:
+            if change == started:
+                self.start()
+            elif change == stopped:
+                self.stop()
+            return on_change(change, level, resource)
+
+        return start_and_stop
+
+    def _work(self) -> None:
+        seconds = MEASURED_AFTER_SECONDS
+        while not self._stopping.wait(seconds):
+            seconds = MEASURED_EVERY_SECONDS
+            try:
+                self.report()
+            except Exception:  # noqa: BLE001 - one odd number never ends the thread
+                self._log_once(f"{self._name} can't be measured, please report it:\n{traceback.format_exc()}")
+
+    def report(self) -> None:
+        """Set all values once."""
+        found = self._look()
+        self._set("idle", found.state != RUNNING and not found.is_unused)
+        self._set("unhealthy", not found.is_healthy)
+        if found.state == RUNNING:
+            # Where the state can't be read now, the values before stay: `unhealthy` says that something is wrong.
+            with contextlib.suppress(sqlite3.Error, OSError, LoopbackError):
+                for what, value in self._measure().items():
+                    self._set(what, value)
+
+    def _set(self, what: str, value: float) -> None:
+        with self._calling:
+            if not self._stopping.is_set():
+                orthanc.SetMetricsValue(f"{self._name}_{what}", float(value), orthanc.MetricsType.DEFAULT)
+
+    def _log_once(self, text: str) -> None:
+        with self._calling:
+            if text != self._complaint and not self._stopping.is_set():
+                orthanc.LogError(text)
+        self._complaint = text
+
+
+def ignore_change(_change: int, _level: int, _resource: str) -> None:
+    """Do nothing when something changes: a script that refuses its configuration reports just that."""
+
+
+def listen_to_changes(
+    script: ListedScript, on_change: OnChangeCallback = ignore_change, measure: Measure = dict[str, float]
+) -> None:
+    """Register the callback for OnChange of a script, which reports its metrics too.
+
+    Examples
+    --------
+    >>> script = register_status("auto_retries", look, routes.status)  # doctest: +SKIP
+    >>> listen_to_changes(script, retrier.on_change, retrier.measure)
+    """
+    KEPT_ALIVE.extend((on_change, MetricsReporter(script.name, script.look, measure).around(on_change)))
+    orthanc.RegisterOnChangeCallback(KEPT_ALIVE[-1])
 
 
 # ---- src/common/packages.py: Python packages that a script needs: whether one is missing or too old, and what a person does about it.
@@ -6351,6 +6608,11 @@ class Register:
         """Return at most `limit` instances that were held back, after the one with the number `since`, oldest first."""
         return self._ledger.rows("SELECT * FROM held WHERE number>? ORDER BY number LIMIT ?", since, limit)
 
+    def count_held(self, most: int) -> int:
+        """Return how many instances were held back; of more than `most`, that number."""
+        sql = "SELECT COUNT(*) n FROM (SELECT 1 FROM held LIMIT ?)"
+        return int(self._ledger.rows(sql, most)[0]["n"])
+
     def studies(self, name: str, value: str) -> list[dict[str, Any]]:
         """Return the studies, at most 1000, that have this value of one of `STUDY_CONDITIONS`."""
         sql = f"SELECT * FROM studies WHERE {STUDY_CONDITIONS[name]} LIMIT {MAX_STUDIES_PER_ANSWER}"
@@ -6856,6 +7118,7 @@ class ReIdentifying:
 
 # Between two turns of the thread, which an event cuts short: while something waits, and when nothing does.
 BUSY_TURN_SECONDS, IDLE_TURN_SECONDS = 1.0, 5.0
+MOST_COUNTED = 10_000  # instances that were held back, for the metric
 EVENTS = (
     "ORTHANC_STARTED",
     "ORTHANC_STOPPED",
@@ -6981,6 +7244,10 @@ class Anonymizer:
                 found = arriving(self.ledger, self.loopback, self._arrivals.parents, self._unread.now())
             return found | self._owing.of(resources)
 
+    def measure(self) -> dict[str, float]:
+        """Return its metrics."""
+        return {**self.ledger.totals(), "held": self.register.count_held(MOST_COUNTED)}
+
     def _turn(self) -> float:
         try:
             if not self._begun:
@@ -7032,8 +7299,11 @@ class Routes:
     def __init__(self, anonymizer: Anonymizer) -> None:
         self._anonymizer, self._archive = anonymizer, Archive(anonymizer.loopback)
 
-    def register(self, refusal: str | None, *, is_unused: bool) -> None:
-        """Register the routes; with a `refusal` (the configuration is wrong, or `is_unused`) they answer 503 with it."""
+    def register(self, refusal: str | None, *, is_unused: bool) -> ListedScript:
+        """Register the routes, and return the script's entry.
+
+        With a `refusal` (the configuration is wrong, or `is_unused`) they answer 503 with it.
+        """
         worker = self._anonymizer.worker
 
         def unavailable() -> str | None:
@@ -7042,7 +7312,7 @@ class Routes:
         def look() -> Condition:
             return unused(refusal) if refusal and is_unused else condition_of(worker, refusal)
 
-        register_status(NAME.replace("-", "_"), look, self.status, unavailable)
+        script = register_status(NAME.replace("-", "_"), look, self.status, unavailable)
         identifier = "([0-9a-f-]+)"
         routes: dict[str, dict[str, Callable[[Request], Any]]] = {
             "jobs": {"GET": self.list_work},
@@ -7056,6 +7326,7 @@ class Routes:
         for pattern, handlers in routes.items():
             register_route(f"/{NAME}/{pattern}", handlers, unavailable)
         register_owed(NAME, self._anonymizer.owed, unavailable, is_unused=bool(refusal) and is_unused)
+        return script
 
     def status(self, _request: Request) -> dict[str, Any]:
         """Return whether it runs, and how much work is in which state, held back, and in the register."""
@@ -7066,13 +7337,13 @@ class Routes:
             "Recipes": list(self._anonymizer.settings.recipes),
         }
 
-    @takes({**PAGE_PARAMETERS, "state": OneOf(choices=STATES)})
+    @takes({**PAGE_PARAMETERS, "before": WholeNumber(), "state": OneOf(choices=STATES)})
     def list_work(self, request: Request) -> dict[str, Any]:
-        """Return what was, is or will be done: `?state=`, `?since=`, `?limit=`."""
-        work, state = self._anonymizer.work, request.parameters.get("state")
+        """Return what was, is or will be done, oldest first after the id `since`, newest first `before` one: `limit`, `state`."""
+        work, state, before = self._anonymizer.work, request.parameters.get("state"), request.parameters.get("before")
         which = Which(states=(state,)) if state else Which(not_task=ROUTE)
         return page_answer(
-            request.parameters, work.count(which), lambda since, limit: work.page(which, since, limit), _shown
+            request.parameters, work.count(which), lambda since, limit: work.page(which, since, limit, before), _shown
         )
 
     def get_work(self, request: Request) -> dict[str, Any]:
@@ -7222,11 +7493,13 @@ def register() -> None:
         refusal = f"anonymize_series stays idle: there is no section {SECTION}, and no Secret in it"
         orthanc.LogWarning(refusal)
     anonymizer = Anonymizer(settings, configuration)
-    Routes(anonymizer).register(refusal, is_unused=is_unused)
-    if refusal is None:
+    script = Routes(anonymizer).register(refusal, is_unused=is_unused)
+    if refusal is not None:
+        listen_to_changes(script)
+    else:
         warn_if_open("anonymize_series", configuration)
-        KEPT_ALIVE.extend((anonymizer.on_change, anonymizer.on_stored))
-        orthanc.RegisterOnChangeCallback(KEPT_ALIVE[-2])
+        listen_to_changes(script, anonymizer.on_change, anonymizer.measure)
+        KEPT_ALIVE.append(anonymizer.on_stored)
         orthanc.RegisterOnStoredInstanceCallback(KEPT_ALIVE[-1])
 
 

@@ -118,230 +118,6 @@ def _hand_on(listener: Callable[[str, OwnRequest], None], script: str, fields: t
     listener(script, OwnRequest(*fields))
 
 
-# ---- src/common/quirks.py: What a version of Orthanc, of its plugin or of Python needs and others don't: each with the version and the reason.
-
-
-# What Orthanc calls must live as long as the process: 1.12.7 and later crash at shutdown otherwise.
-KEPT_ALIVE: list[Any] = []
-# Whether values of a GET arrive percent-decoded depends on the web server that Orthanc was built with (Debian 12's and
-# 13's hand them over raw, forky's decoded), not on a version that could be asked for. So a route asks itself, once.
-PROBE = "arrives-decoded"  # a parameter that only we send
-ARRIVAL: list[bool] = []  # whether they arrive decoded, when it is known
-
-
-def import_for_small_stacks() -> None:
-    """Import what http.client imports at its first connection, for which the stack of Orthanc's HTTP threads is too small.
-
-    Python 3.14 needs more than the 100 KB of such a thread to import it.
-    """
-    import encodings.idna  # noqa: F401
-
-
-def answer_probe(output: Any, query: Mapping[str, str | None]) -> bool:
-    """Answer how the value of `PROBE` has arrived, if that is what a GET asks; return whether it was."""
-    if query.keys() != {PROBE}:
-        return False
-    output.AnswerBuffer(b"A" if query[PROBE] == "A" else b"%41", "text/plain")
-    return True
-
-
-def values_arrive_decoded(uri: str, get: Callable[[str], Any]) -> bool:
-    """Return whether values of a GET arrive percent-decoded; ask one of our routes with `get` if it is not known yet."""
-    if not ARRIVAL:
-        ARRIVAL.append(get(f"{urllib.parse.quote(uri)}?{PROBE}=%41") == b"A")
-    return ARRIVAL[0]
-
-
-def send_status(output: Any, status: int, body: str) -> None:
-    """Send a status with a body of JSON: plugin 4.0 and 4.1 want its length in bytes as a third argument."""
-    try:
-        output.SendHttpStatus(status, body)  # from plugin 4.2, which adds a Content-Type by itself
-    except TypeError:
-        output.SetHttpHeader("Content-Type", "application/json")
-        output.SendHttpStatus(status, body, len(body.encode()))
-
-
-def folder_on_command_line(parent: Path) -> Path | None:
-    """Return the folder in `parent` that the command line of this process names, if it names one.
-
-    Where the configuration is a folder given without a slash at its end, `GetConfigurationPath()` is its parent (1.10.1 and
-    later). Only Linux has `/proc`: elsewhere there is no folder to find.
-    """
-    try:
-        words = Path("/proc/self/cmdline").read_bytes().split(b"\0")
-    except OSError:
-        return None
-    folders = (Path(os.fsdecode(word)) for word in words if word)
-    return next((each.absolute() for each in folders if each.is_dir() and each.absolute().parent == parent), None)
-
-
-# ---- src/common/cross_site.py: Who may act: people on this server's own pages, and programs; no page of another site, and nothing that loads links by itself.
-
-
-# What a person's command line, or a library in a person's program, calls itself. Many libraries say nothing at all.
-PROGRAM = re.compile(
-    r"(curl|libcurl|wget2?|httpie|xh|aria2|lwp-request|libwww-perl|python-requests|python-httpx|python-urllib3?"
-    r"|python/[0-9.]+ aiohttp|aiohttp|httpx|go-http-client|resty|go-resty|java|java-http-client|apache-httpclient"
-    r"|apache-httpasyncclient|okhttp|jersey|ktor-client|axios|got|node|node-fetch|undici|deno|bun|superagent|node-superagent"
-    r"|postmanruntime|insomnia|bruno|hoppscotch|thunder client|powershell|restsharp|guzzlehttp|php-curl-class|ruby|faraday"
-    r"|rest-client|httparty|reqwest|ureq|hyper|dart|luasocket|luasocket [0-9.]+|libcurl-agent|rcurl|httr2?|matlab)"
-    r"([/ (].*)?"
-    r"|mozilla/5\.0 \([^()]*\) (windows)?powershell/[0-9.]+",
-    re.IGNORECASE,
-)
-ROBOT = re.compile(
-    r"bot\b|bot/|crawl|spider|slurp|preview|externalhit|externalagent|lighthouse|headless|pagespeed|prerender|compatible;"
-    r"|google-|googleother|feedfetcher|mediapartners|scan|monitor|whatsapp|skype|embed",
-    re.IGNORECASE,
-)
-AHEAD_OF_TIME = ("sec-purpose", "purpose", "x-purpose", "x-moz")  # prefetching, prerendering, previewing
-MEDIA = re.compile(r"\b(image|video|audio|font)/|^text/css", re.IGNORECASE)
-BROWSER = re.compile("(mozilla|opera)/", re.IGNORECASE)
-OWN_PAGES = ("same-origin", "none")  # a page of this server; what a person typed, or chose from the bookmarks
-FORMS = ("application/x-www-form-urlencoded", "multipart/form-data", "text/plain")  # what any page can send unasked
-
-
-def why_refused(method: str, headers: Mapping[str, str], *, has_body: bool) -> tuple[int, str] | None:
-    """Return why a request that acts is refused, as a status and a reason; None: it was sent on purpose.
-
-    A GET is what any page, mail or chat can make a browser send, or what is loaded ahead of time: it is accepted for a
-    program that says what it is (or nothing), and for a browser that says that this server's own page or a person asked.
-    Browsers say so over HTTPS and on localhost; over plain HTTP they can't be distinguished from one that another page leads.
-    """
-    if sign := _sign_of_another_site(method, headers):
-        return 403, sign
-    if method == "GET":
-        return (403, sign) if (sign := _sign_of_a_link(headers)) else None
-    mime = headers.get("content-type", "").partition(";")[0].strip().lower()
-    if _is_browser(headers) and (mime in FORMS or (has_body and mime != "application/json")):
-        return 415, "From a browser the body must be application/json"
-    return None
-
-
-def _sign_of_another_site(method: str, headers: Mapping[str, str]) -> str:
-    site, origin, referer = (headers.get(name) for name in ("sec-fetch-site", "origin", "referer"))
-    if site is not None and site.strip().lower() not in OWN_PAGES:
-        return f"This comes from another site's page (Sec-Fetch-Site: {site[:40]})"
-    if site is not None and site.strip().lower() == "same-origin" and method != "GET":
-        return ""  # the browser's own word, also behind a proxy that puts another Host in
-    if origin is not None and not _is_ours(origin, headers):
-        return f"This comes from another site's page (Origin: {origin[:100]})"
-    if referer is not None and not _is_ours(referer, headers) and (origin is None or method == "GET"):
-        return f"This comes from another site's page (Referer: {referer[:100]})"
-    return ""
-
-
-def _is_ours(address: str, headers: Mapping[str, str]) -> bool:
-    """Return whether an address is of this server, as whoever asked calls it. Addresses that are none are not."""
-    named = [headers.get("host", ""), *headers.get("x-forwarded-host", "").split(",")]
-    hosts = {_without_port(host.strip().lower()) for host in named} - {""}
-    scheme, _, rest = address.strip().lower().partition("://")
-    return scheme in ("http", "https") and _without_port(re.split(r"[/?#\\]", rest, maxsplit=1)[0]) in hosts
-
-
-def _without_port(host: str) -> str:
-    """Return a host without the port that its scheme has anyway."""
-    return re.sub(r":(80|443)?\Z", "", host)
-
-
-def _sign_of_a_link(headers: Mapping[str, str]) -> str:
-    """Return what shows that a GET was not asked for by a person or a person's program; empty: nothing does."""
-    agent = headers.get("user-agent", "")
-    accept, destination = headers.get("accept", ""), headers.get("sec-fetch-dest", "document").strip().lower()
-    if ahead := next((name for name in AHEAD_OF_TIME if name in headers), None):
-        return f"This is loaded ahead of time, or as a preview ({ahead}: {headers[ahead][:40]})"
-    if "range" in headers:
-        return "This asks for a part of a file, as a player of media does (Range)"
-    if destination not in ("document", "empty") or (MEDIA.search(accept) and "text/html" not in accept.lower()):
-        return "This asks for a picture, a sound, or a part of a page (Accept, Sec-Fetch-Dest)"
-    if ROBOT.search(agent):
-        return f"This comes from a robot or a preview (User-Agent: {agent[:100]})"
-    if "sec-fetch-site" in headers or not agent.strip() or PROGRAM.fullmatch(agent.strip()):
-        return ""
-    if BROWSER.match(agent):
-        return "A browser that does not say that a person asked for it (Sec-Fetch-Site) must not act by a link"
-    return f"Who asks for this is not known as a command line or a library of HTTP (User-Agent: {agent[:100]})"
-
-
-def _is_browser(headers: Mapping[str, str]) -> bool:
-    agent = headers.get("user-agent", "")
-    return BROWSER.match(agent) is not None and PROGRAM.fullmatch(agent) is None
-
-
-def as_command(headers: Mapping[str, str], path: str) -> str:
-    """Return the command line that does on purpose what a GET asked for, for a person; `path` is encoded as in a URL."""
-    address = f"http://{headers.get('host', '127.0.0.1:8042')}{path}"
-    return f"curl -u USER '{re.sub('[^!-&(-~]', '', address)}'"  # no character of it ends the quotes
-
-
-# ---- src/common/json_text.py: JSON from outside, decoded at a cost in proportion to its length, whatever it holds.
-
-
-# Orthanc's HTTP threads have a stack of 100 KB: JSON nested 550 deep would end the whole server.
-MAX_JSON_DEPTH = 50
-QUOTE = ord('"')
-STEPS = {ord("["): 1, ord("{"): 1, ord("]"): -1, ord("}"): -1}
-NO_STRUCTURE = bytes({*range(256)} - {QUOTE, *STEPS})
-
-
-def decoded(text: str | bytes) -> Any:
-    """Return what JSON says.
-
-    Raises
-    ------
-    ValueError : it is none (not in UTF-8, NaN, infinite), it is nested more than `MAX_JSON_DEPTH` deep, names something
-        twice, or holds half of a surrogate pair, which is no character.
-    """
-    try:
-        text = text.decode("utf-8-sig") if isinstance(text, bytes) else text
-        content = text.encode()
-    except UnicodeError:
-        raise ValueError("it is not in UTF-8") from None
-    if is_too_deep(content):
-        raise ValueError(f"it is nested more than {MAX_JSON_DEPTH} deep")
-    found = json.loads(text, object_pairs_hook=_named_once, parse_constant=_refuse_constant)
-    if "\\u" in text:
-        _refuse_half_characters(found)
-    return found
-
-
-def is_too_deep(content: bytes) -> bool:
-    """Return whether the decoder would go down more than `MAX_JSON_DEPTH` lists and objects, before or after it finds an error.
-
-    Three passes in C leave nothing but brackets and quotes; then one loop counts, with a handful of numbers. What is
-    written in a text nests nothing. A backslash outside a text ends the decoder, so all others are in pairs, or escape.
-    """
-    content = content.replace(rb"\\", b"").replace(rb"\"", b"").translate(None, NO_STRUCTURE)
-    depth, inside = 0, False
-    for byte in content.replace(b'""', b""):  # two quotes side by side change nothing for what follows
-        if byte == QUOTE:
-            inside = not inside
-        elif not inside:
-            depth += STEPS[byte]
-            if depth > MAX_JSON_DEPTH:
-                return True
-            if depth <= 0:  # all that was opened is closed: the decoder ends here
-                return False
-    return False
-
-
-def _named_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    if len(found := dict(pairs)) < len(pairs):
-        raise ValueError("a name stands in it twice")
-    return found
-
-
-def _refuse_constant(name: str) -> Any:
-    raise ValueError(f"{name} is no number of JSON")
-
-
-def _refuse_half_characters(found: Any) -> None:
-    try:
-        json.dumps(found, ensure_ascii=False).encode()
-    except UnicodeEncodeError:
-        raise ValueError("a text in it has half of a surrogate pair, which is no character") from None
-
-
 # ---- src/common/pinned_tls.py: TLS to the one who has a certificate of which we have the file, whatever else that certificate says.
 
 
@@ -399,6 +175,165 @@ class _PinnedContext(ssl.SSLContext):
     pinned: bytes
 
 
+# ---- src/common/quirks.py: What a version of Orthanc, of its plugin or of Python needs and others don't: each with the version and the reason.
+
+
+# What Orthanc calls must live as long as the process: 1.12.7 and later crash at shutdown otherwise.
+KEPT_ALIVE: list[Any] = []
+# Whether values of a GET arrive percent-decoded depends on the web server that Orthanc was built with (Debian 12's and
+# 13's hand them over raw, forky's decoded), not on a version that could be asked for. So a route asks itself, once.
+PROBE = "arrives-decoded"  # a parameter that only we send
+ARRIVAL: list[bool] = []  # whether they arrive decoded, when it is known
+
+
+def import_for_small_stacks() -> None:
+    """Import what http.client imports at its first connection, for which the stack of Orthanc's HTTP threads is too small.
+
+    Python 3.14 needs more than the 100 KB of such a thread to import it.
+    """
+    import encodings.idna  # noqa: F401
+
+
+def answer_probe(output: Any, query: Mapping[str, str | None]) -> bool:
+    """Answer how the value of `PROBE` has arrived, if that is what a GET asks; return whether it was."""
+    if query.keys() != {PROBE}:
+        return False
+    output.AnswerBuffer(b"A" if query[PROBE] == "A" else b"%41", "text/plain")
+    return True
+
+
+def values_arrive_decoded(uri: str, get: Callable[[str], Any]) -> bool:
+    """Return whether values of a GET arrive percent-decoded; ask one of our routes with `get` if it is not known yet."""
+    if not ARRIVAL:
+        ARRIVAL.append(get(f"{urllib.parse.quote(uri)}?{PROBE}=%41") == b"A")
+    return ARRIVAL[0]
+
+
+def send_status(output: Any, status: int, body: str) -> None:
+    """Send a status with a body of JSON: plugin 4.0 and 4.1 want its length in bytes as a third argument."""
+    try:
+        output.SendHttpStatus(status, body)  # from plugin 4.2, which adds a Content-Type by itself
+    except TypeError:
+        output.SetHttpHeader("Content-Type", "application/json")
+        output.SendHttpStatus(status, body, len(body.encode()))
+
+
+def folder_on_command_line(parent: Path) -> Path | None:
+    """Return the folder in `parent` that the command line of this process names, if it names one.
+
+    Where the configuration is a folder given without a slash at its end, `GetConfigurationPath()` is its parent (1.10.1 and
+    later). Only Linux has `/proc`: elsewhere there is no folder to find.
+    """
+    try:
+        words = Path("/proc/self/cmdline").read_bytes().split(b"\0")
+    except OSError:
+        return None
+    folders = (Path(os.fsdecode(word)) for word in words if word)
+    return next((each.absolute() for each in folders if each.is_dir() and each.absolute().parent == parent), None)
+
+
+# ---- src/common/environment.py: Values of the configuration that come from environment variables: from which, and whether those are set.
+
+
+VARIABLE = re.compile(r"\$\{([^:{}]*)(?::-([^{}]*))?\}")
+QUOTED_DEFAULT = re.compile(
+    r"""\$\{([^:{}]*):-(?:"([^"]*)"|'([^']*)')\}"""
+)  # Orthanc takes ${NAME:-"x"} for ${NAME:-x}
+TEXT_OR_COMMENT = re.compile(r'"(?:\\.|[^"\\])*"|//[^\n]*|/\*.*?\*/', re.DOTALL)  # or a text, which is left as it is
+# A text, a variable outside of texts (of a number, say), or a comma that ends a list: no JSON, but Orthanc takes them.
+LOOSE = re.compile(rf'"(?:\\.|[^"\\])*"|{VARIABLE.pattern}|,(?=\s*[}}\]])')
+NUMBER_AS_TEXT = re.compile(r"-?(0|[1-9][0-9]{0,14})(\.[0-9]{1,15})?")
+
+
+class FromEnvironment(str):
+    """A text of the configuration in which Orthanc has put environment variables.
+
+    Attributes
+    ----------
+    names : of the variables.
+    unset : those of them that are not set and have no default.
+    """
+
+    names: tuple[str, ...]
+    unset: tuple[str, ...]
+
+    def __new__(cls, text: str, names: tuple[str, ...], unset: tuple[str, ...] = ()) -> "FromEnvironment":
+        """Return a text that knows its variables."""
+        made = super().__new__(cls, text)
+        made.names, made.unset = names, unset
+        return made
+
+    @property
+    def value(self) -> Any:
+        """The number, true or false that it is as JSON, else the plain text: Orthanc has made texts of all."""
+        text = str(self)
+        return json.loads(text) if text in ("true", "false") or NUMBER_AS_TEXT.fullmatch(text) else text
+
+    @property
+    def variables(self) -> str:
+        """What a line of the log calls them: those that are not set, if there are any."""
+        names = self.unset or self.names
+        return f"the environment variable{'s' if len(names) > 1 else ''} {', '.join(names)}"
+
+
+def with_variables(section: str, found: Any) -> Any:
+    """Return a section with a `FromEnvironment` for each text that came from variables, as Orthanc's files have it.
+
+    Where the files can't be read as they were when Orthanc started, texts stay as they are.
+    """
+    return found if found is None else marked(found, _written_now().get(section))
+
+
+def marked(found: Any, written: Any) -> Any:
+    """Return what Orthanc has read with a `FromEnvironment` for each text for which variables were written."""
+    if isinstance(found, dict) and isinstance(written, dict):
+        return {key: marked(each, written.get(key)) for key, each in found.items()}
+    if isinstance(found, list) and isinstance(written, list) and len(found) == len(written):
+        return [marked(each, one) for each, one in zip(found, written, strict=True)]
+    if type(found) is str and isinstance(written, str) and _with_values(written) == found:
+        variables = [*VARIABLE.finditer(written)]
+        names = tuple(dict.fromkeys(each[1] for each in variables))
+        unset = {each[1] for each in variables if each[2] is None and each[1] not in os.environ}
+        return FromEnvironment(found, names, tuple(name for name in names if name in unset)) if names else found
+    return found
+
+
+def as_written(text: str) -> Mapping[str, Any]:
+    """Return a file of the configuration as it is written, with the variables in its texts; nothing if it can't be read so."""
+    text = QUOTED_DEFAULT.sub(lambda match: f"${{{match[1]}:-{match[2] or match[3] or ''}}}", text)
+    text = TEXT_OR_COMMENT.sub(lambda match: match[0] if match[0][0] == '"' else " ", text)
+    try:
+        found = json.loads(LOOSE.sub(_as_json, text))
+    except ValueError:
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _with_values(written: str) -> str:
+    return VARIABLE.sub(lambda match: os.environ.get(match[1], match[2] or ""), written)
+
+
+def _as_json(match: re.Match[str]) -> str:
+    return {'"': match[0], "$": "null", ",": ""}[match[0][0]]
+
+
+def _written_now() -> Mapping[str, Any]:
+    whole: dict[str, Any] = {}
+    try:
+        import orthanc
+
+        base = Path(orthanc.GetConfigurationPath()).absolute()
+        paths = [base]
+        if not base.is_file():
+            folder = folder_on_command_line(base) or base
+            paths = [path for path in folder.iterdir() if path.suffix.lower() == ".json"]
+        for path in paths:
+            whole.update(as_written(path.read_text(encoding="utf-8-sig")))
+    except Exception:  # noqa: BLE001 - no Orthanc at all (a program, a test), or its files are gone: what it has read holds
+        return {}
+    return whole
+
+
 # ---- src/common/settings.py: One section of Orthanc's configuration, read into a frozen dataclass.
 
 
@@ -433,15 +368,15 @@ def durability_field(survives: str = "the ledger survives", waits: str = "each s
     return dataclasses.field(default="normal", metadata={"choices": ("normal", "full"), "help": text})
 
 
-def reconcile_field() -> Any:
-    """Return the field `Reconcile` of a script that follows Orthanc's list of changes."""
-    text = "Look in Orthanc's list of changes for what a crash cut off. False in all but one of several Orthancs on one database."
+def reconcile_field(several: str = "each of several Orthancs on one database that load this script") -> Any:
+    """Return the field `Reconcile` of a script that follows Orthanc's list of changes; in `several` it is to be false."""
+    text = f"Look in Orthanc's list of changes for what a crash cut off. False in {several}."
     return dataclasses.field(default=True, metadata={"help": text})
 
 
 def state_path_field(state: str = "the ledger") -> Any:
     """Return the field `StatePath` of a script with state: the folder of it."""
-    text = f"Folder of {state}; null: `IndexDirectory`, else `StorageDirectory`."
+    text = f"Folder of {state}; null: `Scripts.StatePath`, else `IndexDirectory`, else `StorageDirectory`."
     return dataclasses.field(default=None, metadata={"help": text})
 
 
@@ -457,8 +392,9 @@ def read_settings(cls: type[S], section: str, configuration: Mapping[str, Any]) 
     ----------
     cls : a dataclass whose fields all have defaults. `metadata` of a field may hold `key` (if the name is not the field's in
         CamelCase), `minimum` and `maximum` (of a number), `choices`, `check` (a function that returns what is allowed, or
-        nothing if the value is fine) and `secret` (the value is never shown). A class variable `REMOVED` names the keys that
-        the object had once, each with what happens now.
+        nothing if the value is fine) and `secret` (the value is never shown). Of a free value also `texts` (keys, all others of
+        which may be numbers, true or false) and `read_later` (by itself). A class variable `REMOVED` names the keys that the
+        object had once, each with what happens now.
     section : the section's name.
     configuration : what `orthanc.GetConfiguration()` holds, decoded.
 
@@ -474,7 +410,7 @@ def read_settings(cls: type[S], section: str, configuration: Mapping[str, Any]) 
 
 def _read_section(cls: type[S], section: str, configuration: Mapping[str, Any]) -> S:
     check_section_name(section, configuration)
-    found = configuration.get(section)
+    found = with_variables(section, configuration.get(section))
     if complaint := "; ".join(_wrong_keys_below(cls, section, found)):
         raise SettingsError(complaint)
     return cls() if found is None else _read_object(cls, section, found)
@@ -510,6 +446,13 @@ class LoopbackSettings:
 class ScriptsSettings:
     """The section `Scripts`, which is for all scripts."""
 
+    state_path: str | None = dataclasses.field(
+        default=None,
+        metadata={
+            "help": "Folder of the state of all scripts, but of one with a `StatePath` of its own; null: `IndexDirectory`, else "
+            "`StorageDirectory`."
+        },
+    )
     loopback: LoopbackSettings = dataclasses.field(
         default=LoopbackSettings(), metadata={"help": "How scripts reach their own Orthanc."}
     )
@@ -651,6 +594,8 @@ def _read_value(hint: Any, limits: Mapping[str, Any], path: str, found: Any) -> 
         fits, allowed = False, complaint
     if fits and value == "" and (optional or limits.get("secret")):  # it would count as not given, without a word
         fits, allowed = False, "a text; to give none, leave the key out"
+    if isinstance(found, FromEnvironment) and found.unset:  # also where it is a part of the text: a path, a URL
+        fits = False
     if not fits:
         raise _wrong(path, found, allowed, limits)
     return value
@@ -666,15 +611,36 @@ def _typed(hint: Any, limits: Mapping[str, Any], path: str, found: Any) -> tuple
         items = [_read_value(arguments[0], shown, f"{path}[{i}]", item) for i, item in enumerate(found)]
         return tuple(items) if origin is tuple else items, True, ""
     if hint is Any:
-        return found, True, ""
+        return _free(limits, path, found), True, ""
     if origin is dict:
         if not isinstance(found, dict) or not dataclasses.is_dataclass(arguments[1]):
-            return found, isinstance(found, dict), "an object of keys and values"
+            return _free(limits, path, found), isinstance(found, dict), "an object of keys and values"
         paths = {key: f"{path}.{_printable(key)}" for key in found}
         return {key: _read_value(arguments[1], {}, paths[key], each) for key, each in found.items()}, True, ""
+    if isinstance(found, FromEnvironment):
+        found = str(found) if hint is str else found.value
     # JSON has one kind of number, and true is no number although Python says so.
     fits = isinstance(found, (int, float) if hint is float else hint) and (hint is bool) == isinstance(found, bool)
     return (float(found) if fits and hint is float else found), fits, KINDS[hint]
+
+
+def _free(limits: Mapping[str, Any], path: str, found: Any, *, may_be_number: bool = False) -> Any:
+    """Return a value whose keys and types the settings don't name, with plain texts for those from variables."""
+    if limits.get("read_later"):
+        return found
+    if isinstance(found, list):
+        return [_free(limits, f"{path}[{i}]", each) for i, each in enumerate(found)]
+    if isinstance(found, dict):
+        texts = limits.get("texts", found)
+        return {
+            key: _free(limits, f"{path}.{_printable(key)}", each, may_be_number=key not in texts)
+            for key, each in found.items()
+        }
+    if not isinstance(found, FromEnvironment):
+        return found
+    if found.unset:
+        raise _wrong(path, found, "a value, or one with a default, as ${NAME:-default}", limits)
+    return found.value if may_be_number or limits.get("texts") == () else str(found)
 
 
 def _printable(key: str) -> str:
@@ -684,7 +650,12 @@ def _printable(key: str) -> str:
 
 
 def _wrong(path: str, found: Any, allowed: str, limits: Mapping[str, Any] | None = None) -> SettingsError:
-    if found == "":  # Orthanc puts environment variables in before a script can see their names: an unset one is empty
+    if isinstance(found, FromEnvironment):
+        if found.unset or not found:
+            are = f"{'are' if len(found.unset or found.names) > 1 else 'is'} {'not set' if found.unset else 'empty'}"
+            return SettingsError(f"{path}: {found.variables} {are}, allowed: {allowed}")
+        return SettingsError(f"{path}: found {_as_text(found, limits)} from {found.variables}, allowed: {allowed}")
+    if found == "":  # where Orthanc's files don't show the variable, an unset one is empty
         return SettingsError(f"{path} is empty (is its environment variable set?), allowed: {allowed}")
     return SettingsError(f"{path}: found {_as_text(found, limits)}, allowed: {allowed}")
 
@@ -727,7 +698,8 @@ def configuration_folder() -> Path:
 
 
 def state_folder(state_path: str | None, configuration: Mapping[str, Any]) -> Path:
-    """Return where a script keeps its state: `StatePath`, else `IndexDirectory`, else `StorageDirectory`."""
+    """Return where a script keeps its state: its `StatePath`, that of all scripts, `IndexDirectory`, or `StorageDirectory`."""
+    state_path = state_path or settings_of_all_scripts(configuration).state_path
     default = configuration.get("IndexDirectory") or configuration.get("StorageDirectory") or "OrthancStorage"
     return configuration_folder() / (state_path or default)
 
@@ -1054,6 +1026,207 @@ def _said_by_orthanc(content: bytes) -> dict[str, Any]:
 
 def _is_json(headers: http.client.HTTPMessage) -> bool:
     return headers.get_content_type() == "application/json"
+
+
+# ---- src/common/route_list.py: What a script's routes are, for people: in the answer of `GET /<script>`, and in the tables of docs/.
+
+
+# The groups of the patterns of our routes, as a person writes them.
+SHOWN_GROUPS = {
+    "([0-9]+)": "{id}",
+    "([^/]+)": "{id}",
+    "([0-9a-f-]+)": "{id}",
+    "(.+)": "{name}",
+    "(.*)": "{…}",
+}
+
+
+def shown_path(pattern: str) -> str:
+    """Return the pattern of a route as a path: `/auto-retries/jobs/{id}`."""
+    for group, shown in SHOWN_GROUPS.items():
+        pattern = pattern.replace(group, shown)
+    return pattern
+
+
+def listed(routes: Mapping[str, Mapping[str, Callable[..., Any]]]) -> list[dict[str, Any]]:
+    """Return each route: method, path, the names of its parameters, and the first line of its handler's docstring."""
+    return [
+        {
+            "Method": method,
+            "Path": shown_path(pattern),
+            "Parameters": [*getattr(handler, "parameters", {})],
+            "Does": (handler.__doc__ or "").strip().partition("\n")[0],
+        }
+        for pattern, handlers in routes.items()
+        for method, handler in handlers.items()
+    ]
+
+
+# ---- src/common/cross_site.py: Who may act: people on this server's own pages, and programs; no page of another site, and nothing that loads links by itself.
+
+
+# What a person's command line, or a library in a person's program, calls itself. Many libraries say nothing at all.
+PROGRAM = re.compile(
+    r"(curl|libcurl|wget2?|httpie|xh|aria2|lwp-request|libwww-perl|python-requests|python-httpx|python-urllib3?"
+    r"|python/[0-9.]+ aiohttp|aiohttp|httpx|go-http-client|resty|go-resty|java|java-http-client|apache-httpclient"
+    r"|apache-httpasyncclient|okhttp|jersey|ktor-client|axios|got|node|node-fetch|undici|deno|bun|superagent|node-superagent"
+    r"|postmanruntime|insomnia|bruno|hoppscotch|thunder client|powershell|restsharp|guzzlehttp|php-curl-class|ruby|faraday"
+    r"|rest-client|httparty|reqwest|ureq|hyper|dart|luasocket|luasocket [0-9.]+|libcurl-agent|rcurl|httr2?|matlab)"
+    r"([/ (].*)?"
+    r"|mozilla/5\.0 \([^()]*\) (windows)?powershell/[0-9.]+",
+    re.IGNORECASE,
+)
+ROBOT = re.compile(
+    r"bot\b|bot/|crawl|spider|slurp|preview|externalhit|externalagent|lighthouse|headless|pagespeed|prerender|compatible;"
+    r"|google-|googleother|feedfetcher|mediapartners|scan|monitor|whatsapp|skype|embed",
+    re.IGNORECASE,
+)
+AHEAD_OF_TIME = ("sec-purpose", "purpose", "x-purpose", "x-moz")  # prefetching, prerendering, previewing
+MEDIA = re.compile(r"\b(image|video|audio|font)/|^text/css", re.IGNORECASE)
+BROWSER = re.compile("(mozilla|opera)/", re.IGNORECASE)
+OWN_PAGES = ("same-origin", "none")  # a page of this server; what a person typed, or chose from the bookmarks
+FORMS = ("application/x-www-form-urlencoded", "multipart/form-data", "text/plain")  # what any page can send unasked
+
+
+def why_refused(method: str, headers: Mapping[str, str], *, has_body: bool) -> tuple[int, str] | None:
+    """Return why a request that acts is refused, as a status and a reason; None: it was sent on purpose.
+
+    A GET is what any page, mail or chat can make a browser send, or what is loaded ahead of time: it is accepted for a
+    program that says what it is (or nothing), and for a browser that says that this server's own page or a person asked.
+    Browsers say so over HTTPS and on localhost; over plain HTTP they can't be distinguished from one that another page leads.
+    """
+    if sign := _sign_of_another_site(method, headers):
+        return 403, sign
+    if method == "GET":
+        return (403, sign) if (sign := _sign_of_a_link(headers)) else None
+    mime = headers.get("content-type", "").partition(";")[0].strip().lower()
+    if _is_browser(headers) and (mime in FORMS or (has_body and mime != "application/json")):
+        return 415, "From a browser the body must be application/json"
+    return None
+
+
+def _sign_of_another_site(method: str, headers: Mapping[str, str]) -> str:
+    site, origin, referer = (headers.get(name) for name in ("sec-fetch-site", "origin", "referer"))
+    if site is not None and site.strip().lower() not in OWN_PAGES:
+        return f"This comes from another site's page (Sec-Fetch-Site: {site[:40]})"
+    if site is not None and site.strip().lower() == "same-origin" and method != "GET":
+        return ""  # the browser's own word, also behind a proxy that puts another Host in
+    if origin is not None and not _is_ours(origin, headers):
+        return f"This comes from another site's page (Origin: {origin[:100]})"
+    if referer is not None and not _is_ours(referer, headers) and (origin is None or method == "GET"):
+        return f"This comes from another site's page (Referer: {referer[:100]})"
+    return ""
+
+
+def _is_ours(address: str, headers: Mapping[str, str]) -> bool:
+    """Return whether an address is of this server, as whoever asked calls it. Addresses that are none are not."""
+    named = [headers.get("host", ""), *headers.get("x-forwarded-host", "").split(",")]
+    hosts = {_without_port(host.strip().lower()) for host in named} - {""}
+    scheme, _, rest = address.strip().lower().partition("://")
+    return scheme in ("http", "https") and _without_port(re.split(r"[/?#\\]", rest, maxsplit=1)[0]) in hosts
+
+
+def _without_port(host: str) -> str:
+    """Return a host without the port that its scheme has anyway."""
+    return re.sub(r":(80|443)?\Z", "", host)
+
+
+def _sign_of_a_link(headers: Mapping[str, str]) -> str:
+    """Return what shows that a GET was not asked for by a person or a person's program; empty: nothing does."""
+    agent = headers.get("user-agent", "")
+    accept, destination = headers.get("accept", ""), headers.get("sec-fetch-dest", "document").strip().lower()
+    if ahead := next((name for name in AHEAD_OF_TIME if name in headers), None):
+        return f"This is loaded ahead of time, or as a preview ({ahead}: {headers[ahead][:40]})"
+    if "range" in headers:
+        return "This asks for a part of a file, as a player of media does (Range)"
+    if destination not in ("document", "empty") or (MEDIA.search(accept) and "text/html" not in accept.lower()):
+        return "This asks for a picture, a sound, or a part of a page (Accept, Sec-Fetch-Dest)"
+    if ROBOT.search(agent):
+        return f"This comes from a robot or a preview (User-Agent: {agent[:100]})"
+    if "sec-fetch-site" in headers or not agent.strip() or PROGRAM.fullmatch(agent.strip()):
+        return ""
+    if BROWSER.match(agent):
+        return "A browser that does not say that a person asked for it (Sec-Fetch-Site) must not act by a link"
+    return f"Who asks for this is not known as a command line or a library of HTTP (User-Agent: {agent[:100]})"
+
+
+def _is_browser(headers: Mapping[str, str]) -> bool:
+    agent = headers.get("user-agent", "")
+    return BROWSER.match(agent) is not None and PROGRAM.fullmatch(agent) is None
+
+
+def as_command(headers: Mapping[str, str], path: str) -> str:
+    """Return the command line that does on purpose what a GET asked for, for a person; `path` is encoded as in a URL."""
+    address = f"http://{headers.get('host', '127.0.0.1:8042')}{path}"
+    return f"curl -u USER '{re.sub('[^!-&(-~]', '', address)}'"  # no character of it ends the quotes
+
+
+# ---- src/common/json_text.py: JSON from outside, decoded at a cost in proportion to its length, whatever it holds.
+
+
+# Orthanc's HTTP threads have a stack of 100 KB: JSON nested 550 deep would end the whole server.
+MAX_JSON_DEPTH = 50
+QUOTE = ord('"')
+STEPS = {ord("["): 1, ord("{"): 1, ord("]"): -1, ord("}"): -1}
+NO_STRUCTURE = bytes({*range(256)} - {QUOTE, *STEPS})
+
+
+def decoded(text: str | bytes) -> Any:
+    """Return what JSON says.
+
+    Raises
+    ------
+    ValueError : it is none (not in UTF-8, NaN, infinite), it is nested more than `MAX_JSON_DEPTH` deep, names something
+        twice, or holds half of a surrogate pair, which is no character.
+    """
+    try:
+        text = text.decode("utf-8-sig") if isinstance(text, bytes) else text
+        content = text.encode()
+    except UnicodeError:
+        raise ValueError("it is not in UTF-8") from None
+    if is_too_deep(content):
+        raise ValueError(f"it is nested more than {MAX_JSON_DEPTH} deep")
+    found = json.loads(text, object_pairs_hook=_named_once, parse_constant=_refuse_constant)
+    if "\\u" in text:
+        _refuse_half_characters(found)
+    return found
+
+
+def is_too_deep(content: bytes) -> bool:
+    """Return whether the decoder would go down more than `MAX_JSON_DEPTH` lists and objects, before or after it finds an error.
+
+    Three passes in C leave nothing but brackets and quotes; then one loop counts, with a handful of numbers. What is
+    written in a text nests nothing. A backslash outside a text ends the decoder, so all others are in pairs, or escape.
+    """
+    content = content.replace(rb"\\", b"").replace(rb"\"", b"").translate(None, NO_STRUCTURE)
+    depth, inside = 0, False
+    for byte in content.replace(b'""', b""):  # two quotes side by side change nothing for what follows
+        if byte == QUOTE:
+            inside = not inside
+        elif not inside:
+            depth += STEPS[byte]
+            if depth > MAX_JSON_DEPTH:
+                return True
+            if depth <= 0:  # all that was opened is closed: the decoder ends here
+                return False
+    return False
+
+
+def _named_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    if len(found := dict(pairs)) < len(pairs):
+        raise ValueError("a name stands in it twice")
+    return found
+
+
+def _refuse_constant(name: str) -> Any:
+    raise ValueError(f"{name} is no number of JSON")
+
+
+def _refuse_half_characters(found: Any) -> None:
+    try:
+        json.dumps(found, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        raise ValueError("a text in it has half of a surrogate pair, which is no character") from None
 
 
 # ---- src/common/times.py: Times: ISO 8601 in UTC with milliseconds and `Z` wherever a script writes one; days as DICOM writes them.
@@ -1525,40 +1698,6 @@ def _send_error(output: Any, refused: Refused, method: str, uri: str) -> None:
         "Uri": uri,
     }
     send_status(output, refused.status, json.dumps(content, indent=2) + "\n")
-
-
-# ---- src/common/route_list.py: What a script's routes are, for people: in the answer of `GET /<script>`, and in the tables of docs/.
-
-
-# The groups of the patterns of our routes, as a person writes them.
-SHOWN_GROUPS = {
-    "([0-9]+)": "{id}",
-    "([^/]+)": "{id}",
-    "([0-9a-f-]+)": "{id}",
-    "(.+)": "{name}",
-    "(.*)": "{…}",
-}
-
-
-def shown_path(pattern: str) -> str:
-    """Return the pattern of a route as a path: `/auto-retries/jobs/{id}`."""
-    for group, shown in SHOWN_GROUPS.items():
-        pattern = pattern.replace(group, shown)
-    return pattern
-
-
-def listed(routes: Mapping[str, Mapping[str, Callable[..., Any]]]) -> list[dict[str, Any]]:
-    """Return each route: method, path, the names of its parameters, and the first line of its handler's docstring."""
-    return [
-        {
-            "Method": method,
-            "Path": shown_path(pattern),
-            "Parameters": [*getattr(handler, "parameters", {})],
-            "Does": (handler.__doc__ or "").strip().partition("\n")[0],
-        }
-        for pattern, handlers in routes.items()
-        for method, handler in handlers.items()
-    ]
 
 
 # ---- src/common/version.py: The version of the collection, the same for all scripts; it is written here and nowhere else.
@@ -2241,8 +2380,8 @@ def register_status(
     base: str = "",
     routes: str | None = "",
     also: str = "",
-) -> None:
-    """Register `/NAME/status`, `/NAME` (the script's routes) and, alone, `/scripts` and `/scripts/health`.
+) -> ListedScript:
+    """Register `/NAME/status`, `/NAME` (the script's routes) and, alone, `/scripts` and `/scripts/health`; return its entry.
 
     Parameters
     ----------
@@ -2274,6 +2413,7 @@ def register_status(
     if not LISTED_SCRIPTS:
         _speak_for_all()
     LISTED_SCRIPTS.append(script)
+    return script
 
 
 def _status_answer(found: Condition, report: Callable[[], Mapping[str, Any]]) -> dict[str, Any]:
@@ -2337,6 +2477,111 @@ def _speak_for_all() -> None:
         return
     register_route("/scripts", {"GET": list_scripts}, _never)
     register_route("/scripts/health", {"GET": health}, _never)
+
+
+# ---- src/common/metrics.py: What a script adds to Orthanc's metrics (`/tools/metrics-prometheus`): whether it works, and its numbers.
+
+
+MEASURED_AFTER_SECONDS = 1.0  # from the start of Orthanc to the first values
+MEASURED_EVERY_SECONDS = 5.0
+MEASURED_WITHIN_SECONDS = 1.0  # that the end of Orthanc waits for values that are being read
+OnChangeCallback = Callable[[int, int, str], object]
+Measure = Callable[[], Mapping[str, float]]
+
+
+class MetricsReporter:
+    """Sets the metrics of a script every few seconds, from a thread of its own, until `stop`.
+
+    Each value is set again even if it has not changed: Orthanc writes the time of each beside it, and Prometheus drops what
+    is older than five minutes. (Values that are set before ORTHANC_STARTED are lost, and a call after ORTHANC_STOPPED would
+    crash Orthanc.)
+
+    Parameters
+    ----------
+    name : of the script, with `_`.
+    look : returns its condition, from memory.
+    measure : returns its numbers; called only while it runs. Statements on its ledger must cost the same however much that holds.
+    """
+
+    def __init__(self, name: str, look: Callable[[], Condition], measure: Measure) -> None:
+        self._name, self._look, self._measure = name, look, measure
+        self._calling, self._stopping = threading.Lock(), threading.Event()
+        self._complaint = ""
+        self._thread = threading.Thread(target=self._work, name=f"{name} metrics", daemon=True)
+
+    def start(self) -> None:
+        """Begin; return at once."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End: no call of Orthanc's begins after this."""
+        self._stopping.set()
+        with self._calling:
+            pass  # the one that is under way has ended
+        if self._thread.is_alive():
+            self._thread.join(MEASURED_WITHIN_SECONDS)
+
+    def around(self, on_change: OnChangeCallback) -> OnChangeCallback:
+        """Return a callback for OnChange that starts and stops this, and calls another one."""
+        started, stopped = int(orthanc.ChangeType.ORTHANC_STARTED), int(orthanc.ChangeType.ORTHANC_STOPPED)
+
+        def start_and_stop(change: int, level: int, resource: str) -> object:
+            if change == started:
+                self.start()
+            elif change == stopped:
+                self.stop()
+            return on_change(change, level, resource)
+
+        return start_and_stop
+
+    def _work(self) -> None:
+        seconds = MEASURED_AFTER_SECONDS
+        while not self._stopping.wait(seconds):
+            seconds = MEASURED_EVERY_SECONDS
+            try:
+                self.report()
+            except Exception:  # noqa: BLE001 - one odd number never ends the thread
+                self._log_once(f"{self._name} can't be measured, please report it:\n{traceback.format_exc()}")
+
+    def report(self) -> None:
+        """Set all values once."""
+        found = self._look()
+        self._set("idle", found.state != RUNNING and not found.is_unused)
+        self._set("unhealthy", not found.is_healthy)
+        if found.state == RUNNING:
+            # Where the state can't be read now, the values before stay: `unhealthy` says that something is wrong.
+            with contextlib.suppress(sqlite3.Error, OSError, LoopbackError):
+                for what, value in self._measure().items():
+                    self._set(what, value)
+
+    def _set(self, what: str, value: float) -> None:
+        with self._calling:
+            if not self._stopping.is_set():
+                orthanc.SetMetricsValue(f"{self._name}_{what}", float(value), orthanc.MetricsType.DEFAULT)
+
+    def _log_once(self, text: str) -> None:
+        with self._calling:
+            if text != self._complaint and not self._stopping.is_set():
+                orthanc.LogError(text)
+        self._complaint = text
+
+
+def ignore_change(_change: int, _level: int, _resource: str) -> None:
+    """Do nothing when something changes: a script that refuses its configuration reports just that."""
+
+
+def listen_to_changes(
+    script: ListedScript, on_change: OnChangeCallback = ignore_change, measure: Measure = dict[str, float]
+) -> None:
+    """Register the callback for OnChange of a script, which reports its metrics too.
+
+    Examples
+    --------
+    >>> script = register_status("auto_retries", look, routes.status)  # doctest: +SKIP
+    >>> listen_to_changes(script, retrier.on_change, retrier.measure)
+    """
+    KEPT_ALIVE.extend((on_change, MetricsReporter(script.name, script.look, measure).around(on_change)))
+    orthanc.RegisterOnChangeCallback(KEPT_ALIVE[-1])
 
 
 # ---- src/common/arrivals.py: What OnStoredInstance reports of an instance, kept in memory: reading it later gets slower with the archive.
@@ -3705,13 +3950,14 @@ class LineWriter:
     Attributes
     ----------
     lines : what waits to be written.
+    wrote_at : when (monotonic) lines were written last.
     """
 
     def __init__(self, log: Log, keep_days: float | None, expiry: Expiry) -> None:
         self.lines: list[Mapping[str, Any]] = []
         self._log, self._keep_days, self._expiry = log, keep_days, expiry
         self._coalescer = EventCoalescer()
-        self._next_drop = 0.0
+        self._next_drop, self.wrote_at = 0.0, time.monotonic()
 
     def add(self, at: str, event: str, place: Mapping[str, str] | None = None, **more: Any) -> None:
         """Add a line."""
@@ -3735,7 +3981,7 @@ class LineWriter:
         """Write all lines, and delete files that are too old. Raises OSError, sqlite3.Error; nothing is lost then."""
         if self.lines:
             self._log.append(self.lines)
-            self.lines = []
+            self.lines, self.wrote_at = [], time.monotonic()
         if self._keep_days and time.monotonic() > self._next_drop:
             self._next_drop = time.monotonic() + DROP_EVERY_SECONDS
             if self._expiry.may_delete():
@@ -4531,6 +4777,15 @@ class Recorder:
         """Return how many events and lines are not written yet."""
         return len(self._inbox) + len(self._writer.lines)
 
+    def measure(self) -> dict[str, float]:
+        """Return its metrics."""
+        return {
+            "lines": self.log.number,
+            "waiting": self.waiting(),
+            "last_written_seconds": time.monotonic() - self._writer.wrote_at,
+            "syslog_owed": self.sender.owed() if self.sender else 0,
+        }
+
 
 # ---- src/audit_log/api.py: The routes: the lines, the newest of them, and the status.
 
@@ -4723,12 +4978,13 @@ def register() -> None:
 
     for pattern, handler in {"": routes.page, "/newest": routes.newest}.items():
         register_route(f"/audit-log{pattern}", {"GET": handler}, unavailable)
-    register_status("audit_log", look, routes.status, unavailable, routes="/audit-log/routes")
+    script = register_status("audit_log", look, routes.status, unavailable, routes="/audit-log/routes")
     if refusal is not None:
+        listen_to_changes(script)
         return
     warn_if_open("audit_log", configuration)
-    KEPT_ALIVE.extend((recorder.on_change, recorder.on_stored, recorder.on_request))
-    orthanc.RegisterOnChangeCallback(KEPT_ALIVE[-3])
+    listen_to_changes(script, recorder.on_change, recorder.measure)
+    KEPT_ALIVE.extend((recorder.on_stored, recorder.on_request))
     orthanc.RegisterOnStoredInstanceCallback(KEPT_ALIVE[-2])
     listen_to_requests(recorder.on_own_request)
     # The plugin's filter loses 820 bytes of memory a request before 5.0, which brought StartStreamAnswer.

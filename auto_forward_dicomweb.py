@@ -1037,6 +1037,40 @@ def _is_json(headers: http.client.HTTPMessage) -> bool:
     return headers.get_content_type() == "application/json"
 
 
+# ---- src/common/route_list.py: What a script's routes are, for people: in the answer of `GET /<script>`, and in the tables of docs/.
+
+
+# The groups of the patterns of our routes, as a person writes them.
+SHOWN_GROUPS = {
+    "([0-9]+)": "{id}",
+    "([^/]+)": "{id}",
+    "([0-9a-f-]+)": "{id}",
+    "(.+)": "{name}",
+    "(.*)": "{…}",
+}
+
+
+def shown_path(pattern: str) -> str:
+    """Return the pattern of a route as a path: `/auto-retries/jobs/{id}`."""
+    for group, shown in SHOWN_GROUPS.items():
+        pattern = pattern.replace(group, shown)
+    return pattern
+
+
+def listed(routes: Mapping[str, Mapping[str, Callable[..., Any]]]) -> list[dict[str, Any]]:
+    """Return each route: method, path, the names of its parameters, and the first line of its handler's docstring."""
+    return [
+        {
+            "Method": method,
+            "Path": shown_path(pattern),
+            "Parameters": [*getattr(handler, "parameters", {})],
+            "Does": (handler.__doc__ or "").strip().partition("\n")[0],
+        }
+        for pattern, handlers in routes.items()
+        for method, handler in handlers.items()
+    ]
+
+
 # ---- src/common/cross_site.py: Who may act: people on this server's own pages, and programs; no page of another site, and nothing that loads links by itself.
 
 
@@ -1681,62 +1715,6 @@ def _send_error(output: Any, refused: Refused, method: str, uri: str) -> None:
 __version__ = "0.2.0"
 
 
-# ---- src/common/identifiers.py: Orthanc's identifiers, which follow from those of DICOM, and its levels.
-
-
-# From the whole patient down to one image, and how Orthanc's routes call them.
-PLURAL = {"Patient": "patients", "Study": "studies", "Series": "series", "Instance": "instances"}
-UID_TAG_OF = {
-    "Patient": "PatientID",
-    "Study": "StudyInstanceUID",
-    "Series": "SeriesInstanceUID",
-    "Instance": "SOPInstanceUID",
-}
-
-
-def orthanc_identifier(*values: str) -> str:
-    """Return Orthanc's identifier of what has this PatientID, StudyInstanceUID, SeriesInstanceUID, SOPInstanceUID.
-
-    As many as the level has, from the patient down. It is their SHA-1, in five groups of eight hexadecimal digits (Orthanc
-    1.10.1 to 1.13.0). Checked for plain ASCII values; others Orthanc hashes in its own encoding. It strips what is behind a
-    value, and what is in front of a UID: " P1" and "P1" are two patients.
-    """
-    patient, *uids = values
-    text = "|".join((patient.rstrip(" \0"), *(uid.strip(" \0") for uid in uids)))
-    digest = hashlib.sha1(text.encode()).hexdigest()
-    return f"{digest[:8]}-{digest[8:16]}-{digest[16:24]}-{digest[24:32]}-{digest[32:]}"
-
-
-def is_orthanc_identifier(text: str) -> bool:
-    """Return whether a text has the form of Orthanc's identifiers: no other text may become part of a path."""
-    return re.fullmatch("[0-9a-f]{8}(-[0-9a-f]{8}){4}", text) is not None
-
-
-# ---- src/common/archive.py: What this Orthanc has, asked over loopback, where anything may have been deleted meanwhile.
-
-
-def instances_of(loopback: Loopback, level: str, resource: str) -> list[str]:
-    """Return the identifiers of a resource's instances; of an instance its own; none if the resource was deleted.
-
-    Raises
-    ------
-    LoopbackError : Orthanc can't answer now.
-    """
-    if level == "Instance":
-        return [resource]
-    try:
-        return identifiers_in(loopback.get(f"/{PLURAL[level]}/{resource}/instances?expand=false"))
-    except LoopbackError as error:
-        if error.status != 404:
-            raise
-        return []
-
-
-def identifiers_in(listed: Iterable[Any]) -> list[str]:
-    """Return the identifiers in a list of resources: 1.10.1 knows no `expand=false`, and gives objects."""
-    return [each if isinstance(each, str) else each["ID"] for each in listed]
-
-
 # ---- src/common/backoff.py: Exponential back-off: with jitter for work, of which there may be much; without for a thread that tries one thing.
 
 
@@ -2102,6 +2080,575 @@ class Ledger:
         return self.run(FORGET_FINISHED, time.time() - days * 86400, FORGOTTEN_AT_ONCE) == FORGOTTEN_AT_ONCE
 
 
+# ---- src/common/worker.py: The one thread of a script: it opens the script's state, however long that takes, then works until Orthanc ends.
+
+
+FIRST_RETRY, LONGEST_RETRY = 1.0, 10.0  # seconds until the state is tried again
+AFTER_FAULT, AFTER_BUG = 2.0, 5.0  # seconds until the next turn, after a fault outside and one of ours
+LOOK_AT_STATE = 5.0  # seconds between two looks at whether the state is still there
+STARTS_WITHIN = 5.0  # seconds that a request waits for the script
+STOPS_WITHIN = 2.0  # seconds that the end of Orthanc waits for the thread
+
+
+def on_one_line(error: object) -> str:
+    """Return the text of an error as a line of the log."""
+    return " ".join(str(error).split())
+
+
+def repr_of(error: BaseException) -> str:
+    """Return `repr(error)` as UTF-8 has it: what a user's own code raises may fail at that too, and must hold up nothing."""
+    try:
+        return repr(error).encode("utf-8", "backslashreplace").decode()
+    except Exception:  # noqa: BLE001 - whatever a class does there
+        return f"{type(error).__name__} (which can't be shown)"
+
+
+class Trouble:
+    """What keeps a script from its work: one line of the log when it begins, and one when it is over."""
+
+    def __init__(self, name: str) -> None:
+        self._name, self._why = name, ""
+        self.text = ""
+        """The line of the log as long as it lasts, else ""."""
+        self.last: tuple[str, float] | None = None
+        """The first line of what went wrong last, and when (seconds since 1970), also when it is over."""
+
+    def begins(self, text: str, why: str, log: Callable[[str], None] | None = None) -> None:
+        """Say so, unless it is what was said last. `why` is the part that is repeated when it is over."""
+        if text != self.text:
+            (log or orthanc.LogError)(text)
+            self.last = text.partition("\n")[0], time.time()
+        self.text, self._why = text, why
+
+    def note(self, text: str) -> None:
+        """Remember a failure that was logged and does not keep the script from its work."""
+        self.last = text, time.time()
+
+    def is_over(self) -> None:
+        """Say so, if there was any."""
+        if self.text:
+            orthanc.LogWarning(f"{self._name} goes on, this is over: {self._why}")
+        self.text = self._why = ""
+
+
+class Worker:
+    """Opens a script's state until it can, then takes turn after turn, until `stop`.
+
+    Parameters
+    ----------
+    name : of the script: of the thread, and in the log.
+    open_state : opens the ledger and returns it. Called again, after 1 to 10 s, as long as it raises OSError or sqlite3.Error,
+        with nothing left open; a ValueError (the configuration is wrong) turns the script off.
+    turn : does what there is to do, and returns the seconds until the next turn, unless `wake` is set before. Whatever it
+        raises is said once, and it is called again after 2 s. What it has not committed, it must find again then.
+    finish : does what is to be done after the last turn, before the state is closed.
+
+    Examples
+    --------
+    >>> worker = Worker("auto_retries", self._open, self._turn)  # doctest: +SKIP
+    >>> worker.start()  # at ORTHANC_STARTED
+    >>> register_route("/auto-retries/status", {"GET": self.get_status}, worker.why_not)
+    >>> worker.stop()  # at ORTHANC_STOPPED
+    """
+
+    def __init__(
+        self,
+        name: str,
+        open_state: Callable[[], Ledger],
+        turn: Callable[[], float],
+        finish: Callable[[], None] = lambda: None,
+    ) -> None:
+        self.name, self._open_state, self._turn, self._finish = name, open_state, turn, finish
+        self.wake, self.stopping = threading.Event(), threading.Event()
+        self.trouble = Trouble(name)
+        self.unavailable: str | None = f"{name} has not started yet"
+        """Why nothing can be asked of the script, or None: not started, idle until something is over, off, stopped."""
+        self.is_off = False
+        """Whether it stays idle until the configuration is corrected and Orthanc restarted: events are of no use to it."""
+        self.is_waiting = False
+        """Whether it can't open its state because another process has it."""
+        self._ledger: Ledger | None = None
+        self._is_decided, self._decision = False, threading.Condition()  # whether the state was opened, or can't be now
+        self._next_look = 0.0
+        self._thread = threading.Thread(target=self._work, name=name, daemon=True)
+
+    def start(self) -> None:
+        """Begin; return at once."""
+        self._thread.start()
+
+    def end(self, seconds: float = STOPS_WITHIN) -> bool:
+        """End after the turn that is under way; return whether it has ended within this time. The state stays open."""
+        self.stopping.set()
+        self.wake.set()
+        if self._thread.is_alive():
+            self._thread.join(max(0.0, seconds))
+        return not self._thread.is_alive()
+
+    def stop(self, seconds: float = STOPS_WITHIN) -> bool:
+        """End, and close the state; return whether the thread has ended within this time."""
+        if not self.end(seconds):
+            return False
+        self.unavailable = f"{self.name} has stopped"
+        if self._ledger:
+            self._ledger.close()  # the process that waits for it may go on while this one still ends
+        return True
+
+    def why_not(self) -> str | None:
+        """Return why the routes can't answer, or None; Orthanc answers requests a moment before it says that it has started."""
+        self.wait_for_first_try(STARTS_WITHIN)
+        return self.unavailable
+
+    def wait_for_first_try(self, seconds: float) -> None:
+        """Wait until it was tried once to open the state, at most so long."""
+        with self._decision:
+            self._decision.wait_for(lambda: self._is_decided, seconds)
+
+    def turn_off(self, reason: str) -> None:
+        """Stay idle for this reason until the configuration is corrected."""
+        self.unavailable, self.is_off = reason, True
+        self.trouble.note(reason)
+        orthanc.LogError(reason)
+        self.stopping.set()
+        self._decide()
+
+    def _decide(self) -> None:
+        with self._decision:
+            self._is_decided = True
+            self._decision.notify_all()
+
+    # The thread
+
+    def _work(self) -> None:
+        pauses = Pauses(FIRST_RETRY, LONGEST_RETRY)
+        while not self.stopping.is_set() and not self._opens():
+            self.stopping.wait(pauses.next())
+        while not self.stopping.is_set():
+            self.wake.clear()
+            wait = self._take_turn()
+            self.wake.wait(min(wait, LOOK_AT_STATE))
+        if self._ledger:
+            self._finish()
+
+    def _opens(self) -> bool:
+        """Try to open the state; return whether it is open."""
+        log, waits = orthanc.LogError, False
+        try:
+            self._ledger = self._open_state()
+            self.trouble.is_over()
+            self.unavailable, self.is_waiting = None, False
+            self._decide()
+            return True
+        except ValueError as error:
+            self.turn_off(f"{self.name} stays idle: {on_one_line(error)}")
+            return False
+        except (OSError, sqlite3.Error) as error:
+            why = on_one_line(error)
+            waits = isinstance(error, StateBusyError)
+            log = orthanc.LogWarning if waits else log
+        except Exception:  # noqa: BLE001 - whatever it is, it may be over the next time
+            why = f"an error, please report it:\n{traceback.format_exc()}"
+        self.unavailable, self.is_waiting = f"{self.name} is idle until this is over: {why}", waits
+        self._decide()
+        self.trouble.begins(self.unavailable, why, log)
+        return False
+
+    def _take_turn(self) -> float:
+        try:
+            if self.trouble.text:  # before anything is written: it needs room itself, and gives more than that
+                self._make_room()
+            self._look_at_state()
+            wait = self._turn()
+            if not self.stopping.is_set():
+                self.trouble.is_over()
+            return wait
+        except StateGoneError as error:
+            why = on_one_line(error)
+            self.unavailable = f"{self.name} is idle: {why}"
+            text, wait = self.unavailable, AFTER_FAULT
+        except (LoopbackError, sqlite3.Error, OSError) as error:
+            why, wait = on_one_line(error), AFTER_FAULT
+            text = f"{self.name} goes on when this is over: {why}"
+        except Exception:  # noqa: BLE001 - one odd study never ends the thread that serves all
+            why, wait = "an error", AFTER_BUG
+            text = f"{self.name} met an error, please report it:\n{traceback.format_exc()}"
+        if not self.stopping.is_set():  # a call of Orthanc's after it has stopped would crash it
+            self.trouble.begins(text, why)
+        return wait
+
+    def _look_at_state(self) -> None:
+        """Raise StateGoneError if the state was taken away; if it came back, it is the very same."""
+        assert self._ledger
+        now = time.monotonic()
+        if now >= self._next_look or self.unavailable:
+            self._ledger.check()
+            self.unavailable = None
+            self._ledger.tidy()
+            self._next_look = now + LOOK_AT_STATE
+
+    def _make_room(self) -> None:
+        """Empty the write-ahead file: a full disk may have no other room for what is to be written."""
+        assert self._ledger
+        with contextlib.suppress(sqlite3.Error, OSError):
+            self._ledger.checkpoint()
+
+
+# ---- src/common/status.py: The status of a script, the same fields for all, and the routes that speak for all scripts: `/scripts`, `/scripts/health`.
+
+
+RUNNING, IDLE, MISCONFIGURED, WAITING = "running", "idle", "misconfigured", "waiting"
+LOADED_AT = time.time()
+# What the runtime of a combined file (combine.py) puts into a script's `orthanc`: it answers `/scripts` for all of them.
+HAND_OVER = "add_script_entries"
+
+
+@dataclasses.dataclass(frozen=True)
+class Condition:
+    """Whether a script works.
+
+    Attributes
+    ----------
+    state : "running"; "misconfigured", until the configuration is corrected; "waiting", for another process that has its state;
+        "idle": it has not started, has stopped, can't open its state, or there is nothing that it should do.
+    reason : one line: why it does not run, or what goes wrong just now.
+    last_error : text and time (seconds since 1970) of what went wrong last, also when it is over.
+    is_unused : idle because nothing is configured for it, which is no fault.
+    """
+
+    state: str
+    reason: str | None = None
+    last_error: tuple[str, float] | None = None
+    is_unused: bool = False
+
+    @property
+    def is_healthy(self) -> bool:
+        """Return whether nobody has to look at it."""
+        return self.is_unused or (self.state == RUNNING and self.reason is None)
+
+
+def misconfigured(refusal: str) -> Condition:
+    """Return the condition of a script that stays idle until its configuration is corrected."""
+    return Condition(MISCONFIGURED, refusal, (refusal, LOADED_AT))
+
+
+def unused(why: str) -> Condition:
+    """Return the condition of a script for which nothing is configured."""
+    return Condition(IDLE, why, is_unused=True)
+
+
+def condition_of(worker: Worker, refusal: str | None = None) -> Condition:
+    """Return the condition of a script that works in a `Worker`; waits for nothing.
+
+    With a `refusal` (the configuration is wrong) it is never started.
+    """
+    if refusal:
+        return misconfigured(refusal)
+    last = worker.trouble.last
+    if reason := worker.unavailable:
+        state = MISCONFIGURED if worker.is_off else WAITING if worker.is_waiting else IDLE
+        return Condition(state, _first_line(reason), last)
+    return Condition(RUNNING, _first_line(worker.trouble.text) or None, last)
+
+
+def _first_line(text: str) -> str:
+    """Return a line of the log without the traceback that may follow it."""
+    return text.partition("\n")[0]
+
+
+@dataclasses.dataclass(frozen=True)
+class ListedScript:
+    """A script as `/scripts` lists it: its name, its condition, and where its routes and its status are."""
+
+    name: str
+    look: Callable[[], Condition]
+    routes: str | None
+    status: str
+
+    def entry(self) -> dict[str, Any]:
+        """Return what `/scripts` says of it."""
+        found = self.look()
+        return {
+            "Name": self.name,
+            "State": found.state,
+            "Reason": found.reason,
+            "Version": __version__,
+            "Healthy": found.is_healthy,
+            "Routes": self.routes,
+            "Status": self.status,
+        }
+
+
+LISTED_SCRIPTS: list[ListedScript] = []  # one, or as many as a script of a user's own has
+
+
+def register_status(
+    name: str,
+    look: Callable[[], Condition],
+    report: Callable[[Request], Mapping[str, Any]],
+    wait: Callable[[], object] = lambda: None,
+    *,
+    base: str = "",
+    routes: str | None = "",
+    also: str = "",
+) -> ListedScript:
+    """Register `/NAME/status`, `/NAME` (the script's routes) and, alone, `/scripts` and `/scripts/health`; return its entry.
+
+    Parameters
+    ----------
+    name : of the script, with `_`.
+    look : returns its condition, and waits for nothing: probes ask for it every few seconds.
+    report : returns `Totals` (numbers by state) and the script's own fields; called only while it runs. Its docstring is that
+        of the route.
+    wait : is called before the status is looked at: a request may come a moment before Orthanc says that it has started.
+    base : what its routes begin with, if not `/NAME` with `-`.
+    routes : the path of the list of routes, where `base` does something else; None: there is none.
+    also : another path of the status, which is known outside.
+
+    Examples
+    --------
+    >>> register_status("auto_retries", lambda: condition_of(worker), routes.status, worker.why_not)  # doctest: +SKIP
+    """
+    base = base or f"/{name.replace('_', '-')}"
+    script = ListedScript(name, look, base if routes == "" else routes, f"{base}/status")
+
+    def status(request: Request) -> dict[str, Any]:
+        wait()
+        return _status_answer(look(), lambda: report(request))
+
+    status.__doc__ = report.__doc__
+    for path in filter(None, (script.status, also)):
+        register_route(path, {"GET": status}, _never)
+    if script.routes:
+        register_route(script.routes, {"GET": list_routes}, _never)
+    if not LISTED_SCRIPTS:
+        _speak_for_all()
+    LISTED_SCRIPTS.append(script)
+    return script
+
+
+def _status_answer(found: Condition, report: Callable[[], Mapping[str, Any]]) -> dict[str, Any]:
+    """Return the status of a script that runs. Raises `Refused` (503) with the same fields for one that does not."""
+    if found.state == RUNNING:
+        try:
+            own = report()
+        except (sqlite3.OperationalError, OSError) as error:  # locked, full, read-only, taken away: not for ever
+            reason = f"The script's state can't be used now: {on_one_line(error)}"
+            found = dataclasses.replace(found, state=IDLE, reason=reason)
+        else:
+            return {**_common_fields(found), **own}
+    raise Refused(503, found.reason or found.state, **_common_fields(found))
+
+
+def _common_fields(found: Condition) -> dict[str, Any]:
+    """Return what each status has."""
+    last = found.last_error
+    return {
+        "State": found.state,
+        "Reason": found.reason,
+        "Version": __version__,
+        "LastError": last and {"Text": last[0], "Time": utc(last[1])},
+        "Totals": {},
+    }
+
+
+def _never() -> None:
+    """Return no reason: these routes always answer."""
+
+
+def list_routes(_request: Request) -> list[dict[str, Any]]:
+    """Return the script's routes: method, path, parameters, and what each does."""
+    return listed(ROUTES)
+
+
+def list_scripts(_request: Request) -> list[dict[str, Any]]:
+    """Return all scripts of this Orthanc: state, reason, version, and where the routes and the status of each are."""
+    return entries()
+
+
+def health(_request: Request) -> dict[str, Any]:
+    """Return 200 if all scripts run and nothing is wrong, else 503 with those that don't and why: for a probe."""
+    found = entries()
+    unhealthy = [each for each in found if not each["Healthy"]]
+    fields = {"Healthy": not unhealthy, "Scripts": len(found), "Unhealthy": unhealthy}
+    if unhealthy:
+        raise Refused(503, "; ".join(f"{each['Name']}: {each['Reason']}" for each in unhealthy), **fields)
+    return fields
+
+
+def entries() -> list[dict[str, Any]]:
+    """Return what `/scripts` says of this script."""
+    return [script.entry() for script in LISTED_SCRIPTS]
+
+
+def _speak_for_all() -> None:
+    """Register `/scripts` and `/scripts/health`; in a combined file its runtime has them, and asks each script."""
+    if hand_over := getattr(orthanc, HAND_OVER, None):
+        hand_over(entries)
+        return
+    register_route("/scripts", {"GET": list_scripts}, _never)
+    register_route("/scripts/health", {"GET": health}, _never)
+
+
+# ---- src/common/metrics.py: What a script adds to Orthanc's metrics (`/tools/metrics-prometheus`): whether it works, and its numbers.
+
+
+MEASURED_AFTER_SECONDS = 1.0  # from the start of Orthanc to the first values
+MEASURED_EVERY_SECONDS = 5.0
+MEASURED_WITHIN_SECONDS = 1.0  # that the end of Orthanc waits for values that are being read
+OnChangeCallback = Callable[[int, int, str], object]
+Measure = Callable[[], Mapping[str, float]]
+
+
+class MetricsReporter:
+    """Sets the metrics of a script every few seconds, from a thread of its own, until `stop`.
+
+    Each value is set again even if it has not changed: Orthanc writes the time of each beside it, and Prometheus drops what
+    is older than five minutes. (Values that are set before ORTHANC_STARTED are lost, and a call after ORTHANC_STOPPED would
+    crash Orthanc.)
+
+    Parameters
+    ----------
+    name : of the script, with `_`.
+    look : returns its condition, from memory.
+    measure : returns its numbers; called only while it runs. Statements on its ledger must cost the same however much that holds.
+    """
+
+    def __init__(self, name: str, look: Callable[[], Condition], measure: Measure) -> None:
+        self._name, self._look, self._measure = name, look, measure
+        self._calling, self._stopping = threading.Lock(), threading.Event()
+        self._complaint = ""
+        self._thread = threading.Thread(target=self._work, name=f"{name} metrics", daemon=True)
+
+    def start(self) -> None:
+        """Begin; return at once."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End: no call of Orthanc's begins after this."""
+        self._stopping.set()
+        with self._calling:
+            pass  # the one that is under way has ended
+        if self._thread.is_alive():
+            self._thread.join(MEASURED_WITHIN_SECONDS)
+
+    def around(self, on_change: OnChangeCallback) -> OnChangeCallback:
+        """Return a callback for OnChange that starts and stops this, and calls another one."""
+        started, stopped = int(orthanc.ChangeType.ORTHANC_STARTED), int(orthanc.ChangeType.ORTHANC_STOPPED)
+
+        def start_and_stop(change: int, level: int, resource: str) -> object:
+            if change == started:
+                self.start()
+            elif change == stopped:
+                self.stop()
+            return on_change(change, level, resource)
+
+        return start_and_stop
+
+    def _work(self) -> None:
+        seconds = MEASURED_AFTER_SECONDS
+        while not self._stopping.wait(seconds):
+            seconds = MEASURED_EVERY_SECONDS
+            try:
+                self.report()
+            except Exception:  # noqa: BLE001 - one odd number never ends the thread
+                self._log_once(f"{self._name} can't be measured, please report it:\n{traceback.format_exc()}")
+
+    def report(self) -> None:
+        """Set all values once."""
+        found = self._look()
+        self._set("idle", found.state != RUNNING and not found.is_unused)
+        self._set("unhealthy", not found.is_healthy)
+        if found.state == RUNNING:
+            # Where the state can't be read now, the values before stay: `unhealthy` says that something is wrong.
+            with contextlib.suppress(sqlite3.Error, OSError, LoopbackError):
+                for what, value in self._measure().items():
+                    self._set(what, value)
+
+    def _set(self, what: str, value: float) -> None:
+        with self._calling:
+            if not self._stopping.is_set():
+                orthanc.SetMetricsValue(f"{self._name}_{what}", float(value), orthanc.MetricsType.DEFAULT)
+
+    def _log_once(self, text: str) -> None:
+        with self._calling:
+            if text != self._complaint and not self._stopping.is_set():
+                orthanc.LogError(text)
+        self._complaint = text
+
+
+def ignore_change(_change: int, _level: int, _resource: str) -> None:
+    """Do nothing when something changes: a script that refuses its configuration reports just that."""
+
+
+def listen_to_changes(
+    script: ListedScript, on_change: OnChangeCallback = ignore_change, measure: Measure = dict[str, float]
+) -> None:
+    """Register the callback for OnChange of a script, which reports its metrics too.
+
+    Examples
+    --------
+    >>> script = register_status("auto_retries", look, routes.status)  # doctest: +SKIP
+    >>> listen_to_changes(script, retrier.on_change, retrier.measure)
+    """
+    KEPT_ALIVE.extend((on_change, MetricsReporter(script.name, script.look, measure).around(on_change)))
+    orthanc.RegisterOnChangeCallback(KEPT_ALIVE[-1])
+
+
+# ---- src/common/identifiers.py: Orthanc's identifiers, which follow from those of DICOM, and its levels.
+
+
+# From the whole patient down to one image, and how Orthanc's routes call them.
+PLURAL = {"Patient": "patients", "Study": "studies", "Series": "series", "Instance": "instances"}
+UID_TAG_OF = {
+    "Patient": "PatientID",
+    "Study": "StudyInstanceUID",
+    "Series": "SeriesInstanceUID",
+    "Instance": "SOPInstanceUID",
+}
+
+
+def orthanc_identifier(*values: str) -> str:
+    """Return Orthanc's identifier of what has this PatientID, StudyInstanceUID, SeriesInstanceUID, SOPInstanceUID.
+
+    As many as the level has, from the patient down. It is their SHA-1, in five groups of eight hexadecimal digits (Orthanc
+    1.10.1 to 1.13.0). Checked for plain ASCII values; others Orthanc hashes in its own encoding. It strips what is behind a
+    value, and what is in front of a UID: " P1" and "P1" are two patients.
+    """
+    patient, *uids = values
+    text = "|".join((patient.rstrip(" \0"), *(uid.strip(" \0") for uid in uids)))
+    digest = hashlib.sha1(text.encode()).hexdigest()
+    return f"{digest[:8]}-{digest[8:16]}-{digest[16:24]}-{digest[24:32]}-{digest[32:]}"
+
+
+def is_orthanc_identifier(text: str) -> bool:
+    """Return whether a text has the form of Orthanc's identifiers: no other text may become part of a path."""
+    return re.fullmatch("[0-9a-f]{8}(-[0-9a-f]{8}){4}", text) is not None
+
+
+# ---- src/common/archive.py: What this Orthanc has, asked over loopback, where anything may have been deleted meanwhile.
+
+
+def instances_of(loopback: Loopback, level: str, resource: str) -> list[str]:
+    """Return the identifiers of a resource's instances; of an instance its own; none if the resource was deleted.
+
+    Raises
+    ------
+    LoopbackError : Orthanc can't answer now.
+    """
+    if level == "Instance":
+        return [resource]
+    try:
+        return identifiers_in(loopback.get(f"/{PLURAL[level]}/{resource}/instances?expand=false"))
+    except LoopbackError as error:
+        if error.status != 404:
+            raise
+        return []
+
+
+def identifiers_in(listed: Iterable[Any]) -> list[str]:
+    """Return the identifiers in a list of resources: 1.10.1 knows no `expand=false`, and gives objects."""
+    return [each if isinstance(each, str) else each["ID"] for each in listed]
+
+
 # ---- src/common/catch_up.py: Orthanc's log of changes read once more, from a time on: what a new or an older ledger has not seen.
 
 
@@ -2422,11 +2969,14 @@ class WorkView:
         condition, values = which.condition()
         return int(self._ledger.rows(f"SELECT COUNT(*) n FROM work WHERE {condition}", *values)[0]["n"])
 
-    def page(self, which: Which, since: int, limit: int) -> list[dict[str, Any]]:
-        """Return at most `limit` rows after the row `since`, the oldest first."""
+    def page(self, which: Which, since: int, limit: int, before: int | None = None) -> list[dict[str, Any]]:
+        """Return at most `limit` rows after the row `since`, the oldest first; those `before` another row, the newest first."""
         condition, values = which.condition()
-        sql = f"SELECT * FROM work WHERE {condition} AND id>? ORDER BY id LIMIT ?"
-        return self._ledger.rows(sql, *values, since, limit)
+        if before is None:
+            sql = f"SELECT * FROM work WHERE {condition} AND id>? ORDER BY id LIMIT ?"
+            return self._ledger.rows(sql, *values, since, limit)
+        sql = f"SELECT * FROM work WHERE {condition} AND id>? AND id<? ORDER BY id DESC LIMIT ?"
+        return self._ledger.rows(sql, *values, since, before, limit)
 
     def totals_by_queue(self, task: str = SEND) -> dict[str, dict[str, int]]:
         """Return the number of rows of a task in each state, by queue."""
@@ -3048,447 +3598,6 @@ def page_answer(
     rows = read(since, limit + 1)
     items = [shown(row) for row in rows[:limit]]
     return {"Total": total, "Items": items, "Next": items[-1]["ID"] if len(rows) > limit else None}
-
-
-# ---- src/common/route_list.py: What a script's routes are, for people: in the answer of `GET /<script>`, and in the tables of docs/.
-
-
-# The groups of the patterns of our routes, as a person writes them.
-SHOWN_GROUPS = {
-    "([0-9]+)": "{id}",
-    "([^/]+)": "{id}",
-    "([0-9a-f-]+)": "{id}",
-    "(.+)": "{name}",
-    "(.*)": "{…}",
-}
-
-
-def shown_path(pattern: str) -> str:
-    """Return the pattern of a route as a path: `/auto-retries/jobs/{id}`."""
-    for group, shown in SHOWN_GROUPS.items():
-        pattern = pattern.replace(group, shown)
-    return pattern
-
-
-def listed(routes: Mapping[str, Mapping[str, Callable[..., Any]]]) -> list[dict[str, Any]]:
-    """Return each route: method, path, the names of its parameters, and the first line of its handler's docstring."""
-    return [
-        {
-            "Method": method,
-            "Path": shown_path(pattern),
-            "Parameters": [*getattr(handler, "parameters", {})],
-            "Does": (handler.__doc__ or "").strip().partition("\n")[0],
-        }
-        for pattern, handlers in routes.items()
-        for method, handler in handlers.items()
-    ]
-
-
-# ---- src/common/worker.py: The one thread of a script: it opens the script's state, however long that takes, then works until Orthanc ends.
-
-
-FIRST_RETRY, LONGEST_RETRY = 1.0, 10.0  # seconds until the state is tried again
-AFTER_FAULT, AFTER_BUG = 2.0, 5.0  # seconds until the next turn, after a fault outside and one of ours
-LOOK_AT_STATE = 5.0  # seconds between two looks at whether the state is still there
-STARTS_WITHIN = 5.0  # seconds that a request waits for the script
-STOPS_WITHIN = 2.0  # seconds that the end of Orthanc waits for the thread
-
-
-def on_one_line(error: object) -> str:
-    """Return the text of an error as a line of the log."""
-    return " ".join(str(error).split())
-
-
-def repr_of(error: BaseException) -> str:
-    """Return `repr(error)` as UTF-8 has it: what a user's own code raises may fail at that too, and must hold up nothing."""
-    try:
-        return repr(error).encode("utf-8", "backslashreplace").decode()
-    except Exception:  # noqa: BLE001 - whatever a class does there
-        return f"{type(error).__name__} (which can't be shown)"
-
-
-class Trouble:
-    """What keeps a script from its work: one line of the log when it begins, and one when it is over."""
-
-    def __init__(self, name: str) -> None:
-        self._name, self._why = name, ""
-        self.text = ""
-        """The line of the log as long as it lasts, else ""."""
-        self.last: tuple[str, float] | None = None
-        """The first line of what went wrong last, and when (seconds since 1970), also when it is over."""
-
-    def begins(self, text: str, why: str, log: Callable[[str], None] | None = None) -> None:
-        """Say so, unless it is what was said last. `why` is the part that is repeated when it is over."""
-        if text != self.text:
-            (log or orthanc.LogError)(text)
-            self.last = text.partition("\n")[0], time.time()
-        self.text, self._why = text, why
-
-    def note(self, text: str) -> None:
-        """Remember a failure that was logged and does not keep the script from its work."""
-        self.last = text, time.time()
-
-    def is_over(self) -> None:
-        """Say so, if there was any."""
-        if self.text:
-            orthanc.LogWarning(f"{self._name} goes on, this is over: {self._why}")
-        self.text = self._why = ""
-
-
-class Worker:
-    """Opens a script's state until it can, then takes turn after turn, until `stop`.
-
-    Parameters
-    ----------
-    name : of the script: of the thread, and in the log.
-    open_state : opens the ledger and returns it. Called again, after 1 to 10 s, as long as it raises OSError or sqlite3.Error,
-        with nothing left open; a ValueError (the configuration is wrong) turns the script off.
-    turn : does what there is to do, and returns the seconds until the next turn, unless `wake` is set before. Whatever it
-        raises is said once, and it is called again after 2 s. What it has not committed, it must find again then.
-    finish : does what is to be done after the last turn, before the state is closed.
-
-    Examples
-    --------
-    >>> worker = Worker("auto_retries", self._open, self._turn)  # doctest: +SKIP
-    >>> worker.start()  # at ORTHANC_STARTED
-    >>> register_route("/auto-retries/status", {"GET": self.get_status}, worker.why_not)
-    >>> worker.stop()  # at ORTHANC_STOPPED
-    """
-
-    def __init__(
-        self,
-        name: str,
-        open_state: Callable[[], Ledger],
-        turn: Callable[[], float],
-        finish: Callable[[], None] = lambda: None,
-    ) -> None:
-        self.name, self._open_state, self._turn, self._finish = name, open_state, turn, finish
-        self.wake, self.stopping = threading.Event(), threading.Event()
-        self.trouble = Trouble(name)
-        self.unavailable: str | None = f"{name} has not started yet"
-        """Why nothing can be asked of the script, or None: not started, idle until something is over, off, stopped."""
-        self.is_off = False
-        """Whether it stays idle until the configuration is corrected and Orthanc restarted: events are of no use to it."""
-        self.is_waiting = False
-        """Whether it can't open its state because another process has it."""
-        self._ledger: Ledger | None = None
-        self._is_decided, self._decision = False, threading.Condition()  # whether the state was opened, or can't be now
-        self._next_look = 0.0
-        self._thread = threading.Thread(target=self._work, name=name, daemon=True)
-
-    def start(self) -> None:
-        """Begin; return at once."""
-        self._thread.start()
-
-    def end(self, seconds: float = STOPS_WITHIN) -> bool:
-        """End after the turn that is under way; return whether it has ended within this time. The state stays open."""
-        self.stopping.set()
-        self.wake.set()
-        if self._thread.is_alive():
-            self._thread.join(max(0.0, seconds))
-        return not self._thread.is_alive()
-
-    def stop(self, seconds: float = STOPS_WITHIN) -> bool:
-        """End, and close the state; return whether the thread has ended within this time."""
-        if not self.end(seconds):
-            return False
-        self.unavailable = f"{self.name} has stopped"
-        if self._ledger:
-            self._ledger.close()  # the process that waits for it may go on while this one still ends
-        return True
-
-    def why_not(self) -> str | None:
-        """Return why the routes can't answer, or None; Orthanc answers requests a moment before it says that it has started."""
-        self.wait_for_first_try(STARTS_WITHIN)
-        return self.unavailable
-
-    def wait_for_first_try(self, seconds: float) -> None:
-        """Wait until it was tried once to open the state, at most so long."""
-        with self._decision:
-            self._decision.wait_for(lambda: self._is_decided, seconds)
-
-    def turn_off(self, reason: str) -> None:
-        """Stay idle for this reason until the configuration is corrected."""
-        self.unavailable, self.is_off = reason, True
-        self.trouble.note(reason)
-        orthanc.LogError(reason)
-        self.stopping.set()
-        self._decide()
-
-    def _decide(self) -> None:
-        with self._decision:
-            self._is_decided = True
-            self._decision.notify_all()
-
-    # The thread
-
-    def _work(self) -> None:
-        pauses = Pauses(FIRST_RETRY, LONGEST_RETRY)
-        while not self.stopping.is_set() and not self._opens():
-            self.stopping.wait(pauses.next())
-        while not self.stopping.is_set():
-            self.wake.clear()
-            wait = self._take_turn()
-            self.wake.wait(min(wait, LOOK_AT_STATE))
-        if self._ledger:
-            self._finish()
-
-    def _opens(self) -> bool:
-        """Try to open the state; return whether it is open."""
-        log, waits = orthanc.LogError, False
-        try:
-            self._ledger = self._open_state()
-            self.trouble.is_over()
-            self.unavailable, self.is_waiting = None, False
-            self._decide()
-            return True
-        except ValueError as error:
-            self.turn_off(f"{self.name} stays idle: {on_one_line(error)}")
-            return False
-        except (OSError, sqlite3.Error) as error:
-            why = on_one_line(error)
-            waits = isinstance(error, StateBusyError)
-            log = orthanc.LogWarning if waits else log
-        except Exception:  # noqa: BLE001 - whatever it is, it may be over the next time
-            why = f"an error, please report it:\n{traceback.format_exc()}"
-        self.unavailable, self.is_waiting = f"{self.name} is idle until this is over: {why}", waits
-        self._decide()
-        self.trouble.begins(self.unavailable, why, log)
-        return False
-
-    def _take_turn(self) -> float:
-        try:
-            if self.trouble.text:  # before anything is written: it needs room itself, and gives more than that
-                self._make_room()
-            self._look_at_state()
-            wait = self._turn()
-            if not self.stopping.is_set():
-                self.trouble.is_over()
-            return wait
-        except StateGoneError as error:
-            why = on_one_line(error)
-            self.unavailable = f"{self.name} is idle: {why}"
-            text, wait = self.unavailable, AFTER_FAULT
-        except (LoopbackError, sqlite3.Error, OSError) as error:
-            why, wait = on_one_line(error), AFTER_FAULT
-            text = f"{self.name} goes on when this is over: {why}"
-        except Exception:  # noqa: BLE001 - one odd study never ends the thread that serves all
-            why, wait = "an error", AFTER_BUG
-            text = f"{self.name} met an error, please report it:\n{traceback.format_exc()}"
-        if not self.stopping.is_set():  # a call of Orthanc's after it has stopped would crash it
-            self.trouble.begins(text, why)
-        return wait
-
-    def _look_at_state(self) -> None:
-        """Raise StateGoneError if the state was taken away; if it came back, it is the very same."""
-        assert self._ledger
-        now = time.monotonic()
-        if now >= self._next_look or self.unavailable:
-            self._ledger.check()
-            self.unavailable = None
-            self._ledger.tidy()
-            self._next_look = now + LOOK_AT_STATE
-
-    def _make_room(self) -> None:
-        """Empty the write-ahead file: a full disk may have no other room for what is to be written."""
-        assert self._ledger
-        with contextlib.suppress(sqlite3.Error, OSError):
-            self._ledger.checkpoint()
-
-
-# ---- src/common/status.py: The status of a script, the same fields for all, and the routes that speak for all scripts: `/scripts`, `/scripts/health`.
-
-
-RUNNING, IDLE, MISCONFIGURED, WAITING = "running", "idle", "misconfigured", "waiting"
-LOADED_AT = time.time()
-# What the runtime of a combined file (combine.py) puts into a script's `orthanc`: it answers `/scripts` for all of them.
-HAND_OVER = "add_script_entries"
-
-
-@dataclasses.dataclass(frozen=True)
-class Condition:
-    """Whether a script works.
-
-    Attributes
-    ----------
-    state : "running"; "misconfigured", until the configuration is corrected; "waiting", for another process that has its state;
-        "idle": it has not started, has stopped, can't open its state, or there is nothing that it should do.
-    reason : one line: why it does not run, or what goes wrong just now.
-    last_error : text and time (seconds since 1970) of what went wrong last, also when it is over.
-    is_unused : idle because nothing is configured for it, which is no fault.
-    """
-
-    state: str
-    reason: str | None = None
-    last_error: tuple[str, float] | None = None
-    is_unused: bool = False
-
-    @property
-    def is_healthy(self) -> bool:
-        """Return whether nobody has to look at it."""
-        return self.is_unused or (self.state == RUNNING and self.reason is None)
-
-
-def misconfigured(refusal: str) -> Condition:
-    """Return the condition of a script that stays idle until its configuration is corrected."""
-    return Condition(MISCONFIGURED, refusal, (refusal, LOADED_AT))
-
-
-def unused(why: str) -> Condition:
-    """Return the condition of a script for which nothing is configured."""
-    return Condition(IDLE, why, is_unused=True)
-
-
-def condition_of(worker: Worker, refusal: str | None = None) -> Condition:
-    """Return the condition of a script that works in a `Worker`; waits for nothing.
-
-    With a `refusal` (the configuration is wrong) it is never started.
-    """
-    if refusal:
-        return misconfigured(refusal)
-    last = worker.trouble.last
-    if reason := worker.unavailable:
-        state = MISCONFIGURED if worker.is_off else WAITING if worker.is_waiting else IDLE
-        return Condition(state, _first_line(reason), last)
-    return Condition(RUNNING, _first_line(worker.trouble.text) or None, last)
-
-
-def _first_line(text: str) -> str:
-    """Return a line of the log without the traceback that may follow it."""
-    return text.partition("\n")[0]
-
-
-@dataclasses.dataclass(frozen=True)
-class ListedScript:
-    """A script as `/scripts` lists it: its name, its condition, and where its routes and its status are."""
-
-    name: str
-    look: Callable[[], Condition]
-    routes: str | None
-    status: str
-
-    def entry(self) -> dict[str, Any]:
-        """Return what `/scripts` says of it."""
-        found = self.look()
-        return {
-            "Name": self.name,
-            "State": found.state,
-            "Reason": found.reason,
-            "Version": __version__,
-            "Healthy": found.is_healthy,
-            "Routes": self.routes,
-            "Status": self.status,
-        }
-
-
-LISTED_SCRIPTS: list[ListedScript] = []  # one, or as many as a script of a user's own has
-
-
-def register_status(
-    name: str,
-    look: Callable[[], Condition],
-    report: Callable[[Request], Mapping[str, Any]],
-    wait: Callable[[], object] = lambda: None,
-    *,
-    base: str = "",
-    routes: str | None = "",
-    also: str = "",
-) -> None:
-    """Register `/NAME/status`, `/NAME` (the script's routes) and, alone, `/scripts` and `/scripts/health`.
-
-    Parameters
-    ----------
-    name : of the script, with `_`.
-    look : returns its condition, and waits for nothing: probes ask for it every few seconds.
-    report : returns `Totals` (numbers by state) and the script's own fields; called only while it runs. Its docstring is that
-        of the route.
-    wait : is called before the status is looked at: a request may come a moment before Orthanc says that it has started.
-    base : what its routes begin with, if not `/NAME` with `-`.
-    routes : the path of the list of routes, where `base` does something else; None: there is none.
-    also : another path of the status, which is known outside.
-
-    Examples
-    --------
-    >>> register_status("auto_retries", lambda: condition_of(worker), routes.status, worker.why_not)  # doctest: +SKIP
-    """
-    base = base or f"/{name.replace('_', '-')}"
-    script = ListedScript(name, look, base if routes == "" else routes, f"{base}/status")
-
-    def status(request: Request) -> dict[str, Any]:
-        wait()
-        return _status_answer(look(), lambda: report(request))
-
-    status.__doc__ = report.__doc__
-    for path in filter(None, (script.status, also)):
-        register_route(path, {"GET": status}, _never)
-    if script.routes:
-        register_route(script.routes, {"GET": list_routes}, _never)
-    if not LISTED_SCRIPTS:
-        _speak_for_all()
-    LISTED_SCRIPTS.append(script)
-
-
-def _status_answer(found: Condition, report: Callable[[], Mapping[str, Any]]) -> dict[str, Any]:
-    """Return the status of a script that runs. Raises `Refused` (503) with the same fields for one that does not."""
-    if found.state == RUNNING:
-        try:
-            own = report()
-        except (sqlite3.OperationalError, OSError) as error:  # locked, full, read-only, taken away: not for ever
-            reason = f"The script's state can't be used now: {on_one_line(error)}"
-            found = dataclasses.replace(found, state=IDLE, reason=reason)
-        else:
-            return {**_common_fields(found), **own}
-    raise Refused(503, found.reason or found.state, **_common_fields(found))
-
-
-def _common_fields(found: Condition) -> dict[str, Any]:
-    """Return what each status has."""
-    last = found.last_error
-    return {
-        "State": found.state,
-        "Reason": found.reason,
-        "Version": __version__,
-        "LastError": last and {"Text": last[0], "Time": utc(last[1])},
-        "Totals": {},
-    }
-
-
-def _never() -> None:
-    """Return no reason: these routes always answer."""
-
-
-def list_routes(_request: Request) -> list[dict[str, Any]]:
-    """Return the script's routes: method, path, parameters, and what each does."""
-    return listed(ROUTES)
-
-
-def list_scripts(_request: Request) -> list[dict[str, Any]]:
-    """Return all scripts of this Orthanc: state, reason, version, and where the routes and the status of each are."""
-    return entries()
-
-
-def health(_request: Request) -> dict[str, Any]:
-    """Return 200 if all scripts run and nothing is wrong, else 503 with those that don't and why: for a probe."""
-    found = entries()
-    unhealthy = [each for each in found if not each["Healthy"]]
-    fields = {"Healthy": not unhealthy, "Scripts": len(found), "Unhealthy": unhealthy}
-    if unhealthy:
-        raise Refused(503, "; ".join(f"{each['Name']}: {each['Reason']}" for each in unhealthy), **fields)
-    return fields
-
-
-def entries() -> list[dict[str, Any]]:
-    """Return what `/scripts` says of this script."""
-    return [script.entry() for script in LISTED_SCRIPTS]
-
-
-def _speak_for_all() -> None:
-    """Register `/scripts` and `/scripts/health`; in a combined file its runtime has them, and asks each script."""
-    if hand_over := getattr(orthanc, HAND_OVER, None):
-        hand_over(entries)
-        return
-    register_route("/scripts", {"GET": list_scripts}, _never)
-    register_route("/scripts/health", {"GET": health}, _never)
 
 
 # ---- src/common/wildcards.py: Patterns with `*` and `?`, as DICOM matches them (PS3.4 C.2.2.2.4): every other character is itself, `[` too.
@@ -5223,6 +5332,7 @@ class Destination:
         self.answered = False  # since the last failure
         self.was_silent = False  # a probe since then had no answer
         self._silent_since: float | None = None  # monotonic; None: it answers, as far as is known
+        self._away_since = 0.0  # monotonic
         self.seconds_of_job = math.inf  # how long its last job took; inf: that failed, or there was none yet
         self._takes_nothing = False  # it answers probes, and many jobs in a row have failed
         self._failures = 0  # jobs that have failed since the last one that succeeded, or since it was silent
@@ -5238,6 +5348,7 @@ class Destination:
             self._trial_pauses.reset()
             self._next_probe, self._next_trial = 0.0, time.monotonic() + self._trial_pauses.next()
             self.was_silent, self._silent_since = False, None  # a probe that ends late is of the time before
+            self._away_since = time.monotonic()
         self.away, self.error, self.answered = True, error, False
         self.seconds_of_job = math.inf
         self._failures += 1
@@ -5297,6 +5408,10 @@ class Destination:
         """Return for how long it has not answered, a probe or a job; -1 where it answers, as far as is known."""
         since = self._silent_since
         return -1.0 if since is None or not self.away else time.monotonic() - since
+
+    def away_seconds(self) -> float:
+        """Return for how long nothing could be sent there, trials apart; 0 where something can."""
+        return time.monotonic() - self._away_since if self.away else 0.0
 
     def settings_changed(self) -> None:
         """Probe it at once, and try a job: it is another one, or Orthanc knows it again."""
@@ -5562,30 +5677,42 @@ def about_recycling(limits: str, settings: ForwardingSettings) -> str:
 
 
 class Metrics:
-    """Rows by state, age of the oldest unfinished one, instances a second.
+    """Rows by state, age of the oldest unfinished one, instances a second, and destinations that are away.
 
     Of a resource that a person sent whole, how many instances it had is not known here: it counts as one.
     """
 
-    def __init__(self, name: str, ledger: Ledger) -> None:
-        self._name, self._ledger, self._work = name.replace("-", "_"), ledger, Work(ledger)
-        self._delivered, self._since = 0, time.monotonic()
+    def __init__(self, ledger: Ledger, destinations: Destinations) -> None:
+        self._ledger, self._work, self._destinations = ledger, Work(ledger), destinations
+        self._delivered = {"Deliveries": 0, "Instances": 0}
+        self._counted, self._since = 0, time.monotonic()  # of the measurement before
 
     def add_delivered(self, instances: int) -> None:
-        """Count instances that a destination has got."""
-        self._delivered += instances
+        """Count a delivery and the instances in it, that a destination has got."""
+        self._delivered["Deliveries"] += 1
+        self._delivered["Instances"] += instances
 
-    def report(self) -> None:
-        """Set all metrics, and count from now on."""
-        for state, number in self._ledger.totals().items():
-            self._set(state, float(number))
+    def flow(self) -> dict[str, Any]:
+        """Return what was delivered since the start, and since when the oldest waits that is neither delivered nor given up."""
+        return {"Delivered": {**self._delivered}, "WaitingSince": utc_or_none(self._work.oldest_unfinished(DELETE))}
+
+    def measure(self) -> dict[str, float]:
+        """Return all metrics; the rate is since the call before."""
         oldest = self._work.oldest_unfinished(DELETE)
-        self._set("lag_seconds", 0.0 if oldest is None else max(0.0, time.time() - oldest))
-        self._set("instances_per_second", self._delivered / max(0.001, time.monotonic() - self._since))
-        self._delivered, self._since = 0, time.monotonic()
-
-    def _set(self, what: str, value: float) -> None:
-        orthanc.SetMetricsValue(f"{self._name}_{what}", value, orthanc.MetricsType.DEFAULT)
+        delivered, now = self._delivered["Instances"], time.monotonic()
+        rate = (delivered - self._counted) / max(0.001, now - self._since)
+        self._counted, self._since = delivered, now
+        # One that is away, and for which nothing waits, may be gone for good.
+        waited_for, missing = self._ledger.queues("waiting"), self._destinations.missing
+        away = {each.name: each.away_seconds() for each in self._destinations.all_health() if each.away}
+        away = {name: away.get(name, 0.0) for name in waited_for if name in away or name in missing}
+        return {
+            **self._ledger.totals(),
+            "lag_seconds": 0.0 if oldest is None else max(0.0, time.time() - oldest),
+            "instances_per_second": rate,
+            "destinations_away": len(away),
+            "destinations_away_seconds": max(away.values(), default=0.0),
+        }
 
 
 # ---- src/forwarding/rows.py: The rows that say what is sent where: how they are added, and how they end.
@@ -5658,6 +5785,10 @@ class Rows:
         orthanc.LogInfo(f"{self._name}: {row['queue']} has {name_of(row)} (attempt {row['attempts']})")
         if self._deleter:
             self._deleter.delivered(json.loads(row["data"]).get("Of", row["subject"]))
+
+    def flow(self) -> dict[str, Any]:
+        """Return what was delivered since the start, and since when the oldest waits."""
+        return self._metrics.flow()
 
     def end_gone(self, row: Mapping[str, Any]) -> None:
         """End a row that was deleted before it could be sent; one of a whole resource counts as one instance."""
@@ -8645,13 +8776,13 @@ class Engine:
         self.destinations = Destinations(context, destinations_changed)
         self._owing = Owing(ledger, loopback)
         self.protection = Protection(context, self._owing)
-        self._misconfigured, self._metrics = Misconfigured(ledger), Metrics(name, ledger)
+        self._misconfigured, self.metrics = Misconfigured(ledger), Metrics(ledger, self.destinations)
         self._deleter: Deleter | None = None
         if settings.delete_after_forward:
             prove = functools.partial(context.transport.prove, loopback)
             is_ours = self.protection.is_by_scripts
             self._deleter = Deleter(name, ledger, loopback, prove, settings.retry, context.trouble, is_ours)
-        self.rows = Rows(context, self.destinations, self._metrics, self._deleter)
+        self.rows = Rows(context, self.destinations, self.metrics, self._deleter)
         self._intake = Intake(context, reports, self._sent, self.rows.gone)
         self.assignment = Assignment(
             *(context, self.router, self.rows, self.destinations, self._sent, self._passed_over),
@@ -8743,7 +8874,6 @@ class Engine:
         self.ledger.forget_finished(self._keep_done_days)
         self._sent.forget_routed()
         self._forget_deleted()
-        self._metrics.report()
         has_more = self.protection.look()
         self._next_look = time.monotonic() + (0.0 if has_more else IDLE_SECONDS)
 
@@ -8868,13 +8998,13 @@ class Forwarder:
         names = {*EVENTS, *stable, *((transport.changed,) if transport.changed else ())}
         self._events = {int(getattr(orthanc.ChangeType, event)): event for event in names}
 
-    def register(self) -> None:
-        """Register what Orthanc calls."""
+    def register(self, script: ListedScript) -> None:
+        """Register what Orthanc calls; `script` is the entry of this one."""
         if limits := recycling_of(self._configuration):
             orthanc.LogWarning(f"{self.name}: {about_recycling(limits, self.settings)}")
-        KEPT_ALIVE.extend((self.on_change, self._reports.arrivals.stored))
-        orthanc.RegisterOnChangeCallback(KEPT_ALIVE[-2])
-        orthanc.RegisterOnStoredInstanceCallback(KEPT_ALIVE[-1])
+        KEPT_ALIVE.append(self._reports.arrivals.stored)
+        listen_to_changes(script, self.on_change, lambda: self.engine.metrics.measure())
+        orthanc.RegisterOnStoredInstanceCallback(self._reports.arrivals.stored)
 
     def on_change(self, change: int, level: int, resource: str) -> None:
         """Take an event of Orthanc's; return at once."""
@@ -8947,8 +9077,11 @@ FILTERS = ("state", "destination", "job", "resource", "study")
 RESOURCE = {"Resource": IDENTIFIER, "Level": OneOf(choices=LEVELS)}
 
 
-def register_routes(forwarder: Forwarder, refusal: str | None, *, is_unused: bool = False) -> None:
-    """Register the routes; with a `refusal` (the configuration is wrong, or there is none) they all answer 503 with it."""
+def register_routes(forwarder: Forwarder, refusal: str | None, *, is_unused: bool = False) -> ListedScript:
+    """Register the routes, and return the script's entry.
+
+    With a `refusal` (the configuration is wrong, or there is none) they all answer 503 with it.
+    """
     named, worker = Named(forwarder), forwarder.worker
     rows, places = DeliveryRoutes(forwarder, named), DestinationRoutes(forwarder, named)
 
@@ -8963,7 +9096,7 @@ def register_routes(forwarder: Forwarder, refusal: str | None, *, is_unused: boo
             found = dataclasses.replace(found, reason=unknown)  # nothing is sent there
         return found
 
-    register_status(name, look, rows.status, unavailable)
+    script = register_status(name, look, rows.status, unavailable)
     bounded = forwarder.turns.bound  # those that ask Orthanc each time
     routes: dict[str, dict[str, Callable[[Request], Any]]] = {
         "deliveries": {"GET": rows.page},
@@ -8994,6 +9127,7 @@ def register_routes(forwarder: Forwarder, refusal: str | None, *, is_unused: boo
     idle = bool(refusal) and is_unused
     register_route(f"/{forwarder.name}/protected", {"POST": protected}, (lambda: None) if idle else unavailable)
     register_owed(forwarder.name, owed, unavailable, is_unused=idle)
+    return script
 
 
 class Named:
@@ -9058,14 +9192,16 @@ class DeliveryRoutes:
         self._forwarder, self._named = forwarder, named
 
     def status(self, _request: Request) -> dict[str, Any]:
-        """Return whether it runs, the rows in each state, what was not sent back to whom, and what was deleted undelivered."""
+        """Return whether it runs, the rows in each state, what was delivered, not sent back to whom, and deleted undelivered."""
         engine = self._forwarder.engine
         gone, own = engine.rows.gone.instances, engine.assignment.loops.totals()
-        return {"Totals": engine.ledger.totals(), "NotSentBack": own, "InstancesGone": gone}
+        return {"Totals": engine.ledger.totals(), **engine.rows.flow(), "NotSentBack": own, "InstancesGone": gone}
 
-    @takes({**PAGE_PARAMETERS, **dict.fromkeys(FILTERS, Text()), "state": OneOf(choices=STATES)})
+    @takes(
+        {**PAGE_PARAMETERS, "before": WholeNumber(), **dict.fromkeys(FILTERS, Text()), "state": OneOf(choices=STATES)}
+    )
     def page(self, request: Request) -> dict[str, Any]:
-        """Return a page of rows, oldest first: `since` (the last row's id), `limit`, and filters by column."""
+        """Return a page of rows, oldest first after the id `since`, newest first `before` one: `limit`, and filters by column."""
         query, engine = request.parameters, self._forwarder.engine
         which = Which(
             states=[query["state"]] if "state" in query else None,
@@ -9076,7 +9212,8 @@ class DeliveryRoutes:
             about=query.get("study"),
         )
         total, totals = engine.work.count(which), engine.ledger.totals()
-        page = page_answer(query, total, lambda since, limit: engine.work.page(which, since, limit), _shown_row)
+        before = query.get("before")
+        page = page_answer(query, total, lambda since, limit: engine.work.page(which, since, limit, before), _shown_row)
         return {"Total": total, "Totals": totals, **page}
 
     def one(self, request: Request) -> dict[str, Any]:
@@ -9690,11 +9827,13 @@ def register() -> None:
     if is_unused:
         refusal = f"Nothing is sent without a section {SECTION} in the configuration"
     forwarder = Forwarder("auto-forward-dicomweb", transport, Settings() if refusal else settings, configuration)
-    register_routes(forwarder, refusal, is_unused=is_unused)
+    script = register_routes(forwarder, refusal, is_unused=is_unused)
     servers.register_route(forwarder.turns.bound, refusal)
     if refusal is None:
         warn_if_open("auto_forward_dicomweb", configuration)
-        forwarder.register()
+        forwarder.register(script)
+    else:
+        listen_to_changes(script)
 
 
 register()

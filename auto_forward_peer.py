@@ -240,6 +240,108 @@ def folder_on_command_line(parent: Path) -> Path | None:
     return next((each.absolute() for each in folders if each.is_dir() and each.absolute().parent == parent), None)
 
 
+# ---- src/common/environment.py: Values of the configuration that come from environment variables: from which, and whether those are set.
+
+
+VARIABLE = re.compile(r"\$\{([^:{}]*)(?::-([^{}]*))?\}")
+QUOTED_DEFAULT = re.compile(
+    r"""\$\{([^:{}]*):-(?:"([^"]*)"|'([^']*)')\}"""
+)  # Orthanc takes ${NAME:-"x"} for ${NAME:-x}
+TEXT_OR_COMMENT = re.compile(r'"(?:\\.|[^"\\])*"|//[^\n]*|/\*.*?\*/', re.DOTALL)  # or a text, which is left as it is
+# A text, a variable outside of texts (of a number, say), or a comma that ends a list: no JSON, but Orthanc takes them.
+LOOSE = re.compile(rf'"(?:\\.|[^"\\])*"|{VARIABLE.pattern}|,(?=\s*[}}\]])')
+NUMBER_AS_TEXT = re.compile(r"-?(0|[1-9][0-9]{0,14})(\.[0-9]{1,15})?")
+
+
+class FromEnvironment(str):
+    """A text of the configuration in which Orthanc has put environment variables.
+
+    Attributes
+    ----------
+    names : of the variables.
+    unset : those of them that are not set and have no default.
+    """
+
+    names: tuple[str, ...]
+    unset: tuple[str, ...]
+
+    def __new__(cls, text: str, names: tuple[str, ...], unset: tuple[str, ...] = ()) -> "FromEnvironment":
+        """Return a text that knows its variables."""
+        made = super().__new__(cls, text)
+        made.names, made.unset = names, unset
+        return made
+
+    @property
+    def value(self) -> Any:
+        """The number, true or false that it is as JSON, else the plain text: Orthanc has made texts of all."""
+        text = str(self)
+        return json.loads(text) if text in ("true", "false") or NUMBER_AS_TEXT.fullmatch(text) else text
+
+    @property
+    def variables(self) -> str:
+        """What a line of the log calls them: those that are not set, if there are any."""
+        names = self.unset or self.names
+        return f"the environment variable{'s' if len(names) > 1 else ''} {', '.join(names)}"
+
+
+def with_variables(section: str, found: Any) -> Any:
+    """Return a section with a `FromEnvironment` for each text that came from variables, as Orthanc's files have it.
+
+    Where the files can't be read as they were when Orthanc started, texts stay as they are.
+    """
+    return found if found is None else marked(found, _written_now().get(section))
+
+
+def marked(found: Any, written: Any) -> Any:
+    """Return what Orthanc has read with a `FromEnvironment` for each text for which variables were written."""
+    if isinstance(found, dict) and isinstance(written, dict):
+        return {key: marked(each, written.get(key)) for key, each in found.items()}
+    if isinstance(found, list) and isinstance(written, list) and len(found) == len(written):
+        return [marked(each, one) for each, one in zip(found, written, strict=True)]
+    if type(found) is str and isinstance(written, str) and _with_values(written) == found:
+        variables = [*VARIABLE.finditer(written)]
+        names = tuple(dict.fromkeys(each[1] for each in variables))
+        unset = {each[1] for each in variables if each[2] is None and each[1] not in os.environ}
+        return FromEnvironment(found, names, tuple(name for name in names if name in unset)) if names else found
+    return found
+
+
+def as_written(text: str) -> Mapping[str, Any]:
+    """Return a file of the configuration as it is written, with the variables in its texts; nothing if it can't be read so."""
+    text = QUOTED_DEFAULT.sub(lambda match: f"${{{match[1]}:-{match[2] or match[3] or ''}}}", text)
+    text = TEXT_OR_COMMENT.sub(lambda match: match[0] if match[0][0] == '"' else " ", text)
+    try:
+        found = json.loads(LOOSE.sub(_as_json, text))
+    except ValueError:
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _with_values(written: str) -> str:
+    return VARIABLE.sub(lambda match: os.environ.get(match[1], match[2] or ""), written)
+
+
+def _as_json(match: re.Match[str]) -> str:
+    return {'"': match[0], "$": "null", ",": ""}[match[0][0]]
+
+
+def _written_now() -> Mapping[str, Any]:
+    whole: dict[str, Any] = {}
+    try:
+        import orthanc
+
+        base = Path(orthanc.GetConfigurationPath()).absolute()
+        paths = [base]
+        if not base.is_file():
+            folder = folder_on_command_line(base) or base
+            paths = [path for path in folder.iterdir() if path.suffix.lower() == ".json"]
+        for path in paths:
+            whole.update(as_written(path.read_text(encoding="utf-8-sig")))
+    except Exception:  # noqa: BLE001 - no Orthanc at all (a program, a test), or its files are gone: what it has read holds
+        return {}
+    return whole
+
+
 # ---- src/common/settings.py: One section of Orthanc's configuration, read into a frozen dataclass.
 
 
@@ -274,15 +376,15 @@ def durability_field(survives: str = "the ledger survives", waits: str = "each s
     return dataclasses.field(default="normal", metadata={"choices": ("normal", "full"), "help": text})
 
 
-def reconcile_field() -> Any:
-    """Return the field `Reconcile` of a script that follows Orthanc's list of changes."""
-    text = "Look in Orthanc's list of changes for what a crash cut off. False in all but one of several Orthancs on one database."
+def reconcile_field(several: str = "each of several Orthancs on one database that load this script") -> Any:
+    """Return the field `Reconcile` of a script that follows Orthanc's list of changes; in `several` it is to be false."""
+    text = f"Look in Orthanc's list of changes for what a crash cut off. False in {several}."
     return dataclasses.field(default=True, metadata={"help": text})
 
 
 def state_path_field(state: str = "the ledger") -> Any:
     """Return the field `StatePath` of a script with state: the folder of it."""
-    text = f"Folder of {state}; null: `IndexDirectory`, else `StorageDirectory`."
+    text = f"Folder of {state}; null: `Scripts.StatePath`, else `IndexDirectory`, else `StorageDirectory`."
     return dataclasses.field(default=None, metadata={"help": text})
 
 
@@ -298,8 +400,9 @@ def read_settings(cls: type[S], section: str, configuration: Mapping[str, Any]) 
     ----------
     cls : a dataclass whose fields all have defaults. `metadata` of a field may hold `key` (if the name is not the field's in
         CamelCase), `minimum` and `maximum` (of a number), `choices`, `check` (a function that returns what is allowed, or
-        nothing if the value is fine) and `secret` (the value is never shown). A class variable `REMOVED` names the keys that
-        the object had once, each with what happens now.
+        nothing if the value is fine) and `secret` (the value is never shown). Of a free value also `texts` (keys, all others of
+        which may be numbers, true or false) and `read_later` (by itself). A class variable `REMOVED` names the keys that the
+        object had once, each with what happens now.
     section : the section's name.
     configuration : what `orthanc.GetConfiguration()` holds, decoded.
 
@@ -315,7 +418,7 @@ def read_settings(cls: type[S], section: str, configuration: Mapping[str, Any]) 
 
 def _read_section(cls: type[S], section: str, configuration: Mapping[str, Any]) -> S:
     check_section_name(section, configuration)
-    found = configuration.get(section)
+    found = with_variables(section, configuration.get(section))
     if complaint := "; ".join(_wrong_keys_below(cls, section, found)):
         raise SettingsError(complaint)
     return cls() if found is None else _read_object(cls, section, found)
@@ -351,6 +454,13 @@ class LoopbackSettings:
 class ScriptsSettings:
     """The section `Scripts`, which is for all scripts."""
 
+    state_path: str | None = dataclasses.field(
+        default=None,
+        metadata={
+            "help": "Folder of the state of all scripts, but of one with a `StatePath` of its own; null: `IndexDirectory`, else "
+            "`StorageDirectory`."
+        },
+    )
     loopback: LoopbackSettings = dataclasses.field(
         default=LoopbackSettings(), metadata={"help": "How scripts reach their own Orthanc."}
     )
@@ -492,6 +602,8 @@ def _read_value(hint: Any, limits: Mapping[str, Any], path: str, found: Any) -> 
         fits, allowed = False, complaint
     if fits and value == "" and (optional or limits.get("secret")):  # it would count as not given, without a word
         fits, allowed = False, "a text; to give none, leave the key out"
+    if isinstance(found, FromEnvironment) and found.unset:  # also where it is a part of the text: a path, a URL
+        fits = False
     if not fits:
         raise _wrong(path, found, allowed, limits)
     return value
@@ -507,15 +619,36 @@ def _typed(hint: Any, limits: Mapping[str, Any], path: str, found: Any) -> tuple
         items = [_read_value(arguments[0], shown, f"{path}[{i}]", item) for i, item in enumerate(found)]
         return tuple(items) if origin is tuple else items, True, ""
     if hint is Any:
-        return found, True, ""
+        return _free(limits, path, found), True, ""
     if origin is dict:
         if not isinstance(found, dict) or not dataclasses.is_dataclass(arguments[1]):
-            return found, isinstance(found, dict), "an object of keys and values"
+            return _free(limits, path, found), isinstance(found, dict), "an object of keys and values"
         paths = {key: f"{path}.{_printable(key)}" for key in found}
         return {key: _read_value(arguments[1], {}, paths[key], each) for key, each in found.items()}, True, ""
+    if isinstance(found, FromEnvironment):
+        found = str(found) if hint is str else found.value
     # JSON has one kind of number, and true is no number although Python says so.
     fits = isinstance(found, (int, float) if hint is float else hint) and (hint is bool) == isinstance(found, bool)
     return (float(found) if fits and hint is float else found), fits, KINDS[hint]
+
+
+def _free(limits: Mapping[str, Any], path: str, found: Any, *, may_be_number: bool = False) -> Any:
+    """Return a value whose keys and types the settings don't name, with plain texts for those from variables."""
+    if limits.get("read_later"):
+        return found
+    if isinstance(found, list):
+        return [_free(limits, f"{path}[{i}]", each) for i, each in enumerate(found)]
+    if isinstance(found, dict):
+        texts = limits.get("texts", found)
+        return {
+            key: _free(limits, f"{path}.{_printable(key)}", each, may_be_number=key not in texts)
+            for key, each in found.items()
+        }
+    if not isinstance(found, FromEnvironment):
+        return found
+    if found.unset:
+        raise _wrong(path, found, "a value, or one with a default, as ${NAME:-default}", limits)
+    return found.value if may_be_number or limits.get("texts") == () else str(found)
 
 
 def _printable(key: str) -> str:
@@ -525,7 +658,12 @@ def _printable(key: str) -> str:
 
 
 def _wrong(path: str, found: Any, allowed: str, limits: Mapping[str, Any] | None = None) -> SettingsError:
-    if found == "":  # Orthanc puts environment variables in before a script can see their names: an unset one is empty
+    if isinstance(found, FromEnvironment):
+        if found.unset or not found:
+            are = f"{'are' if len(found.unset or found.names) > 1 else 'is'} {'not set' if found.unset else 'empty'}"
+            return SettingsError(f"{path}: {found.variables} {are}, allowed: {allowed}")
+        return SettingsError(f"{path}: found {_as_text(found, limits)} from {found.variables}, allowed: {allowed}")
+    if found == "":  # where Orthanc's files don't show the variable, an unset one is empty
         return SettingsError(f"{path} is empty (is its environment variable set?), allowed: {allowed}")
     return SettingsError(f"{path}: found {_as_text(found, limits)}, allowed: {allowed}")
 
@@ -568,7 +706,8 @@ def configuration_folder() -> Path:
 
 
 def state_folder(state_path: str | None, configuration: Mapping[str, Any]) -> Path:
-    """Return where a script keeps its state: `StatePath`, else `IndexDirectory`, else `StorageDirectory`."""
+    """Return where a script keeps its state: its `StatePath`, that of all scripts, `IndexDirectory`, or `StorageDirectory`."""
+    state_path = state_path or settings_of_all_scripts(configuration).state_path
     default = configuration.get("IndexDirectory") or configuration.get("StorageDirectory") or "OrthancStorage"
     return configuration_folder() / (state_path or default)
 
@@ -984,6 +1123,40 @@ class JobEnds:
         with self._changed:
             self._changed.wait_for(lambda: any(job in self._ended for job in jobs), seconds)
             return {job: self._ended[job] for job in jobs if job in self._ended}
+
+
+# ---- src/common/route_list.py: What a script's routes are, for people: in the answer of `GET /<script>`, and in the tables of docs/.
+
+
+# The groups of the patterns of our routes, as a person writes them.
+SHOWN_GROUPS = {
+    "([0-9]+)": "{id}",
+    "([^/]+)": "{id}",
+    "([0-9a-f-]+)": "{id}",
+    "(.+)": "{name}",
+    "(.*)": "{…}",
+}
+
+
+def shown_path(pattern: str) -> str:
+    """Return the pattern of a route as a path: `/auto-retries/jobs/{id}`."""
+    for group, shown in SHOWN_GROUPS.items():
+        pattern = pattern.replace(group, shown)
+    return pattern
+
+
+def listed(routes: Mapping[str, Mapping[str, Callable[..., Any]]]) -> list[dict[str, Any]]:
+    """Return each route: method, path, the names of its parameters, and the first line of its handler's docstring."""
+    return [
+        {
+            "Method": method,
+            "Path": shown_path(pattern),
+            "Parameters": [*getattr(handler, "parameters", {})],
+            "Does": (handler.__doc__ or "").strip().partition("\n")[0],
+        }
+        for pattern, handlers in routes.items()
+        for method, handler in handlers.items()
+    ]
 
 
 # ---- src/common/cross_site.py: Who may act: people on this server's own pages, and programs; no page of another site, and nothing that loads links by itself.
@@ -1630,128 +1803,6 @@ def _send_error(output: Any, refused: Refused, method: str, uri: str) -> None:
 __version__ = "0.2.0"
 
 
-# ---- src/common/identifiers.py: Orthanc's identifiers, which follow from those of DICOM, and its levels.
-
-
-# From the whole patient down to one image, and how Orthanc's routes call them.
-PLURAL = {"Patient": "patients", "Study": "studies", "Series": "series", "Instance": "instances"}
-UID_TAG_OF = {
-    "Patient": "PatientID",
-    "Study": "StudyInstanceUID",
-    "Series": "SeriesInstanceUID",
-    "Instance": "SOPInstanceUID",
-}
-
-
-def orthanc_identifier(*values: str) -> str:
-    """Return Orthanc's identifier of what has this PatientID, StudyInstanceUID, SeriesInstanceUID, SOPInstanceUID.
-
-    As many as the level has, from the patient down. It is their SHA-1, in five groups of eight hexadecimal digits (Orthanc
-    1.10.1 to 1.13.0). Checked for plain ASCII values; others Orthanc hashes in its own encoding. It strips what is behind a
-    value, and what is in front of a UID: " P1" and "P1" are two patients.
-    """
-    patient, *uids = values
-    text = "|".join((patient.rstrip(" \0"), *(uid.strip(" \0") for uid in uids)))
-    digest = hashlib.sha1(text.encode()).hexdigest()
-    return f"{digest[:8]}-{digest[8:16]}-{digest[16:24]}-{digest[24:32]}-{digest[32:]}"
-
-
-def is_orthanc_identifier(text: str) -> bool:
-    """Return whether a text has the form of Orthanc's identifiers: no other text may become part of a path."""
-    return re.fullmatch("[0-9a-f]{8}(-[0-9a-f]{8}){4}", text) is not None
-
-
-# ---- src/common/archive.py: What this Orthanc has, asked over loopback, where anything may have been deleted meanwhile.
-
-
-def instances_of(loopback: Loopback, level: str, resource: str) -> list[str]:
-    """Return the identifiers of a resource's instances; of an instance its own; none if the resource was deleted.
-
-    Raises
-    ------
-    LoopbackError : Orthanc can't answer now.
-    """
-    if level == "Instance":
-        return [resource]
-    try:
-        return identifiers_in(loopback.get(f"/{PLURAL[level]}/{resource}/instances?expand=false"))
-    except LoopbackError as error:
-        if error.status != 404:
-            raise
-        return []
-
-
-def identifiers_in(listed: Iterable[Any]) -> list[str]:
-    """Return the identifiers in a list of resources: 1.10.1 knows no `expand=false`, and gives objects."""
-    return [each if isinstance(each, str) else each["ID"] for each in listed]
-
-
-# ---- src/common/http_threads.py: Handlers of routes and Orthanc's HTTP threads: there are few of them, and their stack is small.
-
-
-T = TypeVar("T")
-
-
-class HttpTurns:
-    """Lets at most a third of Orthanc's HTTP threads ask Orthanc: if all of them did, no thread were left to answer them.
-
-    Parameters
-    ----------
-    configuration : Orthanc's, which has the number of threads.
-    what : of what there are too many when one more is refused.
-    """
-
-    def __init__(self, configuration: Mapping[str, Any], what: str = "requests") -> None:
-        self._turns = threading.BoundedSemaphore(max(1, int(configuration.get("HttpThreadsCount", 50)) // 3))
-        self._what = what
-
-    @contextmanager
-    def turn(self) -> Iterator[None]:
-        """Ask Orthanc inside. Raises `Refused` (503) at once if too many do already."""
-        if not self._turns.acquire(blocking=False):
-            raise Refused(503, f"Too many {self._what} at a time; try again")
-        try:
-            yield
-        finally:
-            self._turns.release()
-
-    def bound(self, handler: RouteHandler) -> RouteHandler:
-        """Return a handler that has a turn while it answers."""
-
-        @functools.wraps(handler)  # with what it takes
-        def bounded(request: Any) -> Any:
-            with self.turn():
-                return handler(request)
-
-        return bounded
-
-
-def in_a_thread(work: Callable[[], T], name: str) -> T:
-    """Return what `work` returns in a thread of this name, whose stack is larger than the 100 KB of an HTTP thread.
-
-    Raises
-    ------
-    Exception : what `work` raises.
-    """
-    outcome: list[T] = []
-    errors: list[Exception] = []
-
-    def run() -> None:
-        try:
-            outcome.append(work())
-        except Exception as error:  # noqa: BLE001 - raised again below
-            errors.append(error)
-        finally:
-            close_connections()
-
-    thread = threading.Thread(target=run, name=name, daemon=True)
-    thread.start()
-    thread.join()
-    if errors:
-        raise errors[0]
-    return outcome[0]
-
-
 # ---- src/common/backoff.py: Exponential back-off: with jitter for work, of which there may be much; without for a thread that tries one thing.
 
 
@@ -2117,6 +2168,747 @@ class Ledger:
         return self.run(FORGET_FINISHED, time.time() - days * 86400, FORGOTTEN_AT_ONCE) == FORGOTTEN_AT_ONCE
 
 
+# ---- src/common/worker.py: The one thread of a script: it opens the script's state, however long that takes, then works until Orthanc ends.
+
+
+FIRST_RETRY, LONGEST_RETRY = 1.0, 10.0  # seconds until the state is tried again
+AFTER_FAULT, AFTER_BUG = 2.0, 5.0  # seconds until the next turn, after a fault outside and one of ours
+LOOK_AT_STATE = 5.0  # seconds between two looks at whether the state is still there
+STARTS_WITHIN = 5.0  # seconds that a request waits for the script
+STOPS_WITHIN = 2.0  # seconds that the end of Orthanc waits for the thread
+
+
+def on_one_line(error: object) -> str:
+    """Return the text of an error as a line of the log."""
+    return " ".join(str(error).split())
+
+
+def repr_of(error: BaseException) -> str:
+    """Return `repr(error)` as UTF-8 has it: what a user's own code raises may fail at that too, and must hold up nothing."""
+    try:
+        return repr(error).encode("utf-8", "backslashreplace").decode()
+    except Exception:  # noqa: BLE001 - whatever a class does there
+        return f"{type(error).__name__} (which can't be shown)"
+
+
+class Trouble:
+    """What keeps a script from its work: one line of the log when it begins, and one when it is over."""
+
+    def __init__(self, name: str) -> None:
+        self._name, self._why = name, ""
+        self.text = ""
+        """The line of the log as long as it lasts, else ""."""
+        self.last: tuple[str, float] | None = None
+        """The first line of what went wrong last, and when (seconds since 1970), also when it is over."""
+
+    def begins(self, text: str, why: str, log: Callable[[str], None] | None = None) -> None:
+        """Say so, unless it is what was said last. `why` is the part that is repeated when it is over."""
+        if text != self.text:
+            (log or orthanc.LogError)(text)
+            self.last = text.partition("\n")[0], time.time()
+        self.text, self._why = text, why
+
+    def note(self, text: str) -> None:
+        """Remember a failure that was logged and does not keep the script from its work."""
+        self.last = text, time.time()
+
+    def is_over(self) -> None:
+        """Say so, if there was any."""
+        if self.text:
+            orthanc.LogWarning(f"{self._name} goes on, this is over: {self._why}")
+        self.text = self._why = ""
+
+
+class Worker:
+    """Opens a script's state until it can, then takes turn after turn, until `stop`.
+
+    Parameters
+    ----------
+    name : of the script: of the thread, and in the log.
+    open_state : opens the ledger and returns it. Called again, after 1 to 10 s, as long as it raises OSError or sqlite3.Error,
+        with nothing left open; a ValueError (the configuration is wrong) turns the script off.
+    turn : does what there is to do, and returns the seconds until the next turn, unless `wake` is set before. Whatever it
+        raises is said once, and it is called again after 2 s. What it has not committed, it must find again then.
+    finish : does what is to be done after the last turn, before the state is closed.
+
+    Examples
+    --------
+    >>> worker = Worker("auto_retries", self._open, self._turn)  # doctest: +SKIP
+    >>> worker.start()  # at ORTHANC_STARTED
+    >>> register_route("/auto-retries/status", {"GET": self.get_status}, worker.why_not)
+    >>> worker.stop()  # at ORTHANC_STOPPED
+    """
+
+    def __init__(
+        self,
+        name: str,
+        open_state: Callable[[], Ledger],
+        turn: Callable[[], float],
+        finish: Callable[[], None] = lambda: None,
+    ) -> None:
+        self.name, self._open_state, self._turn, self._finish = name, open_state, turn, finish
+        self.wake, self.stopping = threading.Event(), threading.Event()
+        self.trouble = Trouble(name)
+        self.unavailable: str | None = f"{name} has not started yet"
+        """Why nothing can be asked of the script, or None: not started, idle until something is over, off, stopped."""
+        self.is_off = False
+        """Whether it stays idle until the configuration is corrected and Orthanc restarted: events are of no use to it."""
+        self.is_waiting = False
+        """Whether it can't open its state because another process has it."""
+        self._ledger: Ledger | None = None
+        self._is_decided, self._decision = False, threading.Condition()  # whether the state was opened, or can't be now
+        self._next_look = 0.0
+        self._thread = threading.Thread(target=self._work, name=name, daemon=True)
+
+    def start(self) -> None:
+        """Begin; return at once."""
+        self._thread.start()
+
+    def end(self, seconds: float = STOPS_WITHIN) -> bool:
+        """End after the turn that is under way; return whether it has ended within this time. The state stays open."""
+        self.stopping.set()
+        self.wake.set()
+        if self._thread.is_alive():
+            self._thread.join(max(0.0, seconds))
+        return not self._thread.is_alive()
+
+    def stop(self, seconds: float = STOPS_WITHIN) -> bool:
+        """End, and close the state; return whether the thread has ended within this time."""
+        if not self.end(seconds):
+            return False
+        self.unavailable = f"{self.name} has stopped"
+        if self._ledger:
+            self._ledger.close()  # the process that waits for it may go on while this one still ends
+        return True
+
+    def why_not(self) -> str | None:
+        """Return why the routes can't answer, or None; Orthanc answers requests a moment before it says that it has started."""
+        self.wait_for_first_try(STARTS_WITHIN)
+        return self.unavailable
+
+    def wait_for_first_try(self, seconds: float) -> None:
+        """Wait until it was tried once to open the state, at most so long."""
+        with self._decision:
+            self._decision.wait_for(lambda: self._is_decided, seconds)
+
+    def turn_off(self, reason: str) -> None:
+        """Stay idle for this reason until the configuration is corrected."""
+        self.unavailable, self.is_off = reason, True
+        self.trouble.note(reason)
+        orthanc.LogError(reason)
+        self.stopping.set()
+        self._decide()
+
+    def _decide(self) -> None:
+        with self._decision:
+            self._is_decided = True
+            self._decision.notify_all()
+
+    # The thread
+
+    def _work(self) -> None:
+        pauses = Pauses(FIRST_RETRY, LONGEST_RETRY)
+        while not self.stopping.is_set() and not self._opens():
+            self.stopping.wait(pauses.next())
+        while not self.stopping.is_set():
+            self.wake.clear()
+            wait = self._take_turn()
+            self.wake.wait(min(wait, LOOK_AT_STATE))
+        if self._ledger:
+            self._finish()
+
+    def _opens(self) -> bool:
+        """Try to open the state; return whether it is open."""
+        log, waits = orthanc.LogError, False
+        try:
+            self._ledger = self._open_state()
+            self.trouble.is_over()
+            self.unavailable, self.is_waiting = None, False
+            self._decide()
+            return True
+        except ValueError as error:
+            self.turn_off(f"{self.name} stays idle: {on_one_line(error)}")
+            return False
+        except (OSError, sqlite3.Error) as error:
+            why = on_one_line(error)
+            waits = isinstance(error, StateBusyError)
+            log = orthanc.LogWarning if waits else log
+        except Exception:  # noqa: BLE001 - whatever it is, it may be over the next time
+            why = f"an error, please report it:\n{traceback.format_exc()}"
+        self.unavailable, self.is_waiting = f"{self.name} is idle until this is over: {why}", waits
+        self._decide()
+        self.trouble.begins(self.unavailable, why, log)
+        return False
+
+    def _take_turn(self) -> float:
+        try:
+            if self.trouble.text:  # before anything is written: it needs room itself, and gives more than that
+                self._make_room()
+            self._look_at_state()
+            wait = self._turn()
+            if not self.stopping.is_set():
+                self.trouble.is_over()
+            return wait
+        except StateGoneError as error:
+            why = on_one_line(error)
+            self.unavailable = f"{self.name} is idle: {why}"
+            text, wait = self.unavailable, AFTER_FAULT
+        except (LoopbackError, sqlite3.Error, OSError) as error:
+            why, wait = on_one_line(error), AFTER_FAULT
+            text = f"{self.name} goes on when this is over: {why}"
+        except Exception:  # noqa: BLE001 - one odd study never ends the thread that serves all
+            why, wait = "an error", AFTER_BUG
+            text = f"{self.name} met an error, please report it:\n{traceback.format_exc()}"
+        if not self.stopping.is_set():  # a call of Orthanc's after it has stopped would crash it
+            self.trouble.begins(text, why)
+        return wait
+
+    def _look_at_state(self) -> None:
+        """Raise StateGoneError if the state was taken away; if it came back, it is the very same."""
+        assert self._ledger
+        now = time.monotonic()
+        if now >= self._next_look or self.unavailable:
+            self._ledger.check()
+            self.unavailable = None
+            self._ledger.tidy()
+            self._next_look = now + LOOK_AT_STATE
+
+    def _make_room(self) -> None:
+        """Empty the write-ahead file: a full disk may have no other room for what is to be written."""
+        assert self._ledger
+        with contextlib.suppress(sqlite3.Error, OSError):
+            self._ledger.checkpoint()
+
+
+# ---- src/common/status.py: The status of a script, the same fields for all, and the routes that speak for all scripts: `/scripts`, `/scripts/health`.
+
+
+RUNNING, IDLE, MISCONFIGURED, WAITING = "running", "idle", "misconfigured", "waiting"
+LOADED_AT = time.time()
+# What the runtime of a combined file (combine.py) puts into a script's `orthanc`: it answers `/scripts` for all of them.
+HAND_OVER = "add_script_entries"
+
+
+@dataclasses.dataclass(frozen=True)
+class Condition:
+    """Whether a script works.
+
+    Attributes
+    ----------
+    state : "running"; "misconfigured", until the configuration is corrected; "waiting", for another process that has its state;
+        "idle": it has not started, has stopped, can't open its state, or there is nothing that it should do.
+    reason : one line: why it does not run, or what goes wrong just now.
+    last_error : text and time (seconds since 1970) of what went wrong last, also when it is over.
+    is_unused : idle because nothing is configured for it, which is no fault.
+    """
+
+    state: str
+    reason: str | None = None
+    last_error: tuple[str, float] | None = None
+    is_unused: bool = False
+
+    @property
+    def is_healthy(self) -> bool:
+        """Return whether nobody has to look at it."""
+        return self.is_unused or (self.state == RUNNING and self.reason is None)
+
+
+def misconfigured(refusal: str) -> Condition:
+    """Return the condition of a script that stays idle until its configuration is corrected."""
+    return Condition(MISCONFIGURED, refusal, (refusal, LOADED_AT))
+
+
+def unused(why: str) -> Condition:
+    """Return the condition of a script for which nothing is configured."""
+    return Condition(IDLE, why, is_unused=True)
+
+
+def condition_of(worker: Worker, refusal: str | None = None) -> Condition:
+    """Return the condition of a script that works in a `Worker`; waits for nothing.
+
+    With a `refusal` (the configuration is wrong) it is never started.
+    """
+    if refusal:
+        return misconfigured(refusal)
+    last = worker.trouble.last
+    if reason := worker.unavailable:
+        state = MISCONFIGURED if worker.is_off else WAITING if worker.is_waiting else IDLE
+        return Condition(state, _first_line(reason), last)
+    return Condition(RUNNING, _first_line(worker.trouble.text) or None, last)
+
+
+def _first_line(text: str) -> str:
+    """Return a line of the log without the traceback that may follow it."""
+    return text.partition("\n")[0]
+
+
+@dataclasses.dataclass(frozen=True)
+class ListedScript:
+    """A script as `/scripts` lists it: its name, its condition, and where its routes and its status are."""
+
+    name: str
+    look: Callable[[], Condition]
+    routes: str | None
+    status: str
+
+    def entry(self) -> dict[str, Any]:
+        """Return what `/scripts` says of it."""
+        found = self.look()
+        return {
+            "Name": self.name,
+            "State": found.state,
+            "Reason": found.reason,
+            "Version": __version__,
+            "Healthy": found.is_healthy,
+            "Routes": self.routes,
+            "Status": self.status,
+        }
+
+
+LISTED_SCRIPTS: list[ListedScript] = []  # one, or as many as a script of a user's own has
+
+
+def register_status(
+    name: str,
+    look: Callable[[], Condition],
+    report: Callable[[Request], Mapping[str, Any]],
+    wait: Callable[[], object] = lambda: None,
+    *,
+    base: str = "",
+    routes: str | None = "",
+    also: str = "",
+) -> ListedScript:
+    """Register `/NAME/status`, `/NAME` (the script's routes) and, alone, `/scripts` and `/scripts/health`; return its entry.
+
+    Parameters
+    ----------
+    name : of the script, with `_`.
+    look : returns its condition, and waits for nothing: probes ask for it every few seconds.
+    report : returns `Totals` (numbers by state) and the script's own fields; called only while it runs. Its docstring is that
+        of the route.
+    wait : is called before the status is looked at: a request may come a moment before Orthanc says that it has started.
+    base : what its routes begin with, if not `/NAME` with `-`.
+    routes : the path of the list of routes, where `base` does something else; None: there is none.
+    also : another path of the status, which is known outside.
+
+    Examples
+    --------
+    >>> register_status("auto_retries", lambda: condition_of(worker), routes.status, worker.why_not)  # doctest: +SKIP
+    """
+    base = base or f"/{name.replace('_', '-')}"
+    script = ListedScript(name, look, base if routes == "" else routes, f"{base}/status")
+
+    def status(request: Request) -> dict[str, Any]:
+        wait()
+        return _status_answer(look(), lambda: report(request))
+
+    status.__doc__ = report.__doc__
+    for path in filter(None, (script.status, also)):
+        register_route(path, {"GET": status}, _never)
+    if script.routes:
+        register_route(script.routes, {"GET": list_routes}, _never)
+    if not LISTED_SCRIPTS:
+        _speak_for_all()
+    LISTED_SCRIPTS.append(script)
+    return script
+
+
+def _status_answer(found: Condition, report: Callable[[], Mapping[str, Any]]) -> dict[str, Any]:
+    """Return the status of a script that runs. Raises `Refused` (503) with the same fields for one that does not."""
+    if found.state == RUNNING:
+        try:
+            own = report()
+        except (sqlite3.OperationalError, OSError) as error:  # locked, full, read-only, taken away: not for ever
+            reason = f"The script's state can't be used now: {on_one_line(error)}"
+            found = dataclasses.replace(found, state=IDLE, reason=reason)
+        else:
+            return {**_common_fields(found), **own}
+    raise Refused(503, found.reason or found.state, **_common_fields(found))
+
+
+def _common_fields(found: Condition) -> dict[str, Any]:
+    """Return what each status has."""
+    last = found.last_error
+    return {
+        "State": found.state,
+        "Reason": found.reason,
+        "Version": __version__,
+        "LastError": last and {"Text": last[0], "Time": utc(last[1])},
+        "Totals": {},
+    }
+
+
+def _never() -> None:
+    """Return no reason: these routes always answer."""
+
+
+def list_routes(_request: Request) -> list[dict[str, Any]]:
+    """Return the script's routes: method, path, parameters, and what each does."""
+    return listed(ROUTES)
+
+
+def list_scripts(_request: Request) -> list[dict[str, Any]]:
+    """Return all scripts of this Orthanc: state, reason, version, and where the routes and the status of each are."""
+    return entries()
+
+
+def health(_request: Request) -> dict[str, Any]:
+    """Return 200 if all scripts run and nothing is wrong, else 503 with those that don't and why: for a probe."""
+    found = entries()
+    unhealthy = [each for each in found if not each["Healthy"]]
+    fields = {"Healthy": not unhealthy, "Scripts": len(found), "Unhealthy": unhealthy}
+    if unhealthy:
+        raise Refused(503, "; ".join(f"{each['Name']}: {each['Reason']}" for each in unhealthy), **fields)
+    return fields
+
+
+def entries() -> list[dict[str, Any]]:
+    """Return what `/scripts` says of this script."""
+    return [script.entry() for script in LISTED_SCRIPTS]
+
+
+def _speak_for_all() -> None:
+    """Register `/scripts` and `/scripts/health`; in a combined file its runtime has them, and asks each script."""
+    if hand_over := getattr(orthanc, HAND_OVER, None):
+        hand_over(entries)
+        return
+    register_route("/scripts", {"GET": list_scripts}, _never)
+    register_route("/scripts/health", {"GET": health}, _never)
+
+
+# ---- src/common/metrics.py: What a script adds to Orthanc's metrics (`/tools/metrics-prometheus`): whether it works, and its numbers.
+
+
+MEASURED_AFTER_SECONDS = 1.0  # from the start of Orthanc to the first values
+MEASURED_EVERY_SECONDS = 5.0
+MEASURED_WITHIN_SECONDS = 1.0  # that the end of Orthanc waits for values that are being read
+OnChangeCallback = Callable[[int, int, str], object]
+Measure = Callable[[], Mapping[str, float]]
+
+
+class MetricsReporter:
+    """Sets the metrics of a script every few seconds, from a thread of its own, until `stop`.
+
+    Each value is set again even if it has not changed: Orthanc writes the time of each beside it, and Prometheus drops what
+    is older than five minutes. (Values that are set before ORTHANC_STARTED are lost, and a call after ORTHANC_STOPPED would
+    crash Orthanc.)
+
+    Parameters
+    ----------
+    name : of the script, with `_`.
+    look : returns its condition, from memory.
+    measure : returns its numbers; called only while it runs. Statements on its ledger must cost the same however much that holds.
+    """
+
+    def __init__(self, name: str, look: Callable[[], Condition], measure: Measure) -> None:
+        self._name, self._look, self._measure = name, look, measure
+        self._calling, self._stopping = threading.Lock(), threading.Event()
+        self._complaint = ""
+        self._thread = threading.Thread(target=self._work, name=f"{name} metrics", daemon=True)
+
+    def start(self) -> None:
+        """Begin; return at once."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End: no call of Orthanc's begins after this."""
+        self._stopping.set()
+        with self._calling:
+            pass  # the one that is under way has ended
+        if self._thread.is_alive():
+            self._thread.join(MEASURED_WITHIN_SECONDS)
+
+    def around(self, on_change: OnChangeCallback) -> OnChangeCallback:
+        """Return a callback for OnChange that starts and stops this, and calls another one."""
+        started, stopped = int(orthanc.ChangeType.ORTHANC_STARTED), int(orthanc.ChangeType.ORTHANC_STOPPED)
+
+        def start_and_stop(change: int, level: int, resource: str) -> object:
+            if change == started:
+                self.start()
+            elif change == stopped:
+                self.stop()
+            return on_change(change, level, resource)
+
+        return start_and_stop
+
+    def _work(self) -> None:
+        seconds = MEASURED_AFTER_SECONDS
+        while not self._stopping.wait(seconds):
+            seconds = MEASURED_EVERY_SECONDS
+            try:
+                self.report()
+            except Exception:  # noqa: BLE001 - one odd number never ends the thread
+                self._log_once(f"{self._name} can't be measured, please report it:\n{traceback.format_exc()}")
+
+    def report(self) -> None:
+        """Set all values once."""
+        found = self._look()
+        self._set("idle", found.state != RUNNING and not found.is_unused)
+        self._set("unhealthy", not found.is_healthy)
+        if found.state == RUNNING:
+            # Where the state can't be read now, the values before stay: `unhealthy` says that something is wrong.
+            with contextlib.suppress(sqlite3.Error, OSError, LoopbackError):
+                for what, value in self._measure().items():
+                    self._set(what, value)
+
+    def _set(self, what: str, value: float) -> None:
+        with self._calling:
+            if not self._stopping.is_set():
+                orthanc.SetMetricsValue(f"{self._name}_{what}", float(value), orthanc.MetricsType.DEFAULT)
+
+    def _log_once(self, text: str) -> None:
+        with self._calling:
+            if text != self._complaint and not self._stopping.is_set():
+                orthanc.LogError(text)
+        self._complaint = text
+
+
+def ignore_change(_change: int, _level: int, _resource: str) -> None:
+    """Do nothing when something changes: a script that refuses its configuration reports just that."""
+
+
+def listen_to_changes(
+    script: ListedScript, on_change: OnChangeCallback = ignore_change, measure: Measure = dict[str, float]
+) -> None:
+    """Register the callback for OnChange of a script, which reports its metrics too.
+
+    Examples
+    --------
+    >>> script = register_status("auto_retries", look, routes.status)  # doctest: +SKIP
+    >>> listen_to_changes(script, retrier.on_change, retrier.measure)
+    """
+    KEPT_ALIVE.extend((on_change, MetricsReporter(script.name, script.look, measure).around(on_change)))
+    orthanc.RegisterOnChangeCallback(KEPT_ALIVE[-1])
+
+
+# ---- src/common/identifiers.py: Orthanc's identifiers, which follow from those of DICOM, and its levels.
+
+
+# From the whole patient down to one image, and how Orthanc's routes call them.
+PLURAL = {"Patient": "patients", "Study": "studies", "Series": "series", "Instance": "instances"}
+UID_TAG_OF = {
+    "Patient": "PatientID",
+    "Study": "StudyInstanceUID",
+    "Series": "SeriesInstanceUID",
+    "Instance": "SOPInstanceUID",
+}
+
+
+def orthanc_identifier(*values: str) -> str:
+    """Return Orthanc's identifier of what has this PatientID, StudyInstanceUID, SeriesInstanceUID, SOPInstanceUID.
+
+    As many as the level has, from the patient down. It is their SHA-1, in five groups of eight hexadecimal digits (Orthanc
+    1.10.1 to 1.13.0). Checked for plain ASCII values; others Orthanc hashes in its own encoding. It strips what is behind a
+    value, and what is in front of a UID: " P1" and "P1" are two patients.
+    """
+    patient, *uids = values
+    text = "|".join((patient.rstrip(" \0"), *(uid.strip(" \0") for uid in uids)))
+    digest = hashlib.sha1(text.encode()).hexdigest()
+    return f"{digest[:8]}-{digest[8:16]}-{digest[16:24]}-{digest[24:32]}-{digest[32:]}"
+
+
+def is_orthanc_identifier(text: str) -> bool:
+    """Return whether a text has the form of Orthanc's identifiers: no other text may become part of a path."""
+    return re.fullmatch("[0-9a-f]{8}(-[0-9a-f]{8}){4}", text) is not None
+
+
+# ---- src/common/archive.py: What this Orthanc has, asked over loopback, where anything may have been deleted meanwhile.
+
+
+def instances_of(loopback: Loopback, level: str, resource: str) -> list[str]:
+    """Return the identifiers of a resource's instances; of an instance its own; none if the resource was deleted.
+
+    Raises
+    ------
+    LoopbackError : Orthanc can't answer now.
+    """
+    if level == "Instance":
+        return [resource]
+    try:
+        return identifiers_in(loopback.get(f"/{PLURAL[level]}/{resource}/instances?expand=false"))
+    except LoopbackError as error:
+        if error.status != 404:
+            raise
+        return []
+
+
+def identifiers_in(listed: Iterable[Any]) -> list[str]:
+    """Return the identifiers in a list of resources: 1.10.1 knows no `expand=false`, and gives objects."""
+    return [each if isinstance(each, str) else each["ID"] for each in listed]
+
+
+# ---- src/common/catch_up.py: Orthanc's log of changes read once more, from a time on: what a new or an older ledger has not seen.
+
+
+CATCH_UP_PARAMETERS: Mapping[str, Any] = {"Since": Moment(), "DryRun": Flag()}
+CATCH_UP_PAGE = 500  # changes a request
+COUNTED_CHANGES = 50_000  # by a dry run, which a person waits for
+
+
+class Span(NamedTuple):
+    """A part of the log: after the change with the number `place`, up to the one with the number `end`."""
+
+    place: int
+    end: int
+
+    @property
+    def changes(self) -> int:
+        """Return how many numbers there are in it; deleted resources have left the log."""
+        return max(0, self.end - self.place)
+
+
+class ChangesPage(NamedTuple):
+    """Some changes of a span, in their order, and the rest of the span."""
+
+    changes: list[Mapping[str, Any]]
+    rest: Span
+
+    @property
+    def instances(self) -> list[str]:
+        """Return the instances that were new."""
+        return list(dict.fromkeys(each["ID"] for each in self.changes if each["ChangeType"] == "NewInstance"))
+
+
+class LogAgain:
+    """Reads a span of the log of changes. What is left of it is in the ledger: a restart goes on.
+
+    Parameters
+    ----------
+    get : asks Orthanc.
+    """
+
+    def __init__(self, ledger: Ledger, get: Callable[[str], Any]) -> None:
+        self._ledger, self._get = ledger, get
+
+    def find(self, since: datetime.datetime) -> Span:
+        """Return what the log has since a time, up to now: by the time at which Orthanc noted each change.
+
+        Raises
+        ------
+        LoopbackError : Orthanc can't answer now.
+        """
+        newest = int(self._get("/changes?last")["Last"])
+        return Span(self._last_before(orthanc_time(since), newest), newest)
+
+    def _last_before(self, date: str, newest: int) -> int:
+        low, high = 0, newest
+        while low < high:
+            middle = (low + high) // 2
+            first = self._get(f"/changes?since={middle}&limit=1")["Changes"]
+            if first and first[0]["Date"] < date:
+                low = int(first[0]["Seq"])
+            else:
+                high = middle
+        return low
+
+    def read(self, span: Span) -> ChangesPage:
+        """Return the first changes of a span."""
+        page = self._get(f"/changes?since={span.place}&limit={CATCH_UP_PAGE}")
+        changes = [each for each in page["Changes"] if each["Seq"] <= span.end]
+        is_last = page["Done"] or page["Last"] >= span.end
+        return ChangesPage(changes, Span(span.end if is_last else int(page["Last"]), span.end))
+
+    @property
+    def left(self) -> Span | None:
+        """What is left to read, or None: nobody has asked, or it is done."""
+        span = Span(self._ledger.get_value("catch_up_place"), self._ledger.get_value("catch_up_end"))
+        return span if span.changes else None
+
+    def begin(self, span: Span) -> None:
+        """Let a span be read. Raises `Refused` (409): another one is not done yet."""
+        with self._ledger.transaction():
+            if self.left:
+                raise Refused(409, "A catch-up is under way; ask for another one when it is done")
+            self.note(span)
+
+    def note(self, span: Span) -> None:
+        """Note what is left to read, in the transaction that notes what was read."""
+        with self._ledger.transaction():
+            self._ledger.set_value("catch_up_place", span.place)
+            self._ledger.set_value("catch_up_end", span.end)
+
+
+def since_of(parameters: Mapping[str, Any]) -> datetime.datetime:
+    """Return from when on to catch up. Raises `Refused` (400): nobody said so."""
+    if "Since" not in parameters:
+        raise Refused(400, f"Since is missing, allowed: {Moment().allowed}")
+    found: datetime.datetime = parameters["Since"]
+    return found
+
+
+def series_of(loopback: Loopback, instances: list[str]) -> list[dict[str, Any]]:
+    """Return the series of some instances that are here: `ID`, `ParentStudy`, `Instances`."""
+    body = {"Resources": instances, "Level": "Series", "Short": True, "Metadata": False}
+    found: list[dict[str, Any]] = loopback.post("/tools/bulk-content", body) if instances else []
+    return found
+
+
+# ---- src/common/http_threads.py: Handlers of routes and Orthanc's HTTP threads: there are few of them, and their stack is small.
+
+
+T = TypeVar("T")
+
+
+class HttpTurns:
+    """Lets at most a third of Orthanc's HTTP threads ask Orthanc: if all of them did, no thread were left to answer them.
+
+    Parameters
+    ----------
+    configuration : Orthanc's, which has the number of threads.
+    what : of what there are too many when one more is refused.
+    """
+
+    def __init__(self, configuration: Mapping[str, Any], what: str = "requests") -> None:
+        self._turns = threading.BoundedSemaphore(max(1, int(configuration.get("HttpThreadsCount", 50)) // 3))
+        self._what = what
+
+    @contextmanager
+    def turn(self) -> Iterator[None]:
+        """Ask Orthanc inside. Raises `Refused` (503) at once if too many do already."""
+        if not self._turns.acquire(blocking=False):
+            raise Refused(503, f"Too many {self._what} at a time; try again")
+        try:
+            yield
+        finally:
+            self._turns.release()
+
+    def bound(self, handler: RouteHandler) -> RouteHandler:
+        """Return a handler that has a turn while it answers."""
+
+        @functools.wraps(handler)  # with what it takes
+        def bounded(request: Any) -> Any:
+            with self.turn():
+                return handler(request)
+
+        return bounded
+
+
+def in_a_thread(work: Callable[[], T], name: str) -> T:
+    """Return what `work` returns in a thread of this name, whose stack is larger than the 100 KB of an HTTP thread.
+
+    Raises
+    ------
+    Exception : what `work` raises.
+    """
+    outcome: list[T] = []
+    errors: list[Exception] = []
+
+    def run() -> None:
+        try:
+            outcome.append(work())
+        except Exception as error:  # noqa: BLE001 - raised again below
+            errors.append(error)
+        finally:
+            close_connections()
+
+    thread = threading.Thread(target=run, name=name, daemon=True)
+    thread.start()
+    thread.join()
+    if errors:
+        raise errors[0]
+    return outcome[0]
+
+
 # ---- src/common/place.py: The place in Orthanc's log of changes up to which a script has read it.
 
 
@@ -2265,11 +3057,14 @@ class WorkView:
         condition, values = which.condition()
         return int(self._ledger.rows(f"SELECT COUNT(*) n FROM work WHERE {condition}", *values)[0]["n"])
 
-    def page(self, which: Which, since: int, limit: int) -> list[dict[str, Any]]:
-        """Return at most `limit` rows after the row `since`, the oldest first."""
+    def page(self, which: Which, since: int, limit: int, before: int | None = None) -> list[dict[str, Any]]:
+        """Return at most `limit` rows after the row `since`, the oldest first; those `before` another row, the newest first."""
         condition, values = which.condition()
-        sql = f"SELECT * FROM work WHERE {condition} AND id>? ORDER BY id LIMIT ?"
-        return self._ledger.rows(sql, *values, since, limit)
+        if before is None:
+            sql = f"SELECT * FROM work WHERE {condition} AND id>? ORDER BY id LIMIT ?"
+            return self._ledger.rows(sql, *values, since, limit)
+        sql = f"SELECT * FROM work WHERE {condition} AND id>? AND id<? ORDER BY id DESC LIMIT ?"
+        return self._ledger.rows(sql, *values, since, before, limit)
 
     def totals_by_queue(self, task: str = SEND) -> dict[str, dict[str, int]]:
         """Return the number of rows of a task in each state, by queue."""
@@ -2891,447 +3686,6 @@ def page_answer(
     rows = read(since, limit + 1)
     items = [shown(row) for row in rows[:limit]]
     return {"Total": total, "Items": items, "Next": items[-1]["ID"] if len(rows) > limit else None}
-
-
-# ---- src/common/route_list.py: What a script's routes are, for people: in the answer of `GET /<script>`, and in the tables of docs/.
-
-
-# The groups of the patterns of our routes, as a person writes them.
-SHOWN_GROUPS = {
-    "([0-9]+)": "{id}",
-    "([^/]+)": "{id}",
-    "([0-9a-f-]+)": "{id}",
-    "(.+)": "{name}",
-    "(.*)": "{…}",
-}
-
-
-def shown_path(pattern: str) -> str:
-    """Return the pattern of a route as a path: `/auto-retries/jobs/{id}`."""
-    for group, shown in SHOWN_GROUPS.items():
-        pattern = pattern.replace(group, shown)
-    return pattern
-
-
-def listed(routes: Mapping[str, Mapping[str, Callable[..., Any]]]) -> list[dict[str, Any]]:
-    """Return each route: method, path, the names of its parameters, and the first line of its handler's docstring."""
-    return [
-        {
-            "Method": method,
-            "Path": shown_path(pattern),
-            "Parameters": [*getattr(handler, "parameters", {})],
-            "Does": (handler.__doc__ or "").strip().partition("\n")[0],
-        }
-        for pattern, handlers in routes.items()
-        for method, handler in handlers.items()
-    ]
-
-
-# ---- src/common/worker.py: The one thread of a script: it opens the script's state, however long that takes, then works until Orthanc ends.
-
-
-FIRST_RETRY, LONGEST_RETRY = 1.0, 10.0  # seconds until the state is tried again
-AFTER_FAULT, AFTER_BUG = 2.0, 5.0  # seconds until the next turn, after a fault outside and one of ours
-LOOK_AT_STATE = 5.0  # seconds between two looks at whether the state is still there
-STARTS_WITHIN = 5.0  # seconds that a request waits for the script
-STOPS_WITHIN = 2.0  # seconds that the end of Orthanc waits for the thread
-
-
-def on_one_line(error: object) -> str:
-    """Return the text of an error as a line of the log."""
-    return " ".join(str(error).split())
-
-
-def repr_of(error: BaseException) -> str:
-    """Return `repr(error)` as UTF-8 has it: what a user's own code raises may fail at that too, and must hold up nothing."""
-    try:
-        return repr(error).encode("utf-8", "backslashreplace").decode()
-    except Exception:  # noqa: BLE001 - whatever a class does there
-        return f"{type(error).__name__} (which can't be shown)"
-
-
-class Trouble:
-    """What keeps a script from its work: one line of the log when it begins, and one when it is over."""
-
-    def __init__(self, name: str) -> None:
-        self._name, self._why = name, ""
-        self.text = ""
-        """The line of the log as long as it lasts, else ""."""
-        self.last: tuple[str, float] | None = None
-        """The first line of what went wrong last, and when (seconds since 1970), also when it is over."""
-
-    def begins(self, text: str, why: str, log: Callable[[str], None] | None = None) -> None:
-        """Say so, unless it is what was said last. `why` is the part that is repeated when it is over."""
-        if text != self.text:
-            (log or orthanc.LogError)(text)
-            self.last = text.partition("\n")[0], time.time()
-        self.text, self._why = text, why
-
-    def note(self, text: str) -> None:
-        """Remember a failure that was logged and does not keep the script from its work."""
-        self.last = text, time.time()
-
-    def is_over(self) -> None:
-        """Say so, if there was any."""
-        if self.text:
-            orthanc.LogWarning(f"{self._name} goes on, this is over: {self._why}")
-        self.text = self._why = ""
-
-
-class Worker:
-    """Opens a script's state until it can, then takes turn after turn, until `stop`.
-
-    Parameters
-    ----------
-    name : of the script: of the thread, and in the log.
-    open_state : opens the ledger and returns it. Called again, after 1 to 10 s, as long as it raises OSError or sqlite3.Error,
-        with nothing left open; a ValueError (the configuration is wrong) turns the script off.
-    turn : does what there is to do, and returns the seconds until the next turn, unless `wake` is set before. Whatever it
-        raises is said once, and it is called again after 2 s. What it has not committed, it must find again then.
-    finish : does what is to be done after the last turn, before the state is closed.
-
-    Examples
-    --------
-    >>> worker = Worker("auto_retries", self._open, self._turn)  # doctest: +SKIP
-    >>> worker.start()  # at ORTHANC_STARTED
-    >>> register_route("/auto-retries/status", {"GET": self.get_status}, worker.why_not)
-    >>> worker.stop()  # at ORTHANC_STOPPED
-    """
-
-    def __init__(
-        self,
-        name: str,
-        open_state: Callable[[], Ledger],
-        turn: Callable[[], float],
-        finish: Callable[[], None] = lambda: None,
-    ) -> None:
-        self.name, self._open_state, self._turn, self._finish = name, open_state, turn, finish
-        self.wake, self.stopping = threading.Event(), threading.Event()
-        self.trouble = Trouble(name)
-        self.unavailable: str | None = f"{name} has not started yet"
-        """Why nothing can be asked of the script, or None: not started, idle until something is over, off, stopped."""
-        self.is_off = False
-        """Whether it stays idle until the configuration is corrected and Orthanc restarted: events are of no use to it."""
-        self.is_waiting = False
-        """Whether it can't open its state because another process has it."""
-        self._ledger: Ledger | None = None
-        self._is_decided, self._decision = False, threading.Condition()  # whether the state was opened, or can't be now
-        self._next_look = 0.0
-        self._thread = threading.Thread(target=self._work, name=name, daemon=True)
-
-    def start(self) -> None:
-        """Begin; return at once."""
-        self._thread.start()
-
-    def end(self, seconds: float = STOPS_WITHIN) -> bool:
-        """End after the turn that is under way; return whether it has ended within this time. The state stays open."""
-        self.stopping.set()
-        self.wake.set()
-        if self._thread.is_alive():
-            self._thread.join(max(0.0, seconds))
-        return not self._thread.is_alive()
-
-    def stop(self, seconds: float = STOPS_WITHIN) -> bool:
-        """End, and close the state; return whether the thread has ended within this time."""
-        if not self.end(seconds):
-            return False
-        self.unavailable = f"{self.name} has stopped"
-        if self._ledger:
-            self._ledger.close()  # the process that waits for it may go on while this one still ends
-        return True
-
-    def why_not(self) -> str | None:
-        """Return why the routes can't answer, or None; Orthanc answers requests a moment before it says that it has started."""
-        self.wait_for_first_try(STARTS_WITHIN)
-        return self.unavailable
-
-    def wait_for_first_try(self, seconds: float) -> None:
-        """Wait until it was tried once to open the state, at most so long."""
-        with self._decision:
-            self._decision.wait_for(lambda: self._is_decided, seconds)
-
-    def turn_off(self, reason: str) -> None:
-        """Stay idle for this reason until the configuration is corrected."""
-        self.unavailable, self.is_off = reason, True
-        self.trouble.note(reason)
-        orthanc.LogError(reason)
-        self.stopping.set()
-        self._decide()
-
-    def _decide(self) -> None:
-        with self._decision:
-            self._is_decided = True
-            self._decision.notify_all()
-
-    # The thread
-
-    def _work(self) -> None:
-        pauses = Pauses(FIRST_RETRY, LONGEST_RETRY)
-        while not self.stopping.is_set() and not self._opens():
-            self.stopping.wait(pauses.next())
-        while not self.stopping.is_set():
-            self.wake.clear()
-            wait = self._take_turn()
-            self.wake.wait(min(wait, LOOK_AT_STATE))
-        if self._ledger:
-            self._finish()
-
-    def _opens(self) -> bool:
-        """Try to open the state; return whether it is open."""
-        log, waits = orthanc.LogError, False
-        try:
-            self._ledger = self._open_state()
-            self.trouble.is_over()
-            self.unavailable, self.is_waiting = None, False
-            self._decide()
-            return True
-        except ValueError as error:
-            self.turn_off(f"{self.name} stays idle: {on_one_line(error)}")
-            return False
-        except (OSError, sqlite3.Error) as error:
-            why = on_one_line(error)
-            waits = isinstance(error, StateBusyError)
-            log = orthanc.LogWarning if waits else log
-        except Exception:  # noqa: BLE001 - whatever it is, it may be over the next time
-            why = f"an error, please report it:\n{traceback.format_exc()}"
-        self.unavailable, self.is_waiting = f"{self.name} is idle until this is over: {why}", waits
-        self._decide()
-        self.trouble.begins(self.unavailable, why, log)
-        return False
-
-    def _take_turn(self) -> float:
-        try:
-            if self.trouble.text:  # before anything is written: it needs room itself, and gives more than that
-                self._make_room()
-            self._look_at_state()
-            wait = self._turn()
-            if not self.stopping.is_set():
-                self.trouble.is_over()
-            return wait
-        except StateGoneError as error:
-            why = on_one_line(error)
-            self.unavailable = f"{self.name} is idle: {why}"
-            text, wait = self.unavailable, AFTER_FAULT
-        except (LoopbackError, sqlite3.Error, OSError) as error:
-            why, wait = on_one_line(error), AFTER_FAULT
-            text = f"{self.name} goes on when this is over: {why}"
-        except Exception:  # noqa: BLE001 - one odd study never ends the thread that serves all
-            why, wait = "an error", AFTER_BUG
-            text = f"{self.name} met an error, please report it:\n{traceback.format_exc()}"
-        if not self.stopping.is_set():  # a call of Orthanc's after it has stopped would crash it
-            self.trouble.begins(text, why)
-        return wait
-
-    def _look_at_state(self) -> None:
-        """Raise StateGoneError if the state was taken away; if it came back, it is the very same."""
-        assert self._ledger
-        now = time.monotonic()
-        if now >= self._next_look or self.unavailable:
-            self._ledger.check()
-            self.unavailable = None
-            self._ledger.tidy()
-            self._next_look = now + LOOK_AT_STATE
-
-    def _make_room(self) -> None:
-        """Empty the write-ahead file: a full disk may have no other room for what is to be written."""
-        assert self._ledger
-        with contextlib.suppress(sqlite3.Error, OSError):
-            self._ledger.checkpoint()
-
-
-# ---- src/common/status.py: The status of a script, the same fields for all, and the routes that speak for all scripts: `/scripts`, `/scripts/health`.
-
-
-RUNNING, IDLE, MISCONFIGURED, WAITING = "running", "idle", "misconfigured", "waiting"
-LOADED_AT = time.time()
-# What the runtime of a combined file (combine.py) puts into a script's `orthanc`: it answers `/scripts` for all of them.
-HAND_OVER = "add_script_entries"
-
-
-@dataclasses.dataclass(frozen=True)
-class Condition:
-    """Whether a script works.
-
-    Attributes
-    ----------
-    state : "running"; "misconfigured", until the configuration is corrected; "waiting", for another process that has its state;
-        "idle": it has not started, has stopped, can't open its state, or there is nothing that it should do.
-    reason : one line: why it does not run, or what goes wrong just now.
-    last_error : text and time (seconds since 1970) of what went wrong last, also when it is over.
-    is_unused : idle because nothing is configured for it, which is no fault.
-    """
-
-    state: str
-    reason: str | None = None
-    last_error: tuple[str, float] | None = None
-    is_unused: bool = False
-
-    @property
-    def is_healthy(self) -> bool:
-        """Return whether nobody has to look at it."""
-        return self.is_unused or (self.state == RUNNING and self.reason is None)
-
-
-def misconfigured(refusal: str) -> Condition:
-    """Return the condition of a script that stays idle until its configuration is corrected."""
-    return Condition(MISCONFIGURED, refusal, (refusal, LOADED_AT))
-
-
-def unused(why: str) -> Condition:
-    """Return the condition of a script for which nothing is configured."""
-    return Condition(IDLE, why, is_unused=True)
-
-
-def condition_of(worker: Worker, refusal: str | None = None) -> Condition:
-    """Return the condition of a script that works in a `Worker`; waits for nothing.
-
-    With a `refusal` (the configuration is wrong) it is never started.
-    """
-    if refusal:
-        return misconfigured(refusal)
-    last = worker.trouble.last
-    if reason := worker.unavailable:
-        state = MISCONFIGURED if worker.is_off else WAITING if worker.is_waiting else IDLE
-        return Condition(state, _first_line(reason), last)
-    return Condition(RUNNING, _first_line(worker.trouble.text) or None, last)
-
-
-def _first_line(text: str) -> str:
-    """Return a line of the log without the traceback that may follow it."""
-    return text.partition("\n")[0]
-
-
-@dataclasses.dataclass(frozen=True)
-class ListedScript:
-    """A script as `/scripts` lists it: its name, its condition, and where its routes and its status are."""
-
-    name: str
-    look: Callable[[], Condition]
-    routes: str | None
-    status: str
-
-    def entry(self) -> dict[str, Any]:
-        """Return what `/scripts` says of it."""
-        found = self.look()
-        return {
-            "Name": self.name,
-            "State": found.state,
-            "Reason": found.reason,
-            "Version": __version__,
-            "Healthy": found.is_healthy,
-            "Routes": self.routes,
-            "Status": self.status,
-        }
-
-
-LISTED_SCRIPTS: list[ListedScript] = []  # one, or as many as a script of a user's own has
-
-
-def register_status(
-    name: str,
-    look: Callable[[], Condition],
-    report: Callable[[Request], Mapping[str, Any]],
-    wait: Callable[[], object] = lambda: None,
-    *,
-    base: str = "",
-    routes: str | None = "",
-    also: str = "",
-) -> None:
-    """Register `/NAME/status`, `/NAME` (the script's routes) and, alone, `/scripts` and `/scripts/health`.
-
-    Parameters
-    ----------
-    name : of the script, with `_`.
-    look : returns its condition, and waits for nothing: probes ask for it every few seconds.
-    report : returns `Totals` (numbers by state) and the script's own fields; called only while it runs. Its docstring is that
-        of the route.
-    wait : is called before the status is looked at: a request may come a moment before Orthanc says that it has started.
-    base : what its routes begin with, if not `/NAME` with `-`.
-    routes : the path of the list of routes, where `base` does something else; None: there is none.
-    also : another path of the status, which is known outside.
-
-    Examples
-    --------
-    >>> register_status("auto_retries", lambda: condition_of(worker), routes.status, worker.why_not)  # doctest: +SKIP
-    """
-    base = base or f"/{name.replace('_', '-')}"
-    script = ListedScript(name, look, base if routes == "" else routes, f"{base}/status")
-
-    def status(request: Request) -> dict[str, Any]:
-        wait()
-        return _status_answer(look(), lambda: report(request))
-
-    status.__doc__ = report.__doc__
-    for path in filter(None, (script.status, also)):
-        register_route(path, {"GET": status}, _never)
-    if script.routes:
-        register_route(script.routes, {"GET": list_routes}, _never)
-    if not LISTED_SCRIPTS:
-        _speak_for_all()
-    LISTED_SCRIPTS.append(script)
-
-
-def _status_answer(found: Condition, report: Callable[[], Mapping[str, Any]]) -> dict[str, Any]:
-    """Return the status of a script that runs. Raises `Refused` (503) with the same fields for one that does not."""
-    if found.state == RUNNING:
-        try:
-            own = report()
-        except (sqlite3.OperationalError, OSError) as error:  # locked, full, read-only, taken away: not for ever
-            reason = f"The script's state can't be used now: {on_one_line(error)}"
-            found = dataclasses.replace(found, state=IDLE, reason=reason)
-        else:
-            return {**_common_fields(found), **own}
-    raise Refused(503, found.reason or found.state, **_common_fields(found))
-
-
-def _common_fields(found: Condition) -> dict[str, Any]:
-    """Return what each status has."""
-    last = found.last_error
-    return {
-        "State": found.state,
-        "Reason": found.reason,
-        "Version": __version__,
-        "LastError": last and {"Text": last[0], "Time": utc(last[1])},
-        "Totals": {},
-    }
-
-
-def _never() -> None:
-    """Return no reason: these routes always answer."""
-
-
-def list_routes(_request: Request) -> list[dict[str, Any]]:
-    """Return the script's routes: method, path, parameters, and what each does."""
-    return listed(ROUTES)
-
-
-def list_scripts(_request: Request) -> list[dict[str, Any]]:
-    """Return all scripts of this Orthanc: state, reason, version, and where the routes and the status of each are."""
-    return entries()
-
-
-def health(_request: Request) -> dict[str, Any]:
-    """Return 200 if all scripts run and nothing is wrong, else 503 with those that don't and why: for a probe."""
-    found = entries()
-    unhealthy = [each for each in found if not each["Healthy"]]
-    fields = {"Healthy": not unhealthy, "Scripts": len(found), "Unhealthy": unhealthy}
-    if unhealthy:
-        raise Refused(503, "; ".join(f"{each['Name']}: {each['Reason']}" for each in unhealthy), **fields)
-    return fields
-
-
-def entries() -> list[dict[str, Any]]:
-    """Return what `/scripts` says of this script."""
-    return [script.entry() for script in LISTED_SCRIPTS]
-
-
-def _speak_for_all() -> None:
-    """Register `/scripts` and `/scripts/health`; in a combined file its runtime has them, and asks each script."""
-    if hand_over := getattr(orthanc, HAND_OVER, None):
-        hand_over(entries)
-        return
-    register_route("/scripts", {"GET": list_scripts}, _never)
-    register_route("/scripts/health", {"GET": health}, _never)
 
 
 # ---- src/common/wildcards.py: Patterns with `*` and `?`, as DICOM matches them (PS3.4 C.2.2.2.4): every other character is itself, `[` too.
@@ -4649,6 +5003,7 @@ class Context:
 ROUTE = "route"  # what no rule has been applied to yet
 DELETE = "delete"  # what is to be deleted here when every destination has proved to have it
 NO_DESTINATION = ""
+BACKFILL_PRIORITY = -1  # of what a person asks for: what arrives is sent first
 # Of a ledger whose rows had no task, but a queue that no destination was called. The data say what is none of ours.
 FIRST_TASKS = f"""
 UPDATE work SET task='{ROUTE}' WHERE queue='' AND json_type(data, '$.Instances')='object';
@@ -5065,6 +5420,7 @@ class Destination:
         self.answered = False  # since the last failure
         self.was_silent = False  # a probe since then had no answer
         self._silent_since: float | None = None  # monotonic; None: it answers, as far as is known
+        self._away_since = 0.0  # monotonic
         self.seconds_of_job = math.inf  # how long its last job took; inf: that failed, or there was none yet
         self._takes_nothing = False  # it answers probes, and many jobs in a row have failed
         self._failures = 0  # jobs that have failed since the last one that succeeded, or since it was silent
@@ -5080,6 +5436,7 @@ class Destination:
             self._trial_pauses.reset()
             self._next_probe, self._next_trial = 0.0, time.monotonic() + self._trial_pauses.next()
             self.was_silent, self._silent_since = False, None  # a probe that ends late is of the time before
+            self._away_since = time.monotonic()
         self.away, self.error, self.answered = True, error, False
         self.seconds_of_job = math.inf
         self._failures += 1
@@ -5139,6 +5496,10 @@ class Destination:
         """Return for how long it has not answered, a probe or a job; -1 where it answers, as far as is known."""
         since = self._silent_since
         return -1.0 if since is None or not self.away else time.monotonic() - since
+
+    def away_seconds(self) -> float:
+        """Return for how long nothing could be sent there, trials apart; 0 where something can."""
+        return time.monotonic() - self._away_since if self.away else 0.0
 
     def settings_changed(self) -> None:
         """Probe it at once, and try a job: it is another one, or Orthanc knows it again."""
@@ -5404,30 +5765,42 @@ def about_recycling(limits: str, settings: ForwardingSettings) -> str:
 
 
 class Metrics:
-    """Rows by state, age of the oldest unfinished one, instances a second.
+    """Rows by state, age of the oldest unfinished one, instances a second, and destinations that are away.
 
     Of a resource that a person sent whole, how many instances it had is not known here: it counts as one.
     """
 
-    def __init__(self, name: str, ledger: Ledger) -> None:
-        self._name, self._ledger, self._work = name.replace("-", "_"), ledger, Work(ledger)
-        self._delivered, self._since = 0, time.monotonic()
+    def __init__(self, ledger: Ledger, destinations: Destinations) -> None:
+        self._ledger, self._work, self._destinations = ledger, Work(ledger), destinations
+        self._delivered = {"Deliveries": 0, "Instances": 0}
+        self._counted, self._since = 0, time.monotonic()  # of the measurement before
 
     def add_delivered(self, instances: int) -> None:
-        """Count instances that a destination has got."""
-        self._delivered += instances
+        """Count a delivery and the instances in it, that a destination has got."""
+        self._delivered["Deliveries"] += 1
+        self._delivered["Instances"] += instances
 
-    def report(self) -> None:
-        """Set all metrics, and count from now on."""
-        for state, number in self._ledger.totals().items():
-            self._set(state, float(number))
+    def flow(self) -> dict[str, Any]:
+        """Return what was delivered since the start, and since when the oldest waits that is neither delivered nor given up."""
+        return {"Delivered": {**self._delivered}, "WaitingSince": utc_or_none(self._work.oldest_unfinished(DELETE))}
+
+    def measure(self) -> dict[str, float]:
+        """Return all metrics; the rate is since the call before."""
         oldest = self._work.oldest_unfinished(DELETE)
-        self._set("lag_seconds", 0.0 if oldest is None else max(0.0, time.time() - oldest))
-        self._set("instances_per_second", self._delivered / max(0.001, time.monotonic() - self._since))
-        self._delivered, self._since = 0, time.monotonic()
-
-    def _set(self, what: str, value: float) -> None:
-        orthanc.SetMetricsValue(f"{self._name}_{what}", value, orthanc.MetricsType.DEFAULT)
+        delivered, now = self._delivered["Instances"], time.monotonic()
+        rate = (delivered - self._counted) / max(0.001, now - self._since)
+        self._counted, self._since = delivered, now
+        # One that is away, and for which nothing waits, may be gone for good.
+        waited_for, missing = self._ledger.queues("waiting"), self._destinations.missing
+        away = {each.name: each.away_seconds() for each in self._destinations.all_health() if each.away}
+        away = {name: away.get(name, 0.0) for name in waited_for if name in away or name in missing}
+        return {
+            **self._ledger.totals(),
+            "lag_seconds": 0.0 if oldest is None else max(0.0, time.time() - oldest),
+            "instances_per_second": rate,
+            "destinations_away": len(away),
+            "destinations_away_seconds": max(away.values(), default=0.0),
+        }
 
 
 # ---- src/forwarding/rows.py: The rows that say what is sent where: how they are added, and how they end.
@@ -5500,6 +5873,10 @@ class Rows:
         orthanc.LogInfo(f"{self._name}: {row['queue']} has {name_of(row)} (attempt {row['attempts']})")
         if self._deleter:
             self._deleter.delivered(json.loads(row["data"]).get("Of", row["subject"]))
+
+    def flow(self) -> dict[str, Any]:
+        """Return what was delivered since the start, and since when the oldest waits."""
+        return self._metrics.flow()
 
     def end_gone(self, row: Mapping[str, Any]) -> None:
         """End a row that was deleted before it could be sent; one of a whole resource counts as one instance."""
@@ -5944,44 +6321,6 @@ class Loops:
             orthanc.LogWarning(f"{self._name}: {text}")
 
 
-# ---- src/forwarding/passed_over.py: Which destinations did not get all of what came before, since no rule chose them: one may do so when more of it comes.
-
-
-PASSED_OVER_TABLE = """
-CREATE TABLE IF NOT EXISTS passed_over(resource TEXT PRIMARY KEY, destinations TEXT NOT NULL) WITHOUT ROWID;
-"""
-
-
-def changing_levels(rules: Iterable[Rule]) -> set[str]:
-    """Return the levels at which what a rule says of a resource may be another when more of it has come."""
-    return {rule.level for rule in rules if rule.query or rule.matcher}
-
-
-class PassedOver:
-    """The destinations that were passed over, by resource: as long as it is here."""
-
-    def __init__(self, ledger: Ledger) -> None:
-        self._ledger = ledger
-
-    def of(self, resource: str) -> set[str]:
-        """Return the destinations that have not been given all of a resource."""
-        rows = self._ledger.rows("SELECT destinations FROM passed_over WHERE resource=?", resource)
-        return set(json.loads(rows[0]["destinations"])) if rows else set()
-
-    def note(self, resource: str, destinations: Collection[str]) -> None:
-        """Write down which they are now."""
-        if destinations:
-            names = json.dumps(sorted(destinations))
-            self._ledger.run("INSERT OR REPLACE INTO passed_over VALUES(?,?)", resource, names)
-        else:
-            self._ledger.run("DELETE FROM passed_over WHERE resource=?", resource)
-
-    def forget_deleted(self, resources: Iterable[str]) -> None:
-        """Forget resources that were deleted."""
-        with self._ledger.transaction() as db:
-            db.executemany("DELETE FROM passed_over WHERE resource=?", [(each,) for each in resources])
-
-
 # ---- src/forwarding/routing.py: Rules applied to what arrived: which instances go to which destination, and why.
 
 
@@ -6013,6 +6352,15 @@ class Verdict:
     why: str = ""
     matched: bool = False
     unknown: tuple[str, ...] = ()
+
+
+class Share(NamedTuple):
+    """What goes to a destination by a rule, and what does not, since it came from there."""
+
+    destination: str
+    rule: ForwardingRule
+    instances: set[str]
+    own: set[str]
 
 
 def _of_kind(rule: Rule, batch: Batch, instances: tuple[str, ...] | None) -> tuple[str, ...] | None:
@@ -6269,19 +6617,81 @@ class SentInstances:
         self._ledger.run("UPDATE given SET seq=? WHERE seq>?", place, place)
 
 
+# ---- src/forwarding/not_in_ledger.py: What of a catch-up a destination was not given yet, as far as the ledger remembers.
+
+
+class NotInLedger:
+    """Leaves out of a catch-up what the ledger knows of."""
+
+    def __init__(self, context: Context, sent: SentInstances) -> None:
+        self._ledger, self._work, self._loopback = context.ledger, Work(context.ledger), context.loopback
+        self._sent = sent
+
+    def of(self, batch: Batch, shares: Iterable[Share], received: float) -> list[Share]:
+        """Return what goes where, without what a destination was given, and without what comes by itself.
+
+        `received` (Unix time) is when the last of it came: what was sent whole after that had it.
+        """
+        family, some = family_of(self._loopback, batch.resource), set(batch.instances or ())
+        routing = [json.loads(row["data"]) for row in self._work.find(Which(task=ROUTE, resource=batch.resource))]
+        to_come = not_handed_over(self._ledger, batch.level, some)
+        to_come |= {one for data in routing if "CatchUp" not in data for one in data["Instances"]}
+        whole = {
+            row["queue"]
+            for row in self._work.find(Which(task=SEND, resources=family))
+            if row["state"] != "gone" and row["created"] > received and json.loads(row["data"])["Instances"] is None
+        }
+
+        def left(destination: str, instances: set[str]) -> set[str]:
+            if destination in whole:
+                return set()
+            return instances - to_come - self._sent.given(destination, family, instances)
+
+        return [share._replace(instances=left(share.destination, share.instances)) for share in shares]
+
+
+# ---- src/forwarding/passed_over.py: Which destinations did not get all of what came before, since no rule chose them: one may do so when more of it comes.
+
+
+PASSED_OVER_TABLE = """
+CREATE TABLE IF NOT EXISTS passed_over(resource TEXT PRIMARY KEY, destinations TEXT NOT NULL) WITHOUT ROWID;
+"""
+
+
+def changing_levels(rules: Iterable[Rule]) -> set[str]:
+    """Return the levels at which what a rule says of a resource may be another when more of it has come."""
+    return {rule.level for rule in rules if rule.query or rule.matcher}
+
+
+class PassedOver:
+    """The destinations that were passed over, by resource: as long as it is here."""
+
+    def __init__(self, ledger: Ledger) -> None:
+        self._ledger = ledger
+
+    def of(self, resource: str) -> set[str]:
+        """Return the destinations that have not been given all of a resource."""
+        rows = self._ledger.rows("SELECT destinations FROM passed_over WHERE resource=?", resource)
+        return set(json.loads(rows[0]["destinations"])) if rows else set()
+
+    def note(self, resource: str, destinations: Collection[str]) -> None:
+        """Write down which they are now."""
+        if destinations:
+            names = json.dumps(sorted(destinations))
+            self._ledger.run("INSERT OR REPLACE INTO passed_over VALUES(?,?)", resource, names)
+        else:
+            self._ledger.run("DELETE FROM passed_over WHERE resource=?", resource)
+
+    def forget_deleted(self, resources: Iterable[str]) -> None:
+        """Forget resources that were deleted."""
+        with self._ledger.transaction() as db:
+            db.executemany("DELETE FROM passed_over WHERE resource=?", [(each,) for each in resources])
+
+
 # ---- src/forwarding/assignment.py: The rules applied to what arrived: a row for each destination that gets something of it.
 
 
 ROUTE_AGAIN_SECONDS = 30.0  # after a failure, which is this server's or a matcher's own: nobody outside is bothered
-
-
-class Share(NamedTuple):
-    """What goes to a destination by a rule, and what does not, since it came from there."""
-
-    destination: str
-    rule: ForwardingRule
-    instances: set[str]
-    own: set[str]
 
 
 class Assignment:
@@ -6302,7 +6712,7 @@ class Assignment:
         self._settings, self._stopping = context.settings, context.stopping
         self._router, self._rows, self._destinations = router, rows, destinations
         self._sent, self._passed_over, self._arrivals, self._deleter = sent, passed_over, arrivals, deleter
-        self.loops = Loops(context, destinations)
+        self.loops, self._not_in_ledger = Loops(context, destinations), NotInLedger(context, sent)
         self._changing_levels = changing_levels(context.rules)
         self._has_queries = any(rule.query for rule in context.rules)
         self._has_kinds = any(rule.sop_classes or rule.transfer_syntaxes for rule in context.rules)
@@ -6340,7 +6750,10 @@ class Assignment:
         try:
             batch = self.batch_of(data, row["subject"])
             verdicts = self.verdicts(batch)
-            shares = self._shares(batch, verdicts)
+            shares = self.shares(batch, verdicts)
+            wanted = {share.destination for share in shares if share.instances}
+            if "CatchUp" in data:
+                shares = self._not_in_ledger.of(batch, shares, data["CatchUp"])
             earlier, passed_over = self._earlier(batch, verdicts) if data["Last"] else ([], None)
         except LoopbackError as error:
             if error.status != 404:
@@ -6350,21 +6763,21 @@ class Assignment:
         with self._ledger.transaction():
             if self._stopping.is_set() or not self._work.remove(row["id"]):
                 return  # nobody waited for DNS; or a person has just dropped it
-            sent_to = self._add_rows(batch, shares, data["Instances"], earlier, _parents_in(data))
+            sent_to = wanted | self._add_rows(batch, shares, data, earlier)
             if passed_over is not None:
                 self._passed_over.note(batch.resource, passed_over)
             if self._deleter and sent_to:
                 left_out = {name for verdict in verdicts for name in verdict.unknown}
                 self._deleter.note(batch.level, batch.resource, sent_to | left_out)
             if data["Last"]:
-                self._count_own(shares)
+                self.loops.count(_own_in(shares))
         if data["Last"]:
             for instance in data["Instances"]:
                 self._arrivals.forget(instance)
             if self._deleter:
                 self._deleter.delivered(batch.resource)
 
-    def _shares(self, batch: Batch, verdicts: Iterable[Verdict]) -> list[Share]:
+    def shares(self, batch: Batch, verdicts: Iterable[Verdict]) -> list[Share]:
         """Return what goes where: each instance once to a destination, by the rule with the highest priority."""
         had: dict[str, set[str]] = {}
         found = []
@@ -6381,12 +6794,12 @@ class Assignment:
         self,
         batch: Batch,
         shares: Collection[Share],
-        about: Mapping[str, Sequence[Any]],
+        data: Mapping[str, Any],
         earlier: Collection[Share],
-        parents: Mapping[str, str],
     ) -> set[str]:
         """Add the rows of what is sent; return the destinations that get some of it, or were given it already."""
-        add = self._sent.add
+        add, about, parents = self._sent.add, data["Instances"], _parents_in(data)
+        below = BACKFILL_PRIORITY if "CatchUp" in data else 0  # what arrives is sent first
         new = [
             share._replace(instances={one for one in share.instances if add(share.destination, one, *about[one][::2])})
             for share in shares
@@ -6394,15 +6807,9 @@ class Assignment:
         # What came earlier goes by its own rule, which may change it or not; it joins what goes by the same.
         for name, rule, instances, _ in (*new, *earlier):
             if instances:
-                more = (rule.priority, parents, rule.alternates.get(name, ()), rule.changes)
+                more = (rule.priority + below, parents, rule.alternates.get(name, ()), rule.changes)
                 self._rows.add(batch.level, batch.resource, name, sorted(instances), *more)
         return {share.destination for share in (*shares, *earlier) if share.instances}
-
-    def _count_own(self, shares: Iterable[Share]) -> None:
-        own: dict[str, set[str]] = {}
-        for share in shares:
-            own.setdefault(share.destination, set()).update(share.own)
-        self.loops.count(own)
 
     def _end_gone(self, row: Mapping[str, Any], number: int) -> None:
         """Remove a row of what was deleted before a rule was applied to it."""
@@ -6463,7 +6870,7 @@ class Assignment:
         whole = self.batch_of(data, batch.resource)
         verdicts, family = self.verdicts(whole), family_of(self._loopback, batch.resource)
         found = []
-        for share in self._shares(whole, verdicts):
+        for share in self.shares(whole, verdicts):
             if share.destination in again and (some := old & share.instances):
                 left = some - self._sent.given(share.destination, family, some)
                 found.append(share._replace(instances=left))
@@ -6488,6 +6895,14 @@ class Assignment:
 def _parents_in(data: Mapping[str, Any]) -> dict[str, str]:
     """Return the study and the patient of what is to be routed, as far as they are known."""
     return {level: data[level] for level in ("Study", "Patient") if level in data}
+
+
+def _own_in(shares: Iterable[Share]) -> dict[str, set[str]]:
+    """Return what came from each destination itself."""
+    own: dict[str, set[str]] = {}
+    for share in shares:
+        own.setdefault(share.destination, set()).update(share.own)
+    return own
 
 
 # ---- src/forwarding/bisection.py: A failed job does not name the instances that were refused: it is bisected until those are in rows of their own.
@@ -6546,6 +6961,114 @@ class Bisection:
                 # Its own subject: the rest of the study does not wait for it.
                 alone = {**data, "Refused": True, "Of": row["subject"], "OfLevel": data["Level"], "Level": "Instance"}
                 self._work.change(row["id"], data={**alone, "Instances": instances}, subject=instances[0])
+
+
+# ---- src/forwarding/catch_up.py: Catching up: what was received since a time, and is not in the ledger, goes where the rules say.
+
+
+class CatchUp:
+    """Reads the log of changes once more, a page a turn, and adds a row for each resource that is to be routed.
+
+    Parameters
+    ----------
+    assignment : says what the rules would send where.
+    """
+
+    def __init__(self, context: Context, assignment: Assignment, not_in_ledger: NotInLedger) -> None:
+        self._name, self._ledger, self._loopback = context.name, context.ledger, context.loopback
+        self._wake, self._stopping = context.wake, context.stopping
+        self._assignment, self._not_in_ledger = assignment, not_in_ledger
+        self._levels = [level for level in LEVELS if any(rule.level == level for rule in context.rules)]
+        self._log = LogAgain(context.ledger, context.loopback.get)
+        self.is_under_way = self._log.left is not None
+        """Whether there is more to read."""
+
+    def read(self) -> None:
+        """Read a page, if somebody has asked for it; the rows and the place are written together."""
+        if (span := self._log.left) is None:
+            self.is_under_way = False
+            return
+        page = self._log.read(span)
+        rows = self._rows_for(page.changes, page.instances)
+        with self._ledger.transaction():
+            for resource, data in rows:
+                self._ledger.add(NO_DESTINATION, resource, data, BACKFILL_PRIORITY, task=ROUTE)
+            self._log.note(page.rest)
+        self.is_under_way = bool(page.rest.changes)
+        if not self.is_under_way:
+            orthanc.LogWarning(f"{self._name}: the catch-up has read all that was received up to when it was asked for")
+
+    def _rows_for(self, changes: Iterable[Mapping[str, Any]], instances: list[str]) -> list[tuple[str, dict[str, Any]]]:
+        """Return resource and data of a row for each resource of some instances that are here still."""
+        wanted, dates = set(instances), [parse_orthanc_time(each["Date"]) for each in changes]
+        received = max((date.timestamp() for date in dates if date), default=time.time())
+        found: dict[tuple[str, str], tuple[dict[str, str], list[str]]] = {}
+        series = series_of(self._loopback, instances)
+        patients = _patients_of(self._loopback, {each["ParentStudy"] for each in series})
+        for each in series:
+            study = each["ParentStudy"]
+            above = {"Series": each["ID"], "Study": study, "Patient": patients.get(study, "")}
+            for level in self._levels:
+                if above[level]:
+                    some = found.setdefault((level, above[level]), (above, []))[1]
+                    some += sorted(wanted.intersection(each["Instances"]))
+        return [
+            (
+                resource,
+                {
+                    **{"Level": level, **place_of(level, resource, above), "UID": "", "Last": True},
+                    **{"Instances": {one: [0, -1, ""] for one in some}, "Origins": [], "CatchUp": received},
+                },
+            )
+            for (level, resource), (above, some) in found.items()
+        ]
+
+    # Routes
+
+    def ask(self, request: Request) -> Answer:
+        """Begin, or count, what a person asks for."""
+        since = since_of(request.parameters)
+        span, is_dry = self._log.find(since), request.parameters.get("DryRun", True)
+        about = {"Since": utc(since.timestamp()), "Changes": span.changes, "DryRun": is_dry}
+        if is_dry:
+            # A matcher is a user's code, and may need any stack.
+            return Answer({**about, **in_a_thread(lambda: self._count(span), f"{self._name} catch-up")})
+        self._log.begin(span)
+        self.is_under_way = True
+        orthanc.LogWarning(f"{self._name}: somebody asked to catch up since {utc(since.timestamp())}")
+        self._wake.set()
+        return Answer(about, 202)
+
+    def state(self) -> dict[str, Any]:
+        """Return whether one is under way, and how many changes are left to read."""
+        left = self._log.left
+        return {"UnderWay": left is not None, "ChangesLeft": left.changes if left else 0}
+
+    def _count(self, span: Span) -> dict[str, Any]:
+        studies, seen, by_destination = set[str](), set[str](), dict[str, int]()
+        last = span.place + COUNTED_CHANGES
+        while span.changes and span.place < last and not self._stopping.is_set():
+            page = self._log.read(span)
+            for resource, data in self._rows_for(page.changes, [one for one in page.instances if one not in seen]):
+                studies.update([data.get("Study", resource)])
+                seen.update(data["Instances"])
+                for share in self._shares(data, resource):
+                    before = by_destination.get(share.destination, 0)
+                    by_destination[share.destination] = before + len(share.instances)
+            span = page.rest
+        counted = {"Studies": len(studies), "Instances": len(seen), "Destinations": by_destination}
+        return {**counted, "Complete": not span.changes}
+
+    def _shares(self, data: Mapping[str, Any], resource: str) -> list[Share]:
+        batch = self._assignment.batch_of(data, resource)
+        shares = self._assignment.shares(batch, self._assignment.verdicts(batch))
+        return self._not_in_ledger.of(batch, shares, data["CatchUp"])
+
+
+def _patients_of(loopback: Loopback, studies: set[str]) -> dict[str, str]:
+    body = {"Resources": sorted(studies), "Level": "Study", "Short": True, "Metadata": False}
+    found = loopback.post("/tools/bulk-content", body) if studies else []
+    return {each["ID"]: each["ParentPatient"] for each in found}
 
 
 # ---- src/forwarding/failures.py: What a failed job of Orthanc says of what it has sent, and of why it failed.
@@ -8252,18 +8775,19 @@ class Engine:
         self.destinations = Destinations(context, destinations_changed)
         self._owing = Owing(ledger, loopback)
         self.protection = Protection(context, self._owing)
-        self._misconfigured, self._metrics = Misconfigured(ledger), Metrics(name, ledger)
+        self._misconfigured, self.metrics = Misconfigured(ledger), Metrics(ledger, self.destinations)
         self._deleter: Deleter | None = None
         if settings.delete_after_forward:
             prove = functools.partial(context.transport.prove, loopback)
             is_ours = self.protection.is_by_scripts
             self._deleter = Deleter(name, ledger, loopback, prove, settings.retry, context.trouble, is_ours)
-        self.rows = Rows(context, self.destinations, self._metrics, self._deleter)
+        self.rows = Rows(context, self.destinations, self.metrics, self._deleter)
         self._intake = Intake(context, reports, self._sent, self.rows.gone)
         self.assignment = Assignment(
             *(context, self.router, self.rows, self.destinations, self._sent, self._passed_over),
             *(reports.arrivals, self._deleter),
         )
+        self.catch_up = CatchUp(context, self.assignment, NotInLedger(context, self._sent))
         self._alternates = Alternates(context, self.destinations, self._deleter)
         has = context.transport.has
         verifier = Verifier(has, loopback, context.wake) if has else None
@@ -8304,10 +8828,12 @@ class Engine:
             self._reports.inbox.flush()
             self._say_what_was_lost()
             # A job that has ended is no reason to read the log of changes: only settle it and submit the next.
-            if self._reports.has_changes.is_set() or time.monotonic() >= self._next_read:
+            is_due = self.catch_up.is_under_way or time.monotonic() >= self._next_read
+            if self._reports.has_changes.is_set() or is_due:
                 self._reports.has_changes.clear()
                 self._intake.read()
                 self._protect_arrived()
+                self.catch_up.read()
                 self.assignment.route()
                 self._next_read = time.monotonic() + BUSY_LOOK_SECONDS
             self.jobs.settle_ended()
@@ -8320,6 +8846,8 @@ class Engine:
         except BaseException:
             self._next_read = 0.0  # what was to be read may be left
             raise
+        if self.catch_up.is_under_way:
+            return 0.0
         return BUSY_LOOK_SECONDS if self.ledger.totals()["waiting"] else IDLE_SECONDS
 
     def _say_what_was_lost(self) -> None:
@@ -8345,7 +8873,6 @@ class Engine:
         self.ledger.forget_finished(self._keep_done_days)
         self._sent.forget_routed()
         self._forget_deleted()
-        self._metrics.report()
         has_more = self.protection.look()
         self._next_look = time.monotonic() + (0.0 if has_more else IDLE_SECONDS)
 
@@ -8370,7 +8897,6 @@ class Engine:
 
 STUDIES_PER_PAGE = 500
 MANY_STUDIES = range(1900, 2100)  # years that are asked for month by month: who asks for all says 00010101 to 99991231
-BACKFILL_PRIORITY = -1  # what arrives is sent first
 
 
 def studies_between(loopback: Loopback, first: datetime.date, last: datetime.date) -> list[str]:
@@ -8471,13 +8997,13 @@ class Forwarder:
         names = {*EVENTS, *stable, *((transport.changed,) if transport.changed else ())}
         self._events = {int(getattr(orthanc.ChangeType, event)): event for event in names}
 
-    def register(self) -> None:
-        """Register what Orthanc calls."""
+    def register(self, script: ListedScript) -> None:
+        """Register what Orthanc calls; `script` is the entry of this one."""
         if limits := recycling_of(self._configuration):
             orthanc.LogWarning(f"{self.name}: {about_recycling(limits, self.settings)}")
-        KEPT_ALIVE.extend((self.on_change, self._reports.arrivals.stored))
-        orthanc.RegisterOnChangeCallback(KEPT_ALIVE[-2])
-        orthanc.RegisterOnStoredInstanceCallback(KEPT_ALIVE[-1])
+        KEPT_ALIVE.append(self._reports.arrivals.stored)
+        listen_to_changes(script, self.on_change, lambda: self.engine.metrics.measure())
+        orthanc.RegisterOnStoredInstanceCallback(self._reports.arrivals.stored)
 
     def on_change(self, change: int, level: int, resource: str) -> None:
         """Take an event of Orthanc's; return at once."""
@@ -8550,8 +9076,11 @@ FILTERS = ("state", "destination", "job", "resource", "study")
 RESOURCE = {"Resource": IDENTIFIER, "Level": OneOf(choices=LEVELS)}
 
 
-def register_routes(forwarder: Forwarder, refusal: str | None, *, is_unused: bool = False) -> None:
-    """Register the routes; with a `refusal` (the configuration is wrong, or there is none) they all answer 503 with it."""
+def register_routes(forwarder: Forwarder, refusal: str | None, *, is_unused: bool = False) -> ListedScript:
+    """Register the routes, and return the script's entry.
+
+    With a `refusal` (the configuration is wrong, or there is none) they all answer 503 with it.
+    """
     named, worker = Named(forwarder), forwarder.worker
     rows, places = DeliveryRoutes(forwarder, named), DestinationRoutes(forwarder, named)
 
@@ -8566,7 +9095,7 @@ def register_routes(forwarder: Forwarder, refusal: str | None, *, is_unused: boo
             found = dataclasses.replace(found, reason=unknown)  # nothing is sent there
         return found
 
-    register_status(name, look, rows.status, unavailable)
+    script = register_status(name, look, rows.status, unavailable)
     bounded = forwarder.turns.bound  # those that ask Orthanc each time
     routes: dict[str, dict[str, Callable[[Request], Any]]] = {
         "deliveries": {"GET": rows.page},
@@ -8579,6 +9108,7 @@ def register_routes(forwarder: Forwarder, refusal: str | None, *, is_unused: boo
         "rules/test": {"POST": bounded(places.test)},
         "send": {"POST": bounded(rows.send)},
         "backfill": {"POST": bounded(rows.backfill)},
+        "catch-up": {"GET": rows.catch_up_state, "POST": bounded(rows.catch_up)},
     }
     for path, handlers in routes.items():
         register_route(f"/{forwarder.name}/{path}", handlers, unavailable)
@@ -8596,6 +9126,7 @@ def register_routes(forwarder: Forwarder, refusal: str | None, *, is_unused: boo
     idle = bool(refusal) and is_unused
     register_route(f"/{forwarder.name}/protected", {"POST": protected}, (lambda: None) if idle else unavailable)
     register_owed(forwarder.name, owed, unavailable, is_unused=idle)
+    return script
 
 
 class Named:
@@ -8660,14 +9191,16 @@ class DeliveryRoutes:
         self._forwarder, self._named = forwarder, named
 
     def status(self, _request: Request) -> dict[str, Any]:
-        """Return whether it runs, the rows in each state, what was not sent back to whom, and what was deleted undelivered."""
+        """Return whether it runs, the rows in each state, what was delivered, not sent back to whom, and deleted undelivered."""
         engine = self._forwarder.engine
         gone, own = engine.rows.gone.instances, engine.assignment.loops.totals()
-        return {"Totals": engine.ledger.totals(), "NotSentBack": own, "InstancesGone": gone}
+        return {"Totals": engine.ledger.totals(), **engine.rows.flow(), "NotSentBack": own, "InstancesGone": gone}
 
-    @takes({**PAGE_PARAMETERS, **dict.fromkeys(FILTERS, Text()), "state": OneOf(choices=STATES)})
+    @takes(
+        {**PAGE_PARAMETERS, "before": WholeNumber(), **dict.fromkeys(FILTERS, Text()), "state": OneOf(choices=STATES)}
+    )
     def page(self, request: Request) -> dict[str, Any]:
-        """Return a page of rows, oldest first: `since` (the last row's id), `limit`, and filters by column."""
+        """Return a page of rows, oldest first after the id `since`, newest first `before` one: `limit`, and filters by column."""
         query, engine = request.parameters, self._forwarder.engine
         which = Which(
             states=[query["state"]] if "state" in query else None,
@@ -8678,7 +9211,8 @@ class DeliveryRoutes:
             about=query.get("study"),
         )
         total, totals = engine.work.count(which), engine.ledger.totals()
-        page = page_answer(query, total, lambda since, limit: engine.work.page(which, since, limit), _shown_row)
+        before = query.get("before")
+        page = page_answer(query, total, lambda since, limit: engine.work.page(which, since, limit, before), _shown_row)
         return {"Total": total, "Totals": totals, **page}
 
     def one(self, request: Request) -> dict[str, Any]:
@@ -8756,6 +9290,18 @@ class DeliveryRoutes:
         number = len(studies) * len(targets)
         content = {"Studies": len(studies), "Destinations": targets, "Deliveries": number, "DryRun": dry}
         return Answer(content, 200 if dry else 202)
+
+    @takes(CATCH_UP_PARAMETERS)
+    def catch_up(self, request: Request) -> Answer:
+        """Send what was received since a time, and is not in the ledger, where the rules say: `{"Since": …}`; a dry run first.
+
+        `Since` is a day or a time with its zone. With `"DryRun": false` it begins, 202; else it is counted only.
+        """
+        return self._forwarder.engine.catch_up.ask(request)
+
+    def catch_up_state(self, _request: Request) -> dict[str, Any]:
+        """Return whether a catch-up is under way, and how many changes are left to read."""
+        return self._forwarder.engine.catch_up.state()
 
 
 class DestinationRoutes:
@@ -9288,7 +9834,10 @@ class DestinationOptions(SendOptions):
     )
     options: dict[str, Any] = dataclasses.field(
         default_factory=dict,
-        metadata={"help": f"Options of Orthanc's `/peers/{{id}}/store`: `{'`, `'.join(STORE_OPTIONS)}`."},
+        metadata={
+            "texts": ("Transcode",),
+            "help": f"Options of Orthanc's `/peers/{{id}}/store`: `{'`, `'.join(STORE_OPTIONS)}`.",
+        },
     )
 
     @property
@@ -9373,10 +9922,12 @@ def register() -> None:
     if is_unused:
         refusal = f"Nothing is sent without a section {SECTION} in the configuration"
     forwarder = Forwarder("auto-forward-peer", transport, Settings() if refusal else settings, configuration)
-    register_routes(forwarder, refusal, is_unused=is_unused)
+    script = register_routes(forwarder, refusal, is_unused=is_unused)
     if refusal is None:
         warn_if_open("auto_forward_peer", configuration)
-        forwarder.register()
+        forwarder.register(script)
+    else:
+        listen_to_changes(script)
 
 
 register()

@@ -71,626 +71,6 @@ from typing import Any, ClassVar, Generic, NamedTuple, Protocol, TypeAlias, Type
 import orthanc
 
 
-# ---- src/common/packages.py: Python packages that a script needs: whether one is missing or too old, and what a person does about it.
-
-
-def package_problem(package: str, least: str, found: str | None, debian: str = "") -> str | None:
-    """Return what is wrong with an installed package, and the remedy; None if it is there and new enough.
-
-    Parameters
-    ----------
-    package : its name for pip.
-    least : the oldest version that works, as `2.3`.
-    found : the version that is installed, None if none is.
-    debian : its name for apt, if Debian 12's version is new enough.
-
-    >>> package_problem("httpx", "0.23", "0.28.1") is None
-    True
-    """
-    if found is not None and _numbers(found) >= _numbers(least):
-        return None
-    state = f"found {found}" if found else "found none"
-    by_apt = f"apt install {debian}, or " if debian else ""
-    return (
-        f"it needs the Python package {package}, {least} or newer ({state}). Install it: {by_apt}a virtual environment "
-        'as in docs/install.md, "Packages" (the Dockerfile installs it); then restart Orthanc'
-    )
-
-
-def _numbers(version: str) -> list[int]:
-    return [int(number) for number in re.findall(r"\d+", version)[:2]]
-
-
-# ---- src/common/outside.py: Services of others, called over HTTP by the package requests: one host each, no redirects, bounded in time and size.
-
-
-REQUESTS = ("requests", "2.28", "python3-requests")  # for pip, the oldest version that works (Debian 12's), for apt
-IDLE_CONNECTION_SECONDS = (
-    4.0  # after which a kept connection is not trusted any more: many servers close theirs after 5
-)
-CONNECTIONS_KEPT = 4  # of calls at the same time
-LOGGERS = ("urllib3.connectionpool", "urllib3.connection", "urllib3.util.retry")  # what they log has URLs in it
-THREAD = threading.local()  # .call: what the thread asks now, if it asks
-
-
-class OutsideError(Exception):
-    """There is no answer: the service can't be reached, is not who it should be, or took too long."""
-
-
-class UnsendableError(Exception):
-    """A request that can't be sent to anybody, because of what is in it."""
-
-
-@dataclasses.dataclass(frozen=True)
-class OutsideAnswer:
-    """What a service answered; `problem` is why `body` is not all of it, or ""."""
-
-    status: int
-    reason: str
-    body: bytes
-    problem: str = ""
-
-
-def proxy_or_null(proxy: str | None) -> str | None:
-    """Return what is allowed as a proxy in a configuration, unless this is."""
-    with contextlib.suppress(ValueError):  # the port, or brackets
-        parts = urllib.parse.urlsplit(proxy or "")
-        if proxy is None or (parts.scheme == "http" and parts.hostname and parts.port and parts.path in ("", "/")):
-            return None
-    return "http://HOST:PORT, with USER:PASSWORD@ before the host if it wants them, or null"
-
-
-def requests_problem() -> str | None:
-    """Return why requests can't be used, and the remedy, without importing it; None if it can."""
-    package, least, debian = REQUESTS
-    if importlib.util.find_spec(package) is None:
-        return package_problem(package, least, None, debian)
-    with contextlib.suppress(importlib.metadata.PackageNotFoundError):  # it works without its metadata too
-        return package_problem(package, least, importlib.metadata.version(package), debian)
-    return None
-
-
-def import_requests() -> None:
-    """Import requests. OutsideCall it in a thread of the script's own: for those of Orthanc's web server it may be too large.
-
-    Raises
-    ------
-    ImportError : it is missing, too old or broken.
-    """
-    package, least, debian = REQUESTS
-    try:
-        import requests
-    except ModuleNotFoundError as error:
-        if error.name != package:
-            raise
-        raise ImportError(package_problem(package, least, None, debian)) from None
-    if problem := package_problem(package, least, requests.__version__, debian):
-        raise ImportError(problem)
-
-
-class Outside:
-    """One service: a session, and the calls that are under way. Any thread may call; several may at a time.
-
-    Parameters
-    ----------
-    url : scheme, host and port; what else is in it is not used.
-    ca_file : whom to trust (PEM); None: the authorities of the system.
-    certificate_file, key_file, key_password : the client certificate (PEM), its key if that is in another file.
-    proxy : `http://[USER:PASSWORD@]HOST:PORT`; None: none.
-    connections : how many are kept for the next calls.
-
-    Raises
-    ------
-    OSError : a file of certificates can't be read (ssl.SSLError is one).
-    """
-
-    def __init__(
-        self,
-        url: str,
-        *,
-        verify_tls: bool = True,
-        ca_file: str | None = None,
-        certificate_file: str | None = None,
-        key_file: str | None = None,
-        key_password: str = "",
-        proxy: str | None = None,
-        connections: int = CONNECTIONS_KEPT,
-    ) -> None:
-        parts = urllib.parse.urlsplit(url)
-        self._origin = f"{parts.scheme.lower()}://{parts.netloc.rpartition('@')[2]}"
-        self._host, self._verify_tls, self._proxy, self._connections = parts.hostname, verify_tls, proxy, connections
-        self._context: ssl.SSLContext | None = None
-        if parts.scheme.lower() == "https":
-            self._context = context = ssl.create_default_context(cafile=ca_file)
-            if not verify_tls:
-                context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
-            if certificate_file:
-                # With a password OpenSSL does not ask for one at a terminal that nobody sits at.
-                context.load_cert_chain(certificate_file, key_file, key_password)
-        self._lock = threading.Lock()
-        self._session: Any = None
-        self._under_way: set[OutsideCall] = set()
-        self._used, self._is_closed = 0.0, False
-
-    def request(
-        self,
-        method: str,
-        target: str,
-        *,
-        headers: Mapping[str, str],
-        timeout: float,
-        body: bytes | None = None,
-        total: float | None = None,
-        largest: int = 0,
-    ) -> OutsideAnswer:
-        """Send a request, and return the answer, whatever its status: a redirect is not followed.
-
-        Parameters
-        ----------
-        target : path and query, percent-encoded. It is sent as it is.
-        timeout : seconds to connect, and that the service may be silent.
-        total : seconds for all of it, however slowly the service answers; None: twice `timeout`. (A name that has several
-            addresses, each of which has to be waited for, may take longer.)
-        largest : bytes of the answer's body that are read, 0 for a caller who looks at the status only.
-
-        Raises
-        ------
-        UnsendableError : this request can't be sent.
-        OutsideError : there is no answer.
-        """
-        total = 2 * timeout if total is None else total
-        call = OutsideCall()
-        clock = threading.Timer(total, call.end, [f"it took longer than {total:g} s"])
-        clock.daemon = True
-        session = self._begin(call)
-        try:
-            prepared = self._prepare(session, method, target, headers, body)
-            THREAD.call = call
-            clock.start()
-            silent = min(timeout, total + 1)  # the clock is to end what takes too long: so it is told
-            response = session.send(prepared, stream=True, timeout=silent, allow_redirects=False)
-            with contextlib.closing(response):
-                if call.ended:  # headers that break off are no error of http.client's
-                    raise OutsideError(call.ended)
-                content, problem = read_answer(response, largest, call)
-            return OutsideAnswer(response.status_code, str(response.reason or ""), content, problem)
-        except (UnsendableError, OutsideError):
-            raise
-        except Exception as error:  # noqa: BLE001 - whatever it is: what requests and urllib3 raise quotes the URL
-            raise OutsideError(call.ended or why_unanswered(error)) from None
-        finally:
-            THREAD.call = None
-            clock.cancel()
-            self._end(call)
-
-    def close(self) -> None:
-        """End all calls that are under way, each with an `OutsideError`, and take no more."""
-        with self._lock:
-            self._is_closed = True
-            calls, session = list(self._under_way), self._session
-        for call in calls:
-            call.end("it was ended here")
-        if session is not None:
-            session.close()
-
-    def _begin(self, call: OutsideCall) -> Any:
-        with self._lock:
-            if self._is_closed:
-                raise OutsideError("it was ended here")
-            if self._session is None:
-                self._session = self._open()
-            elif not self._under_way and time.monotonic() - self._used > IDLE_CONNECTION_SECONDS:
-                self._session.close()  # its connections; it opens others
-            self._under_way.add(call)
-            return self._session
-
-    def _end(self, call: OutsideCall) -> None:
-        call.forget_socket()
-        with self._lock:
-            self._under_way.discard(call)
-            self._used = time.monotonic()
-
-    def _open(self) -> Any:
-        for name in LOGGERS:
-            logging.getLogger(name).addFilter(is_none_of_ours)
-        if not self._verify_tls:  # so it was configured; urllib3 would warn of it
-            warnings.filterwarnings(
-                "ignore", f"Unverified HTTPS request is being made to host '{re.escape(str(self._host))}'"
-            )
-        session = make_session(self._context, self._connections)
-        session.trust_env = False  # no proxy of the environment, no .netrc, no other authorities
-        session.verify = self._verify_tls
-        session.proxies = {"http": self._proxy, "https": self._proxy} if self._proxy else {}
-        session.headers.clear()
-        session.cookies.set_policy(http.cookiejar.DefaultCookiePolicy(allowed_domains=()))  # none is kept
-        return session
-
-    def _prepare(self, session: Any, method: str, target: str, headers: Mapping[str, str], body: bytes | None) -> Any:
-        import requests
-
-        # An answer that is sent as it is has the size that it seems to have.
-        sent = {"Accept-Encoding": "identity", **{name: value.strip() for name, value in headers.items()}}
-        try:
-            for value in sent.values():
-                value.encode("latin-1")
-            prepared = session.prepare_request(requests.Request(method, "http://outside/", sent, data=body))
-        except (requests.RequestException, ValueError) as error:
-            raise UnsendableError(f"a header or the body can't be sent ({type(error).__name__})") from None
-        # As it is: requests makes `..` of `%2E%2E`, and a way out of its folder of a value that has it.
-        prepared.url = self._origin + target
-        return prepared
-
-
-class OutsideCall:
-    """One request that is under way. To end it, its connection is shut down: whoever reads from it reads no more.
-
-    The timeout of a socket alone is not enough: it begins again with each byte.
-    """
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._socket: socket.socket | None = None
-        self.ended = ""
-        """Why it was ended, or ""."""
-
-    def use_socket(self, connected: socket.socket) -> None:
-        """Take the socket of the connection by which it is sent."""
-        with self._lock:
-            self._socket = connected
-        if self.ended:
-            self.end(self.ended)
-
-    def forget_socket(self) -> None:
-        """Leave the connection to the next call."""
-        with self._lock:
-            self._socket = None
-
-    def end(self, why: str) -> None:
-        """End it, from another thread."""
-        with self._lock:
-            self.ended = self.ended or why
-            if self._socket is not None:
-                with contextlib.suppress(OSError):
-                    socket.socket.shutdown(self._socket, socket.SHUT_RDWR)  # of TLS, too, only the socket
-
-
-def make_session(context: ssl.SSLContext | None, connections: int) -> Any:
-    """Return a session of requests that trusts as `context` says, follows no redirect, and gives each `OutsideCall` its socket.
-
-    The classes are made here, because those that they are made from are imported late.
-    """
-    import requests
-    import requests.adapters
-    import urllib3
-    import urllib3.connection
-    import urllib3.connectionpool
-
-    if context is not None and urllib3.__version__.startswith("1."):  # type: ignore[attr-defined]
-        # It gives OpenSSL no name where the host is an address, and compares the certificate with both itself.
-        context.check_hostname = False
-
-    class Connection(urllib3.connection.HTTPConnection):
-        def connect(self) -> None:
-            super().connect()
-            give_socket(self.sock)
-
-        def request(self, *arguments: Any, **named: Any) -> None:
-            give_socket(self.sock)
-            super().request(*arguments, **named)
-
-    class EncryptedConnection(Connection, urllib3.connection.HTTPSConnection):
-        pass
-
-    class Pool(urllib3.connectionpool.HTTPConnectionPool):
-        ConnectionCls = Connection
-
-    class EncryptedPool(urllib3.connectionpool.HTTPSConnectionPool):
-        ConnectionCls = EncryptedConnection
-
-    pools = {"http": Pool, "https": EncryptedPool}
-
-    class Adapter(requests.adapters.HTTPAdapter):
-        def init_poolmanager(self, *arguments: Any, **named: Any) -> None:
-            super().init_poolmanager(*arguments, **named, ssl_context=context)
-            self.poolmanager.pool_classes_by_scheme = pools
-
-        def proxy_manager_for(self, proxy: Any, **named: Any) -> Any:
-            manager = super().proxy_manager_for(proxy, **named, ssl_context=context)
-            manager.pool_classes_by_scheme = pools
-            return manager
-
-        def cert_verify(self, *_: Any) -> None:
-            """Leave the context as it is: requests would add authorities of its own."""
-
-    class Session(requests.Session):
-        def get_redirect_target(self, *_: Any) -> None:
-            """Return nowhere. `allow_redirects=False` is not enough: it reads the body of a redirect, however large."""
-
-    session = Session()
-    adapter = Adapter(pool_connections=1, pool_maxsize=connections)
-    session.mount("http://", adapter)
-    session.mount("https://", adapter)
-    return session
-
-
-def give_socket(connected: socket.socket | None) -> None:
-    """Let the call of this thread know by which connection it is sent."""
-    call = getattr(THREAD, "call", None)
-    if call is not None and connected is not None:
-        call.use_socket(connected)
-
-
-def is_none_of_ours(_record: logging.LogRecord) -> bool:
-    """Return whether a record of urllib3's may be logged: not while this thread calls, for it has the URL."""
-    return getattr(THREAD, "call", None) is None
-
-
-def read_answer(response: Any, largest: int, call: OutsideCall) -> tuple[bytes, str]:
-    """Return the body, or its beginning and why it is not all of it."""
-    declared = response.headers.get("Content-Length", "")
-    if not largest and declared != "0":
-        return b"", "it was not read"
-    try:
-        body: bytes = response.raw.read(largest + 1, decode_content=False)
-    except Exception as error:  # noqa: BLE001 - as above; the status is known all the same
-        return b"", call.ended or why_unanswered(error)
-    if len(body) > largest:
-        return body[:largest], f"it has more than {largest} bytes"
-    if call.ended:  # without a length a body ends where its connection ends
-        return body, call.ended
-    if declared.isdecimal() and "Transfer-Encoding" not in response.headers and len(body) < int(declared):
-        return body, f"it ended after {len(body)} of {declared} bytes"  # urllib3 1.26 does not look
-    return body, ""
-
-
-def why_unanswered(error: BaseException) -> str:
-    """Return what has happened: the first error below those of requests and urllib3, whose texts have the URL in them."""
-    found = [error]
-    for each in found:
-        kind = type(each)
-        if kind.__module__.partition(".")[0] not in ("requests", "urllib3") or kind.__name__ == "CertificateError":
-            return text_without_secrets(each)
-        below = (each.__cause__, each.__context__, *each.args, getattr(each, "reason", None))
-        found += [one for one in below if isinstance(one, BaseException) and not any(one is other for other in found)]
-    return type(error).__name__
-
-
-def text_without_secrets(error: BaseException) -> str:
-    """Return name and text of an error, or its name where the text may quote what was sent."""
-    name = type(error).__name__
-    if name == "CertificateError":  # of urllib3 1.26: has the names of host and certificate
-        return f"{name}: {error}"
-    if isinstance(error, UnicodeError):
-        return "UnicodeError: the host has a name that can't be looked up"
-    if isinstance(error, OSError | http.client.HTTPException) and not isinstance(error, http.client.InvalidURL):
-        return " ".join(f"{name}: {error}".split())[:300]
-    return name
-
-
-# ---- src/common/quirks.py: What a version of Orthanc, of its plugin or of Python needs and others don't: each with the version and the reason.
-
-
-# What Orthanc calls must live as long as the process: 1.12.7 and later crash at shutdown otherwise.
-KEPT_ALIVE: list[Any] = []
-# Whether values of a GET arrive percent-decoded depends on the web server that Orthanc was built with (Debian 12's and
-# 13's hand them over raw, forky's decoded), not on a version that could be asked for. So a route asks itself, once.
-PROBE = "arrives-decoded"  # a parameter that only we send
-ARRIVAL: list[bool] = []  # whether they arrive decoded, when it is known
-
-
-def import_for_small_stacks() -> None:
-    """Import what http.client imports at its first connection, for which the stack of Orthanc's HTTP threads is too small.
-
-    Python 3.14 needs more than the 100 KB of such a thread to import it.
-    """
-    import encodings.idna  # noqa: F401
-
-
-def answer_probe(output: Any, query: Mapping[str, str | None]) -> bool:
-    """Answer how the value of `PROBE` has arrived, if that is what a GET asks; return whether it was."""
-    if query.keys() != {PROBE}:
-        return False
-    output.AnswerBuffer(b"A" if query[PROBE] == "A" else b"%41", "text/plain")
-    return True
-
-
-def values_arrive_decoded(uri: str, get: Callable[[str], Any]) -> bool:
-    """Return whether values of a GET arrive percent-decoded; ask one of our routes with `get` if it is not known yet."""
-    if not ARRIVAL:
-        ARRIVAL.append(get(f"{urllib.parse.quote(uri)}?{PROBE}=%41") == b"A")
-    return ARRIVAL[0]
-
-
-def send_status(output: Any, status: int, body: str) -> None:
-    """Send a status with a body of JSON: plugin 4.0 and 4.1 want its length in bytes as a third argument."""
-    try:
-        output.SendHttpStatus(status, body)  # from plugin 4.2, which adds a Content-Type by itself
-    except TypeError:
-        output.SetHttpHeader("Content-Type", "application/json")
-        output.SendHttpStatus(status, body, len(body.encode()))
-
-
-def folder_on_command_line(parent: Path) -> Path | None:
-    """Return the folder in `parent` that the command line of this process names, if it names one.
-
-    Where the configuration is a folder given without a slash at its end, `GetConfigurationPath()` is its parent (1.10.1 and
-    later). Only Linux has `/proc`: elsewhere there is no folder to find.
-    """
-    try:
-        words = Path("/proc/self/cmdline").read_bytes().split(b"\0")
-    except OSError:
-        return None
-    folders = (Path(os.fsdecode(word)) for word in words if word)
-    return next((each.absolute() for each in folders if each.is_dir() and each.absolute().parent == parent), None)
-
-
-# ---- src/common/cross_site.py: Who may act: people on this server's own pages, and programs; no page of another site, and nothing that loads links by itself.
-
-
-# What a person's command line, or a library in a person's program, calls itself. Many libraries say nothing at all.
-PROGRAM = re.compile(
-    r"(curl|libcurl|wget2?|httpie|xh|aria2|lwp-request|libwww-perl|python-requests|python-httpx|python-urllib3?"
-    r"|python/[0-9.]+ aiohttp|aiohttp|httpx|go-http-client|resty|go-resty|java|java-http-client|apache-httpclient"
-    r"|apache-httpasyncclient|okhttp|jersey|ktor-client|axios|got|node|node-fetch|undici|deno|bun|superagent|node-superagent"
-    r"|postmanruntime|insomnia|bruno|hoppscotch|thunder client|powershell|restsharp|guzzlehttp|php-curl-class|ruby|faraday"
-    r"|rest-client|httparty|reqwest|ureq|hyper|dart|luasocket|luasocket [0-9.]+|libcurl-agent|rcurl|httr2?|matlab)"
-    r"([/ (].*)?"
-    r"|mozilla/5\.0 \([^()]*\) (windows)?powershell/[0-9.]+",
-    re.IGNORECASE,
-)
-ROBOT = re.compile(
-    r"bot\b|bot/|crawl|spider|slurp|preview|externalhit|externalagent|lighthouse|headless|pagespeed|prerender|compatible;"
-    r"|google-|googleother|feedfetcher|mediapartners|scan|monitor|whatsapp|skype|embed",
-    re.IGNORECASE,
-)
-AHEAD_OF_TIME = ("sec-purpose", "purpose", "x-purpose", "x-moz")  # prefetching, prerendering, previewing
-MEDIA = re.compile(r"\b(image|video|audio|font)/|^text/css", re.IGNORECASE)
-BROWSER = re.compile("(mozilla|opera)/", re.IGNORECASE)
-OWN_PAGES = ("same-origin", "none")  # a page of this server; what a person typed, or chose from the bookmarks
-FORMS = ("application/x-www-form-urlencoded", "multipart/form-data", "text/plain")  # what any page can send unasked
-
-
-def why_refused(method: str, headers: Mapping[str, str], *, has_body: bool) -> tuple[int, str] | None:
-    """Return why a request that acts is refused, as a status and a reason; None: it was sent on purpose.
-
-    A GET is what any page, mail or chat can make a browser send, or what is loaded ahead of time: it is accepted for a
-    program that says what it is (or nothing), and for a browser that says that this server's own page or a person asked.
-    Browsers say so over HTTPS and on localhost; over plain HTTP they can't be distinguished from one that another page leads.
-    """
-    if sign := _sign_of_another_site(method, headers):
-        return 403, sign
-    if method == "GET":
-        return (403, sign) if (sign := _sign_of_a_link(headers)) else None
-    mime = headers.get("content-type", "").partition(";")[0].strip().lower()
-    if _is_browser(headers) and (mime in FORMS or (has_body and mime != "application/json")):
-        return 415, "From a browser the body must be application/json"
-    return None
-
-
-def _sign_of_another_site(method: str, headers: Mapping[str, str]) -> str:
-    site, origin, referer = (headers.get(name) for name in ("sec-fetch-site", "origin", "referer"))
-    if site is not None and site.strip().lower() not in OWN_PAGES:
-        return f"This comes from another site's page (Sec-Fetch-Site: {site[:40]})"
-    if site is not None and site.strip().lower() == "same-origin" and method != "GET":
-        return ""  # the browser's own word, also behind a proxy that puts another Host in
-    if origin is not None and not _is_ours(origin, headers):
-        return f"This comes from another site's page (Origin: {origin[:100]})"
-    if referer is not None and not _is_ours(referer, headers) and (origin is None or method == "GET"):
-        return f"This comes from another site's page (Referer: {referer[:100]})"
-    return ""
-
-
-def _is_ours(address: str, headers: Mapping[str, str]) -> bool:
-    """Return whether an address is of this server, as whoever asked calls it. Addresses that are none are not."""
-    named = [headers.get("host", ""), *headers.get("x-forwarded-host", "").split(",")]
-    hosts = {_without_port(host.strip().lower()) for host in named} - {""}
-    scheme, _, rest = address.strip().lower().partition("://")
-    return scheme in ("http", "https") and _without_port(re.split(r"[/?#\\]", rest, maxsplit=1)[0]) in hosts
-
-
-def _without_port(host: str) -> str:
-    """Return a host without the port that its scheme has anyway."""
-    return re.sub(r":(80|443)?\Z", "", host)
-
-
-def _sign_of_a_link(headers: Mapping[str, str]) -> str:
-    """Return what shows that a GET was not asked for by a person or a person's program; empty: nothing does."""
-    agent = headers.get("user-agent", "")
-    accept, destination = headers.get("accept", ""), headers.get("sec-fetch-dest", "document").strip().lower()
-    if ahead := next((name for name in AHEAD_OF_TIME if name in headers), None):
-        return f"This is loaded ahead of time, or as a preview ({ahead}: {headers[ahead][:40]})"
-    if "range" in headers:
-        return "This asks for a part of a file, as a player of media does (Range)"
-    if destination not in ("document", "empty") or (MEDIA.search(accept) and "text/html" not in accept.lower()):
-        return "This asks for a picture, a sound, or a part of a page (Accept, Sec-Fetch-Dest)"
-    if ROBOT.search(agent):
-        return f"This comes from a robot or a preview (User-Agent: {agent[:100]})"
-    if "sec-fetch-site" in headers or not agent.strip() or PROGRAM.fullmatch(agent.strip()):
-        return ""
-    if BROWSER.match(agent):
-        return "A browser that does not say that a person asked for it (Sec-Fetch-Site) must not act by a link"
-    return f"Who asks for this is not known as a command line or a library of HTTP (User-Agent: {agent[:100]})"
-
-
-def _is_browser(headers: Mapping[str, str]) -> bool:
-    agent = headers.get("user-agent", "")
-    return BROWSER.match(agent) is not None and PROGRAM.fullmatch(agent) is None
-
-
-def as_command(headers: Mapping[str, str], path: str) -> str:
-    """Return the command line that does on purpose what a GET asked for, for a person; `path` is encoded as in a URL."""
-    address = f"http://{headers.get('host', '127.0.0.1:8042')}{path}"
-    return f"curl -u USER '{re.sub('[^!-&(-~]', '', address)}'"  # no character of it ends the quotes
-
-
-# ---- src/common/json_text.py: JSON from outside, decoded at a cost in proportion to its length, whatever it holds.
-
-
-# Orthanc's HTTP threads have a stack of 100 KB: JSON nested 550 deep would end the whole server.
-MAX_JSON_DEPTH = 50
-QUOTE = ord('"')
-STEPS = {ord("["): 1, ord("{"): 1, ord("]"): -1, ord("}"): -1}
-NO_STRUCTURE = bytes({*range(256)} - {QUOTE, *STEPS})
-
-
-def decoded(text: str | bytes) -> Any:
-    """Return what JSON says.
-
-    Raises
-    ------
-    ValueError : it is none (not in UTF-8, NaN, infinite), it is nested more than `MAX_JSON_DEPTH` deep, names something
-        twice, or holds half of a surrogate pair, which is no character.
-    """
-    try:
-        text = text.decode("utf-8-sig") if isinstance(text, bytes) else text
-        content = text.encode()
-    except UnicodeError:
-        raise ValueError("it is not in UTF-8") from None
-    if is_too_deep(content):
-        raise ValueError(f"it is nested more than {MAX_JSON_DEPTH} deep")
-    found = json.loads(text, object_pairs_hook=_named_once, parse_constant=_refuse_constant)
-    if "\\u" in text:
-        _refuse_half_characters(found)
-    return found
-
-
-def is_too_deep(content: bytes) -> bool:
-    """Return whether the decoder would go down more than `MAX_JSON_DEPTH` lists and objects, before or after it finds an error.
-
-    Three passes in C leave nothing but brackets and quotes; then one loop counts, with a handful of numbers. What is
-    written in a text nests nothing. A backslash outside a text ends the decoder, so all others are in pairs, or escape.
-    """
-    content = content.replace(rb"\\", b"").replace(rb"\"", b"").translate(None, NO_STRUCTURE)
-    depth, inside = 0, False
-    for byte in content.replace(b'""', b""):  # two quotes side by side change nothing for what follows
-        if byte == QUOTE:
-            inside = not inside
-        elif not inside:
-            depth += STEPS[byte]
-            if depth > MAX_JSON_DEPTH:
-                return True
-            if depth <= 0:  # all that was opened is closed: the decoder ends here
-                return False
-    return False
-
-
-def _named_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    if len(found := dict(pairs)) < len(pairs):
-        raise ValueError("a name stands in it twice")
-    return found
-
-
-def _refuse_constant(name: str) -> Any:
-    raise ValueError(f"{name} is no number of JSON")
-
-
-def _refuse_half_characters(found: Any) -> None:
-    try:
-        json.dumps(found, ensure_ascii=False).encode()
-    except UnicodeEncodeError:
-        raise ValueError("a text in it has half of a surrogate pair, which is no character") from None
-
-
 # ---- src/common/own_requests.py: What scripts ask their own Orthanc for, told to those of a combined file that keep a record: filters are not shown it.
 
 
@@ -797,6 +177,165 @@ class _PinnedContext(ssl.SSLContext):
     pinned: bytes
 
 
+# ---- src/common/quirks.py: What a version of Orthanc, of its plugin or of Python needs and others don't: each with the version and the reason.
+
+
+# What Orthanc calls must live as long as the process: 1.12.7 and later crash at shutdown otherwise.
+KEPT_ALIVE: list[Any] = []
+# Whether values of a GET arrive percent-decoded depends on the web server that Orthanc was built with (Debian 12's and
+# 13's hand them over raw, forky's decoded), not on a version that could be asked for. So a route asks itself, once.
+PROBE = "arrives-decoded"  # a parameter that only we send
+ARRIVAL: list[bool] = []  # whether they arrive decoded, when it is known
+
+
+def import_for_small_stacks() -> None:
+    """Import what http.client imports at its first connection, for which the stack of Orthanc's HTTP threads is too small.
+
+    Python 3.14 needs more than the 100 KB of such a thread to import it.
+    """
+    import encodings.idna  # noqa: F401
+
+
+def answer_probe(output: Any, query: Mapping[str, str | None]) -> bool:
+    """Answer how the value of `PROBE` has arrived, if that is what a GET asks; return whether it was."""
+    if query.keys() != {PROBE}:
+        return False
+    output.AnswerBuffer(b"A" if query[PROBE] == "A" else b"%41", "text/plain")
+    return True
+
+
+def values_arrive_decoded(uri: str, get: Callable[[str], Any]) -> bool:
+    """Return whether values of a GET arrive percent-decoded; ask one of our routes with `get` if it is not known yet."""
+    if not ARRIVAL:
+        ARRIVAL.append(get(f"{urllib.parse.quote(uri)}?{PROBE}=%41") == b"A")
+    return ARRIVAL[0]
+
+
+def send_status(output: Any, status: int, body: str) -> None:
+    """Send a status with a body of JSON: plugin 4.0 and 4.1 want its length in bytes as a third argument."""
+    try:
+        output.SendHttpStatus(status, body)  # from plugin 4.2, which adds a Content-Type by itself
+    except TypeError:
+        output.SetHttpHeader("Content-Type", "application/json")
+        output.SendHttpStatus(status, body, len(body.encode()))
+
+
+def folder_on_command_line(parent: Path) -> Path | None:
+    """Return the folder in `parent` that the command line of this process names, if it names one.
+
+    Where the configuration is a folder given without a slash at its end, `GetConfigurationPath()` is its parent (1.10.1 and
+    later). Only Linux has `/proc`: elsewhere there is no folder to find.
+    """
+    try:
+        words = Path("/proc/self/cmdline").read_bytes().split(b"\0")
+    except OSError:
+        return None
+    folders = (Path(os.fsdecode(word)) for word in words if word)
+    return next((each.absolute() for each in folders if each.is_dir() and each.absolute().parent == parent), None)
+
+
+# ---- src/common/environment.py: Values of the configuration that come from environment variables: from which, and whether those are set.
+
+
+VARIABLE = re.compile(r"\$\{([^:{}]*)(?::-([^{}]*))?\}")
+QUOTED_DEFAULT = re.compile(
+    r"""\$\{([^:{}]*):-(?:"([^"]*)"|'([^']*)')\}"""
+)  # Orthanc takes ${NAME:-"x"} for ${NAME:-x}
+TEXT_OR_COMMENT = re.compile(r'"(?:\\.|[^"\\])*"|//[^\n]*|/\*.*?\*/', re.DOTALL)  # or a text, which is left as it is
+# A text, a variable outside of texts (of a number, say), or a comma that ends a list: no JSON, but Orthanc takes them.
+LOOSE = re.compile(rf'"(?:\\.|[^"\\])*"|{VARIABLE.pattern}|,(?=\s*[}}\]])')
+NUMBER_AS_TEXT = re.compile(r"-?(0|[1-9][0-9]{0,14})(\.[0-9]{1,15})?")
+
+
+class FromEnvironment(str):
+    """A text of the configuration in which Orthanc has put environment variables.
+
+    Attributes
+    ----------
+    names : of the variables.
+    unset : those of them that are not set and have no default.
+    """
+
+    names: tuple[str, ...]
+    unset: tuple[str, ...]
+
+    def __new__(cls, text: str, names: tuple[str, ...], unset: tuple[str, ...] = ()) -> "FromEnvironment":
+        """Return a text that knows its variables."""
+        made = super().__new__(cls, text)
+        made.names, made.unset = names, unset
+        return made
+
+    @property
+    def value(self) -> Any:
+        """The number, true or false that it is as JSON, else the plain text: Orthanc has made texts of all."""
+        text = str(self)
+        return json.loads(text) if text in ("true", "false") or NUMBER_AS_TEXT.fullmatch(text) else text
+
+    @property
+    def variables(self) -> str:
+        """What a line of the log calls them: those that are not set, if there are any."""
+        names = self.unset or self.names
+        return f"the environment variable{'s' if len(names) > 1 else ''} {', '.join(names)}"
+
+
+def with_variables(section: str, found: Any) -> Any:
+    """Return a section with a `FromEnvironment` for each text that came from variables, as Orthanc's files have it.
+
+    Where the files can't be read as they were when Orthanc started, texts stay as they are.
+    """
+    return found if found is None else marked(found, _written_now().get(section))
+
+
+def marked(found: Any, written: Any) -> Any:
+    """Return what Orthanc has read with a `FromEnvironment` for each text for which variables were written."""
+    if isinstance(found, dict) and isinstance(written, dict):
+        return {key: marked(each, written.get(key)) for key, each in found.items()}
+    if isinstance(found, list) and isinstance(written, list) and len(found) == len(written):
+        return [marked(each, one) for each, one in zip(found, written, strict=True)]
+    if type(found) is str and isinstance(written, str) and _with_values(written) == found:
+        variables = [*VARIABLE.finditer(written)]
+        names = tuple(dict.fromkeys(each[1] for each in variables))
+        unset = {each[1] for each in variables if each[2] is None and each[1] not in os.environ}
+        return FromEnvironment(found, names, tuple(name for name in names if name in unset)) if names else found
+    return found
+
+
+def as_written(text: str) -> Mapping[str, Any]:
+    """Return a file of the configuration as it is written, with the variables in its texts; nothing if it can't be read so."""
+    text = QUOTED_DEFAULT.sub(lambda match: f"${{{match[1]}:-{match[2] or match[3] or ''}}}", text)
+    text = TEXT_OR_COMMENT.sub(lambda match: match[0] if match[0][0] == '"' else " ", text)
+    try:
+        found = json.loads(LOOSE.sub(_as_json, text))
+    except ValueError:
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _with_values(written: str) -> str:
+    return VARIABLE.sub(lambda match: os.environ.get(match[1], match[2] or ""), written)
+
+
+def _as_json(match: re.Match[str]) -> str:
+    return {'"': match[0], "$": "null", ",": ""}[match[0][0]]
+
+
+def _written_now() -> Mapping[str, Any]:
+    whole: dict[str, Any] = {}
+    try:
+        import orthanc
+
+        base = Path(orthanc.GetConfigurationPath()).absolute()
+        paths = [base]
+        if not base.is_file():
+            folder = folder_on_command_line(base) or base
+            paths = [path for path in folder.iterdir() if path.suffix.lower() == ".json"]
+        for path in paths:
+            whole.update(as_written(path.read_text(encoding="utf-8-sig")))
+    except Exception:  # noqa: BLE001 - no Orthanc at all (a program, a test), or its files are gone: what it has read holds
+        return {}
+    return whole
+
+
 # ---- src/common/settings.py: One section of Orthanc's configuration, read into a frozen dataclass.
 
 
@@ -831,15 +370,15 @@ def durability_field(survives: str = "the ledger survives", waits: str = "each s
     return dataclasses.field(default="normal", metadata={"choices": ("normal", "full"), "help": text})
 
 
-def reconcile_field() -> Any:
-    """Return the field `Reconcile` of a script that follows Orthanc's list of changes."""
-    text = "Look in Orthanc's list of changes for what a crash cut off. False in all but one of several Orthancs on one database."
+def reconcile_field(several: str = "each of several Orthancs on one database that load this script") -> Any:
+    """Return the field `Reconcile` of a script that follows Orthanc's list of changes; in `several` it is to be false."""
+    text = f"Look in Orthanc's list of changes for what a crash cut off. False in {several}."
     return dataclasses.field(default=True, metadata={"help": text})
 
 
 def state_path_field(state: str = "the ledger") -> Any:
     """Return the field `StatePath` of a script with state: the folder of it."""
-    text = f"Folder of {state}; null: `IndexDirectory`, else `StorageDirectory`."
+    text = f"Folder of {state}; null: `Scripts.StatePath`, else `IndexDirectory`, else `StorageDirectory`."
     return dataclasses.field(default=None, metadata={"help": text})
 
 
@@ -855,8 +394,9 @@ def read_settings(cls: type[S], section: str, configuration: Mapping[str, Any]) 
     ----------
     cls : a dataclass whose fields all have defaults. `metadata` of a field may hold `key` (if the name is not the field's in
         CamelCase), `minimum` and `maximum` (of a number), `choices`, `check` (a function that returns what is allowed, or
-        nothing if the value is fine) and `secret` (the value is never shown). A class variable `REMOVED` names the keys that
-        the object had once, each with what happens now.
+        nothing if the value is fine) and `secret` (the value is never shown). Of a free value also `texts` (keys, all others of
+        which may be numbers, true or false) and `read_later` (by itself). A class variable `REMOVED` names the keys that the
+        object had once, each with what happens now.
     section : the section's name.
     configuration : what `orthanc.GetConfiguration()` holds, decoded.
 
@@ -872,7 +412,7 @@ def read_settings(cls: type[S], section: str, configuration: Mapping[str, Any]) 
 
 def _read_section(cls: type[S], section: str, configuration: Mapping[str, Any]) -> S:
     check_section_name(section, configuration)
-    found = configuration.get(section)
+    found = with_variables(section, configuration.get(section))
     if complaint := "; ".join(_wrong_keys_below(cls, section, found)):
         raise SettingsError(complaint)
     return cls() if found is None else _read_object(cls, section, found)
@@ -908,6 +448,13 @@ class LoopbackSettings:
 class ScriptsSettings:
     """The section `Scripts`, which is for all scripts."""
 
+    state_path: str | None = dataclasses.field(
+        default=None,
+        metadata={
+            "help": "Folder of the state of all scripts, but of one with a `StatePath` of its own; null: `IndexDirectory`, else "
+            "`StorageDirectory`."
+        },
+    )
     loopback: LoopbackSettings = dataclasses.field(
         default=LoopbackSettings(), metadata={"help": "How scripts reach their own Orthanc."}
     )
@@ -1049,6 +596,8 @@ def _read_value(hint: Any, limits: Mapping[str, Any], path: str, found: Any) -> 
         fits, allowed = False, complaint
     if fits and value == "" and (optional or limits.get("secret")):  # it would count as not given, without a word
         fits, allowed = False, "a text; to give none, leave the key out"
+    if isinstance(found, FromEnvironment) and found.unset:  # also where it is a part of the text: a path, a URL
+        fits = False
     if not fits:
         raise _wrong(path, found, allowed, limits)
     return value
@@ -1064,15 +613,36 @@ def _typed(hint: Any, limits: Mapping[str, Any], path: str, found: Any) -> tuple
         items = [_read_value(arguments[0], shown, f"{path}[{i}]", item) for i, item in enumerate(found)]
         return tuple(items) if origin is tuple else items, True, ""
     if hint is Any:
-        return found, True, ""
+        return _free(limits, path, found), True, ""
     if origin is dict:
         if not isinstance(found, dict) or not dataclasses.is_dataclass(arguments[1]):
-            return found, isinstance(found, dict), "an object of keys and values"
+            return _free(limits, path, found), isinstance(found, dict), "an object of keys and values"
         paths = {key: f"{path}.{_printable(key)}" for key in found}
         return {key: _read_value(arguments[1], {}, paths[key], each) for key, each in found.items()}, True, ""
+    if isinstance(found, FromEnvironment):
+        found = str(found) if hint is str else found.value
     # JSON has one kind of number, and true is no number although Python says so.
     fits = isinstance(found, (int, float) if hint is float else hint) and (hint is bool) == isinstance(found, bool)
     return (float(found) if fits and hint is float else found), fits, KINDS[hint]
+
+
+def _free(limits: Mapping[str, Any], path: str, found: Any, *, may_be_number: bool = False) -> Any:
+    """Return a value whose keys and types the settings don't name, with plain texts for those from variables."""
+    if limits.get("read_later"):
+        return found
+    if isinstance(found, list):
+        return [_free(limits, f"{path}[{i}]", each) for i, each in enumerate(found)]
+    if isinstance(found, dict):
+        texts = limits.get("texts", found)
+        return {
+            key: _free(limits, f"{path}.{_printable(key)}", each, may_be_number=key not in texts)
+            for key, each in found.items()
+        }
+    if not isinstance(found, FromEnvironment):
+        return found
+    if found.unset:
+        raise _wrong(path, found, "a value, or one with a default, as ${NAME:-default}", limits)
+    return found.value if may_be_number or limits.get("texts") == () else str(found)
 
 
 def _printable(key: str) -> str:
@@ -1082,7 +652,12 @@ def _printable(key: str) -> str:
 
 
 def _wrong(path: str, found: Any, allowed: str, limits: Mapping[str, Any] | None = None) -> SettingsError:
-    if found == "":  # Orthanc puts environment variables in before a script can see their names: an unset one is empty
+    if isinstance(found, FromEnvironment):
+        if found.unset or not found:
+            are = f"{'are' if len(found.unset or found.names) > 1 else 'is'} {'not set' if found.unset else 'empty'}"
+            return SettingsError(f"{path}: {found.variables} {are}, allowed: {allowed}")
+        return SettingsError(f"{path}: found {_as_text(found, limits)} from {found.variables}, allowed: {allowed}")
+    if found == "":  # where Orthanc's files don't show the variable, an unset one is empty
         return SettingsError(f"{path} is empty (is its environment variable set?), allowed: {allowed}")
     return SettingsError(f"{path}: found {_as_text(found, limits)}, allowed: {allowed}")
 
@@ -1125,7 +700,8 @@ def configuration_folder() -> Path:
 
 
 def state_folder(state_path: str | None, configuration: Mapping[str, Any]) -> Path:
-    """Return where a script keeps its state: `StatePath`, else `IndexDirectory`, else `StorageDirectory`."""
+    """Return where a script keeps its state: its `StatePath`, that of all scripts, `IndexDirectory`, or `StorageDirectory`."""
+    state_path = state_path or settings_of_all_scripts(configuration).state_path
     default = configuration.get("IndexDirectory") or configuration.get("StorageDirectory") or "OrthancStorage"
     return configuration_folder() / (state_path or default)
 
@@ -1452,6 +1028,207 @@ def _said_by_orthanc(content: bytes) -> dict[str, Any]:
 
 def _is_json(headers: http.client.HTTPMessage) -> bool:
     return headers.get_content_type() == "application/json"
+
+
+# ---- src/common/route_list.py: What a script's routes are, for people: in the answer of `GET /<script>`, and in the tables of docs/.
+
+
+# The groups of the patterns of our routes, as a person writes them.
+SHOWN_GROUPS = {
+    "([0-9]+)": "{id}",
+    "([^/]+)": "{id}",
+    "([0-9a-f-]+)": "{id}",
+    "(.+)": "{name}",
+    "(.*)": "{…}",
+}
+
+
+def shown_path(pattern: str) -> str:
+    """Return the pattern of a route as a path: `/auto-retries/jobs/{id}`."""
+    for group, shown in SHOWN_GROUPS.items():
+        pattern = pattern.replace(group, shown)
+    return pattern
+
+
+def listed(routes: Mapping[str, Mapping[str, Callable[..., Any]]]) -> list[dict[str, Any]]:
+    """Return each route: method, path, the names of its parameters, and the first line of its handler's docstring."""
+    return [
+        {
+            "Method": method,
+            "Path": shown_path(pattern),
+            "Parameters": [*getattr(handler, "parameters", {})],
+            "Does": (handler.__doc__ or "").strip().partition("\n")[0],
+        }
+        for pattern, handlers in routes.items()
+        for method, handler in handlers.items()
+    ]
+
+
+# ---- src/common/cross_site.py: Who may act: people on this server's own pages, and programs; no page of another site, and nothing that loads links by itself.
+
+
+# What a person's command line, or a library in a person's program, calls itself. Many libraries say nothing at all.
+PROGRAM = re.compile(
+    r"(curl|libcurl|wget2?|httpie|xh|aria2|lwp-request|libwww-perl|python-requests|python-httpx|python-urllib3?"
+    r"|python/[0-9.]+ aiohttp|aiohttp|httpx|go-http-client|resty|go-resty|java|java-http-client|apache-httpclient"
+    r"|apache-httpasyncclient|okhttp|jersey|ktor-client|axios|got|node|node-fetch|undici|deno|bun|superagent|node-superagent"
+    r"|postmanruntime|insomnia|bruno|hoppscotch|thunder client|powershell|restsharp|guzzlehttp|php-curl-class|ruby|faraday"
+    r"|rest-client|httparty|reqwest|ureq|hyper|dart|luasocket|luasocket [0-9.]+|libcurl-agent|rcurl|httr2?|matlab)"
+    r"([/ (].*)?"
+    r"|mozilla/5\.0 \([^()]*\) (windows)?powershell/[0-9.]+",
+    re.IGNORECASE,
+)
+ROBOT = re.compile(
+    r"bot\b|bot/|crawl|spider|slurp|preview|externalhit|externalagent|lighthouse|headless|pagespeed|prerender|compatible;"
+    r"|google-|googleother|feedfetcher|mediapartners|scan|monitor|whatsapp|skype|embed",
+    re.IGNORECASE,
+)
+AHEAD_OF_TIME = ("sec-purpose", "purpose", "x-purpose", "x-moz")  # prefetching, prerendering, previewing
+MEDIA = re.compile(r"\b(image|video|audio|font)/|^text/css", re.IGNORECASE)
+BROWSER = re.compile("(mozilla|opera)/", re.IGNORECASE)
+OWN_PAGES = ("same-origin", "none")  # a page of this server; what a person typed, or chose from the bookmarks
+FORMS = ("application/x-www-form-urlencoded", "multipart/form-data", "text/plain")  # what any page can send unasked
+
+
+def why_refused(method: str, headers: Mapping[str, str], *, has_body: bool) -> tuple[int, str] | None:
+    """Return why a request that acts is refused, as a status and a reason; None: it was sent on purpose.
+
+    A GET is what any page, mail or chat can make a browser send, or what is loaded ahead of time: it is accepted for a
+    program that says what it is (or nothing), and for a browser that says that this server's own page or a person asked.
+    Browsers say so over HTTPS and on localhost; over plain HTTP they can't be distinguished from one that another page leads.
+    """
+    if sign := _sign_of_another_site(method, headers):
+        return 403, sign
+    if method == "GET":
+        return (403, sign) if (sign := _sign_of_a_link(headers)) else None
+    mime = headers.get("content-type", "").partition(";")[0].strip().lower()
+    if _is_browser(headers) and (mime in FORMS or (has_body and mime != "application/json")):
+        return 415, "From a browser the body must be application/json"
+    return None
+
+
+def _sign_of_another_site(method: str, headers: Mapping[str, str]) -> str:
+    site, origin, referer = (headers.get(name) for name in ("sec-fetch-site", "origin", "referer"))
+    if site is not None and site.strip().lower() not in OWN_PAGES:
+        return f"This comes from another site's page (Sec-Fetch-Site: {site[:40]})"
+    if site is not None and site.strip().lower() == "same-origin" and method != "GET":
+        return ""  # the browser's own word, also behind a proxy that puts another Host in
+    if origin is not None and not _is_ours(origin, headers):
+        return f"This comes from another site's page (Origin: {origin[:100]})"
+    if referer is not None and not _is_ours(referer, headers) and (origin is None or method == "GET"):
+        return f"This comes from another site's page (Referer: {referer[:100]})"
+    return ""
+
+
+def _is_ours(address: str, headers: Mapping[str, str]) -> bool:
+    """Return whether an address is of this server, as whoever asked calls it. Addresses that are none are not."""
+    named = [headers.get("host", ""), *headers.get("x-forwarded-host", "").split(",")]
+    hosts = {_without_port(host.strip().lower()) for host in named} - {""}
+    scheme, _, rest = address.strip().lower().partition("://")
+    return scheme in ("http", "https") and _without_port(re.split(r"[/?#\\]", rest, maxsplit=1)[0]) in hosts
+
+
+def _without_port(host: str) -> str:
+    """Return a host without the port that its scheme has anyway."""
+    return re.sub(r":(80|443)?\Z", "", host)
+
+
+def _sign_of_a_link(headers: Mapping[str, str]) -> str:
+    """Return what shows that a GET was not asked for by a person or a person's program; empty: nothing does."""
+    agent = headers.get("user-agent", "")
+    accept, destination = headers.get("accept", ""), headers.get("sec-fetch-dest", "document").strip().lower()
+    if ahead := next((name for name in AHEAD_OF_TIME if name in headers), None):
+        return f"This is loaded ahead of time, or as a preview ({ahead}: {headers[ahead][:40]})"
+    if "range" in headers:
+        return "This asks for a part of a file, as a player of media does (Range)"
+    if destination not in ("document", "empty") or (MEDIA.search(accept) and "text/html" not in accept.lower()):
+        return "This asks for a picture, a sound, or a part of a page (Accept, Sec-Fetch-Dest)"
+    if ROBOT.search(agent):
+        return f"This comes from a robot or a preview (User-Agent: {agent[:100]})"
+    if "sec-fetch-site" in headers or not agent.strip() or PROGRAM.fullmatch(agent.strip()):
+        return ""
+    if BROWSER.match(agent):
+        return "A browser that does not say that a person asked for it (Sec-Fetch-Site) must not act by a link"
+    return f"Who asks for this is not known as a command line or a library of HTTP (User-Agent: {agent[:100]})"
+
+
+def _is_browser(headers: Mapping[str, str]) -> bool:
+    agent = headers.get("user-agent", "")
+    return BROWSER.match(agent) is not None and PROGRAM.fullmatch(agent) is None
+
+
+def as_command(headers: Mapping[str, str], path: str) -> str:
+    """Return the command line that does on purpose what a GET asked for, for a person; `path` is encoded as in a URL."""
+    address = f"http://{headers.get('host', '127.0.0.1:8042')}{path}"
+    return f"curl -u USER '{re.sub('[^!-&(-~]', '', address)}'"  # no character of it ends the quotes
+
+
+# ---- src/common/json_text.py: JSON from outside, decoded at a cost in proportion to its length, whatever it holds.
+
+
+# Orthanc's HTTP threads have a stack of 100 KB: JSON nested 550 deep would end the whole server.
+MAX_JSON_DEPTH = 50
+QUOTE = ord('"')
+STEPS = {ord("["): 1, ord("{"): 1, ord("]"): -1, ord("}"): -1}
+NO_STRUCTURE = bytes({*range(256)} - {QUOTE, *STEPS})
+
+
+def decoded(text: str | bytes) -> Any:
+    """Return what JSON says.
+
+    Raises
+    ------
+    ValueError : it is none (not in UTF-8, NaN, infinite), it is nested more than `MAX_JSON_DEPTH` deep, names something
+        twice, or holds half of a surrogate pair, which is no character.
+    """
+    try:
+        text = text.decode("utf-8-sig") if isinstance(text, bytes) else text
+        content = text.encode()
+    except UnicodeError:
+        raise ValueError("it is not in UTF-8") from None
+    if is_too_deep(content):
+        raise ValueError(f"it is nested more than {MAX_JSON_DEPTH} deep")
+    found = json.loads(text, object_pairs_hook=_named_once, parse_constant=_refuse_constant)
+    if "\\u" in text:
+        _refuse_half_characters(found)
+    return found
+
+
+def is_too_deep(content: bytes) -> bool:
+    """Return whether the decoder would go down more than `MAX_JSON_DEPTH` lists and objects, before or after it finds an error.
+
+    Three passes in C leave nothing but brackets and quotes; then one loop counts, with a handful of numbers. What is
+    written in a text nests nothing. A backslash outside a text ends the decoder, so all others are in pairs, or escape.
+    """
+    content = content.replace(rb"\\", b"").replace(rb"\"", b"").translate(None, NO_STRUCTURE)
+    depth, inside = 0, False
+    for byte in content.replace(b'""', b""):  # two quotes side by side change nothing for what follows
+        if byte == QUOTE:
+            inside = not inside
+        elif not inside:
+            depth += STEPS[byte]
+            if depth > MAX_JSON_DEPTH:
+                return True
+            if depth <= 0:  # all that was opened is closed: the decoder ends here
+                return False
+    return False
+
+
+def _named_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    if len(found := dict(pairs)) < len(pairs):
+        raise ValueError("a name stands in it twice")
+    return found
+
+
+def _refuse_constant(name: str) -> Any:
+    raise ValueError(f"{name} is no number of JSON")
+
+
+def _refuse_half_characters(found: Any) -> None:
+    try:
+        json.dumps(found, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        raise ValueError("a text in it has half of a surrogate pair, which is no character") from None
 
 
 # ---- src/common/times.py: Times: ISO 8601 in UTC with milliseconds and `Z` wherever a script writes one; days as DICOM writes them.
@@ -1923,40 +1700,6 @@ def _send_error(output: Any, refused: Refused, method: str, uri: str) -> None:
         "Uri": uri,
     }
     send_status(output, refused.status, json.dumps(content, indent=2) + "\n")
-
-
-# ---- src/common/route_list.py: What a script's routes are, for people: in the answer of `GET /<script>`, and in the tables of docs/.
-
-
-# The groups of the patterns of our routes, as a person writes them.
-SHOWN_GROUPS = {
-    "([0-9]+)": "{id}",
-    "([^/]+)": "{id}",
-    "([0-9a-f-]+)": "{id}",
-    "(.+)": "{name}",
-    "(.*)": "{…}",
-}
-
-
-def shown_path(pattern: str) -> str:
-    """Return the pattern of a route as a path: `/auto-retries/jobs/{id}`."""
-    for group, shown in SHOWN_GROUPS.items():
-        pattern = pattern.replace(group, shown)
-    return pattern
-
-
-def listed(routes: Mapping[str, Mapping[str, Callable[..., Any]]]) -> list[dict[str, Any]]:
-    """Return each route: method, path, the names of its parameters, and the first line of its handler's docstring."""
-    return [
-        {
-            "Method": method,
-            "Path": shown_path(pattern),
-            "Parameters": [*getattr(handler, "parameters", {})],
-            "Does": (handler.__doc__ or "").strip().partition("\n")[0],
-        }
-        for pattern, handlers in routes.items()
-        for method, handler in handlers.items()
-    ]
 
 
 # ---- src/common/version.py: The version of the collection, the same for all scripts; it is written here and nowhere else.
@@ -2639,8 +2382,8 @@ def register_status(
     base: str = "",
     routes: str | None = "",
     also: str = "",
-) -> None:
-    """Register `/NAME/status`, `/NAME` (the script's routes) and, alone, `/scripts` and `/scripts/health`.
+) -> ListedScript:
+    """Register `/NAME/status`, `/NAME` (the script's routes) and, alone, `/scripts` and `/scripts/health`; return its entry.
 
     Parameters
     ----------
@@ -2672,6 +2415,7 @@ def register_status(
     if not LISTED_SCRIPTS:
         _speak_for_all()
     LISTED_SCRIPTS.append(script)
+    return script
 
 
 def _status_answer(found: Condition, report: Callable[[], Mapping[str, Any]]) -> dict[str, Any]:
@@ -2735,6 +2479,507 @@ def _speak_for_all() -> None:
         return
     register_route("/scripts", {"GET": list_scripts}, _never)
     register_route("/scripts/health", {"GET": health}, _never)
+
+
+# ---- src/common/metrics.py: What a script adds to Orthanc's metrics (`/tools/metrics-prometheus`): whether it works, and its numbers.
+
+
+MEASURED_AFTER_SECONDS = 1.0  # from the start of Orthanc to the first values
+MEASURED_EVERY_SECONDS = 5.0
+MEASURED_WITHIN_SECONDS = 1.0  # that the end of Orthanc waits for values that are being read
+OnChangeCallback = Callable[[int, int, str], object]
+Measure = Callable[[], Mapping[str, float]]
+
+
+class MetricsReporter:
+    """Sets the metrics of a script every few seconds, from a thread of its own, until `stop`.
+
+    Each value is set again even if it has not changed: Orthanc writes the time of each beside it, and Prometheus drops what
+    is older than five minutes. (Values that are set before ORTHANC_STARTED are lost, and a call after ORTHANC_STOPPED would
+    crash Orthanc.)
+
+    Parameters
+    ----------
+    name : of the script, with `_`.
+    look : returns its condition, from memory.
+    measure : returns its numbers; called only while it runs. Statements on its ledger must cost the same however much that holds.
+    """
+
+    def __init__(self, name: str, look: Callable[[], Condition], measure: Measure) -> None:
+        self._name, self._look, self._measure = name, look, measure
+        self._calling, self._stopping = threading.Lock(), threading.Event()
+        self._complaint = ""
+        self._thread = threading.Thread(target=self._work, name=f"{name} metrics", daemon=True)
+
+    def start(self) -> None:
+        """Begin; return at once."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End: no call of Orthanc's begins after this."""
+        self._stopping.set()
+        with self._calling:
+            pass  # the one that is under way has ended
+        if self._thread.is_alive():
+            self._thread.join(MEASURED_WITHIN_SECONDS)
+
+    def around(self, on_change: OnChangeCallback) -> OnChangeCallback:
+        """Return a callback for OnChange that starts and stops this, and calls another one."""
+        started, stopped = int(orthanc.ChangeType.ORTHANC_STARTED), int(orthanc.ChangeType.ORTHANC_STOPPED)
+
+        def start_and_stop(change: int, level: int, resource: str) -> object:
+            if change == started:
+                self.start()
+            elif change == stopped:
+                self.stop()
+            return on_change(change, level, resource)
+
+        return start_and_stop
+
+    def _work(self) -> None:
+        seconds = MEASURED_AFTER_SECONDS
+        while not self._stopping.wait(seconds):
+            seconds = MEASURED_EVERY_SECONDS
+            try:
+                self.report()
+            except Exception:  # noqa: BLE001 - one odd number never ends the thread
+                self._log_once(f"{self._name} can't be measured, please report it:\n{traceback.format_exc()}")
+
+    def report(self) -> None:
+        """Set all values once."""
+        found = self._look()
+        self._set("idle", found.state != RUNNING and not found.is_unused)
+        self._set("unhealthy", not found.is_healthy)
+        if found.state == RUNNING:
+            # Where the state can't be read now, the values before stay: `unhealthy` says that something is wrong.
+            with contextlib.suppress(sqlite3.Error, OSError, LoopbackError):
+                for what, value in self._measure().items():
+                    self._set(what, value)
+
+    def _set(self, what: str, value: float) -> None:
+        with self._calling:
+            if not self._stopping.is_set():
+                orthanc.SetMetricsValue(f"{self._name}_{what}", float(value), orthanc.MetricsType.DEFAULT)
+
+    def _log_once(self, text: str) -> None:
+        with self._calling:
+            if text != self._complaint and not self._stopping.is_set():
+                orthanc.LogError(text)
+        self._complaint = text
+
+
+def ignore_change(_change: int, _level: int, _resource: str) -> None:
+    """Do nothing when something changes: a script that refuses its configuration reports just that."""
+
+
+def listen_to_changes(
+    script: ListedScript, on_change: OnChangeCallback = ignore_change, measure: Measure = dict[str, float]
+) -> None:
+    """Register the callback for OnChange of a script, which reports its metrics too.
+
+    Examples
+    --------
+    >>> script = register_status("auto_retries", look, routes.status)  # doctest: +SKIP
+    >>> listen_to_changes(script, retrier.on_change, retrier.measure)
+    """
+    KEPT_ALIVE.extend((on_change, MetricsReporter(script.name, script.look, measure).around(on_change)))
+    orthanc.RegisterOnChangeCallback(KEPT_ALIVE[-1])
+
+
+# ---- src/common/packages.py: Python packages that a script needs: whether one is missing or too old, and what a person does about it.
+
+
+def package_problem(package: str, least: str, found: str | None, debian: str = "") -> str | None:
+    """Return what is wrong with an installed package, and the remedy; None if it is there and new enough.
+
+    Parameters
+    ----------
+    package : its name for pip.
+    least : the oldest version that works, as `2.3`.
+    found : the version that is installed, None if none is.
+    debian : its name for apt, if Debian 12's version is new enough.
+
+    >>> package_problem("httpx", "0.23", "0.28.1") is None
+    True
+    """
+    if found is not None and _numbers(found) >= _numbers(least):
+        return None
+    state = f"found {found}" if found else "found none"
+    by_apt = f"apt install {debian}, or " if debian else ""
+    return (
+        f"it needs the Python package {package}, {least} or newer ({state}). Install it: {by_apt}a virtual environment "
+        'as in docs/install.md, "Packages" (the Dockerfile installs it); then restart Orthanc'
+    )
+
+
+def _numbers(version: str) -> list[int]:
+    return [int(number) for number in re.findall(r"\d+", version)[:2]]
+
+
+# ---- src/common/outside.py: Services of others, called over HTTP by the package requests: one host each, no redirects, bounded in time and size.
+
+
+REQUESTS = ("requests", "2.28", "python3-requests")  # for pip, the oldest version that works (Debian 12's), for apt
+IDLE_CONNECTION_SECONDS = (
+    4.0  # after which a kept connection is not trusted any more: many servers close theirs after 5
+)
+CONNECTIONS_KEPT = 4  # of calls at the same time
+LOGGERS = ("urllib3.connectionpool", "urllib3.connection", "urllib3.util.retry")  # what they log has URLs in it
+THREAD = threading.local()  # .call: what the thread asks now, if it asks
+
+
+class OutsideError(Exception):
+    """There is no answer: the service can't be reached, is not who it should be, or took too long."""
+
+
+class UnsendableError(Exception):
+    """A request that can't be sent to anybody, because of what is in it."""
+
+
+@dataclasses.dataclass(frozen=True)
+class OutsideAnswer:
+    """What a service answered; `problem` is why `body` is not all of it, or ""."""
+
+    status: int
+    reason: str
+    body: bytes
+    problem: str = ""
+
+
+def proxy_or_null(proxy: str | None) -> str | None:
+    """Return what is allowed as a proxy in a configuration, unless this is."""
+    with contextlib.suppress(ValueError):  # the port, or brackets
+        parts = urllib.parse.urlsplit(proxy or "")
+        if proxy is None or (parts.scheme == "http" and parts.hostname and parts.port and parts.path in ("", "/")):
+            return None
+    return "http://HOST:PORT, with USER:PASSWORD@ before the host if it wants them, or null"
+
+
+def requests_problem() -> str | None:
+    """Return why requests can't be used, and the remedy, without importing it; None if it can."""
+    package, least, debian = REQUESTS
+    if importlib.util.find_spec(package) is None:
+        return package_problem(package, least, None, debian)
+    with contextlib.suppress(importlib.metadata.PackageNotFoundError):  # it works without its metadata too
+        return package_problem(package, least, importlib.metadata.version(package), debian)
+    return None
+
+
+def import_requests() -> None:
+    """Import requests. OutsideCall it in a thread of the script's own: for those of Orthanc's web server it may be too large.
+
+    Raises
+    ------
+    ImportError : it is missing, too old or broken.
+    """
+    package, least, debian = REQUESTS
+    try:
+        import requests
+    except ModuleNotFoundError as error:
+        if error.name != package:
+            raise
+        raise ImportError(package_problem(package, least, None, debian)) from None
+    if problem := package_problem(package, least, requests.__version__, debian):
+        raise ImportError(problem)
+
+
+class Outside:
+    """One service: a session, and the calls that are under way. Any thread may call; several may at a time.
+
+    Parameters
+    ----------
+    url : scheme, host and port; what else is in it is not used.
+    ca_file : whom to trust (PEM); None: the authorities of the system.
+    certificate_file, key_file, key_password : the client certificate (PEM), its key if that is in another file.
+    proxy : `http://[USER:PASSWORD@]HOST:PORT`; None: none.
+    connections : how many are kept for the next calls.
+
+    Raises
+    ------
+    OSError : a file of certificates can't be read (ssl.SSLError is one).
+    """
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        verify_tls: bool = True,
+        ca_file: str | None = None,
+        certificate_file: str | None = None,
+        key_file: str | None = None,
+        key_password: str = "",
+        proxy: str | None = None,
+        connections: int = CONNECTIONS_KEPT,
+    ) -> None:
+        parts = urllib.parse.urlsplit(url)
+        self._origin = f"{parts.scheme.lower()}://{parts.netloc.rpartition('@')[2]}"
+        self._host, self._verify_tls, self._proxy, self._connections = parts.hostname, verify_tls, proxy, connections
+        self._context: ssl.SSLContext | None = None
+        if parts.scheme.lower() == "https":
+            self._context = context = ssl.create_default_context(cafile=ca_file)
+            if not verify_tls:
+                context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+            if certificate_file:
+                # With a password OpenSSL does not ask for one at a terminal that nobody sits at.
+                context.load_cert_chain(certificate_file, key_file, key_password)
+        self._lock = threading.Lock()
+        self._session: Any = None
+        self._under_way: set[OutsideCall] = set()
+        self._used, self._is_closed = 0.0, False
+
+    def request(
+        self,
+        method: str,
+        target: str,
+        *,
+        headers: Mapping[str, str],
+        timeout: float,
+        body: bytes | None = None,
+        total: float | None = None,
+        largest: int = 0,
+    ) -> OutsideAnswer:
+        """Send a request, and return the answer, whatever its status: a redirect is not followed.
+
+        Parameters
+        ----------
+        target : path and query, percent-encoded. It is sent as it is.
+        timeout : seconds to connect, and that the service may be silent.
+        total : seconds for all of it, however slowly the service answers; None: twice `timeout`. (A name that has several
+            addresses, each of which has to be waited for, may take longer.)
+        largest : bytes of the answer's body that are read, 0 for a caller who looks at the status only.
+
+        Raises
+        ------
+        UnsendableError : this request can't be sent.
+        OutsideError : there is no answer.
+        """
+        total = 2 * timeout if total is None else total
+        call = OutsideCall()
+        clock = threading.Timer(total, call.end, [f"it took longer than {total:g} s"])
+        clock.daemon = True
+        session = self._begin(call)
+        try:
+            prepared = self._prepare(session, method, target, headers, body)
+            THREAD.call = call
+            clock.start()
+            silent = min(timeout, total + 1)  # the clock is to end what takes too long: so it is told
+            response = session.send(prepared, stream=True, timeout=silent, allow_redirects=False)
+            with contextlib.closing(response):
+                if call.ended:  # headers that break off are no error of http.client's
+                    raise OutsideError(call.ended)
+                content, problem = read_answer(response, largest, call)
+            return OutsideAnswer(response.status_code, str(response.reason or ""), content, problem)
+        except (UnsendableError, OutsideError):
+            raise
+        except Exception as error:  # noqa: BLE001 - whatever it is: what requests and urllib3 raise quotes the URL
+            raise OutsideError(call.ended or why_unanswered(error)) from None
+        finally:
+            THREAD.call = None
+            clock.cancel()
+            self._end(call)
+
+    def close(self) -> None:
+        """End all calls that are under way, each with an `OutsideError`, and take no more."""
+        with self._lock:
+            self._is_closed = True
+            calls, session = list(self._under_way), self._session
+        for call in calls:
+            call.end("it was ended here")
+        if session is not None:
+            session.close()
+
+    def _begin(self, call: OutsideCall) -> Any:
+        with self._lock:
+            if self._is_closed:
+                raise OutsideError("it was ended here")
+            if self._session is None:
+                self._session = self._open()
+            elif not self._under_way and time.monotonic() - self._used > IDLE_CONNECTION_SECONDS:
+                self._session.close()  # its connections; it opens others
+            self._under_way.add(call)
+            return self._session
+
+    def _end(self, call: OutsideCall) -> None:
+        call.forget_socket()
+        with self._lock:
+            self._under_way.discard(call)
+            self._used = time.monotonic()
+
+    def _open(self) -> Any:
+        for name in LOGGERS:
+            logging.getLogger(name).addFilter(is_none_of_ours)
+        if not self._verify_tls:  # so it was configured; urllib3 would warn of it
+            warnings.filterwarnings(
+                "ignore", f"Unverified HTTPS request is being made to host '{re.escape(str(self._host))}'"
+            )
+        session = make_session(self._context, self._connections)
+        session.trust_env = False  # no proxy of the environment, no .netrc, no other authorities
+        session.verify = self._verify_tls
+        session.proxies = {"http": self._proxy, "https": self._proxy} if self._proxy else {}
+        session.headers.clear()
+        session.cookies.set_policy(http.cookiejar.DefaultCookiePolicy(allowed_domains=()))  # none is kept
+        return session
+
+    def _prepare(self, session: Any, method: str, target: str, headers: Mapping[str, str], body: bytes | None) -> Any:
+        import requests
+
+        # An answer that is sent as it is has the size that it seems to have.
+        sent = {"Accept-Encoding": "identity", **{name: value.strip() for name, value in headers.items()}}
+        try:
+            for value in sent.values():
+                value.encode("latin-1")
+            prepared = session.prepare_request(requests.Request(method, "http://outside/", sent, data=body))
+        except (requests.RequestException, ValueError) as error:
+            raise UnsendableError(f"a header or the body can't be sent ({type(error).__name__})") from None
+        # As it is: requests makes `..` of `%2E%2E`, and a way out of its folder of a value that has it.
+        prepared.url = self._origin + target
+        return prepared
+
+
+class OutsideCall:
+    """One request that is under way. To end it, its connection is shut down: whoever reads from it reads no more.
+
+    The timeout of a socket alone is not enough: it begins again with each byte.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._socket: socket.socket | None = None
+        self.ended = ""
+        """Why it was ended, or ""."""
+
+    def use_socket(self, connected: socket.socket) -> None:
+        """Take the socket of the connection by which it is sent."""
+        with self._lock:
+            self._socket = connected
+        if self.ended:
+            self.end(self.ended)
+
+    def forget_socket(self) -> None:
+        """Leave the connection to the next call."""
+        with self._lock:
+            self._socket = None
+
+    def end(self, why: str) -> None:
+        """End it, from another thread."""
+        with self._lock:
+            self.ended = self.ended or why
+            if self._socket is not None:
+                with contextlib.suppress(OSError):
+                    socket.socket.shutdown(self._socket, socket.SHUT_RDWR)  # of TLS, too, only the socket
+
+
+def make_session(context: ssl.SSLContext | None, connections: int) -> Any:
+    """Return a session of requests that trusts as `context` says, follows no redirect, and gives each `OutsideCall` its socket.
+
+    The classes are made here, because those that they are made from are imported late.
+    """
+    import requests
+    import requests.adapters
+    import urllib3
+    import urllib3.connection
+    import urllib3.connectionpool
+
+    if context is not None and urllib3.__version__.startswith("1."):  # type: ignore[attr-defined]
+        # It gives OpenSSL no name where the host is an address, and compares the certificate with both itself.
+        context.check_hostname = False
+
+    class Connection(urllib3.connection.HTTPConnection):
+        def connect(self) -> None:
+            super().connect()
+            give_socket(self.sock)
+
+        def request(self, *arguments: Any, **named: Any) -> None:
+            give_socket(self.sock)
+            super().request(*arguments, **named)
+
+    class EncryptedConnection(Connection, urllib3.connection.HTTPSConnection):
+        pass
+
+    class Pool(urllib3.connectionpool.HTTPConnectionPool):
+        ConnectionCls = Connection
+
+    class EncryptedPool(urllib3.connectionpool.HTTPSConnectionPool):
+        ConnectionCls = EncryptedConnection
+
+    pools = {"http": Pool, "https": EncryptedPool}
+
+    class Adapter(requests.adapters.HTTPAdapter):
+        def init_poolmanager(self, *arguments: Any, **named: Any) -> None:
+            super().init_poolmanager(*arguments, **named, ssl_context=context)
+            self.poolmanager.pool_classes_by_scheme = pools
+
+        def proxy_manager_for(self, proxy: Any, **named: Any) -> Any:
+            manager = super().proxy_manager_for(proxy, **named, ssl_context=context)
+            manager.pool_classes_by_scheme = pools
+            return manager
+
+        def cert_verify(self, *_: Any) -> None:
+            """Leave the context as it is: requests would add authorities of its own."""
+
+    class Session(requests.Session):
+        def get_redirect_target(self, *_: Any) -> None:
+            """Return nowhere. `allow_redirects=False` is not enough: it reads the body of a redirect, however large."""
+
+    session = Session()
+    adapter = Adapter(pool_connections=1, pool_maxsize=connections)
+    session.mount("http://", adapter)
+    session.mount("https://", adapter)
+    return session
+
+
+def give_socket(connected: socket.socket | None) -> None:
+    """Let the call of this thread know by which connection it is sent."""
+    call = getattr(THREAD, "call", None)
+    if call is not None and connected is not None:
+        call.use_socket(connected)
+
+
+def is_none_of_ours(_record: logging.LogRecord) -> bool:
+    """Return whether a record of urllib3's may be logged: not while this thread calls, for it has the URL."""
+    return getattr(THREAD, "call", None) is None
+
+
+def read_answer(response: Any, largest: int, call: OutsideCall) -> tuple[bytes, str]:
+    """Return the body, or its beginning and why it is not all of it."""
+    declared = response.headers.get("Content-Length", "")
+    if not largest and declared != "0":
+        return b"", "it was not read"
+    try:
+        body: bytes = response.raw.read(largest + 1, decode_content=False)
+    except Exception as error:  # noqa: BLE001 - as above; the status is known all the same
+        return b"", call.ended or why_unanswered(error)
+    if len(body) > largest:
+        return body[:largest], f"it has more than {largest} bytes"
+    if call.ended:  # without a length a body ends where its connection ends
+        return body, call.ended
+    if declared.isdecimal() and "Transfer-Encoding" not in response.headers and len(body) < int(declared):
+        return body, f"it ended after {len(body)} of {declared} bytes"  # urllib3 1.26 does not look
+    return body, ""
+
+
+def why_unanswered(error: BaseException) -> str:
+    """Return what has happened: the first error below those of requests and urllib3, whose texts have the URL in them."""
+    found = [error]
+    for each in found:
+        kind = type(each)
+        if kind.__module__.partition(".")[0] not in ("requests", "urllib3") or kind.__name__ == "CertificateError":
+            return text_without_secrets(each)
+        below = (each.__cause__, each.__context__, *each.args, getattr(each, "reason", None))
+        found += [one for one in below if isinstance(one, BaseException) and not any(one is other for other in found)]
+    return type(error).__name__
+
+
+def text_without_secrets(error: BaseException) -> str:
+    """Return name and text of an error, or its name where the text may quote what was sent."""
+    name = type(error).__name__
+    if name == "CertificateError":  # of urllib3 1.26: has the names of host and certificate
+        return f"{name}: {error}"
+    if isinstance(error, UnicodeError):
+        return "UnicodeError: the host has a name that can't be looked up"
+    if isinstance(error, OSError | http.client.HTTPException) and not isinstance(error, http.client.InvalidURL):
+        return " ".join(f"{name}: {error}".split())[:300]
+    return name
 
 
 # ---- src/common/pages.py: Pages of lists: oldest first, each with the place where the next one begins.
@@ -3186,11 +3431,14 @@ class WorkView:
         condition, values = which.condition()
         return int(self._ledger.rows(f"SELECT COUNT(*) n FROM work WHERE {condition}", *values)[0]["n"])
 
-    def page(self, which: Which, since: int, limit: int) -> list[dict[str, Any]]:
-        """Return at most `limit` rows after the row `since`, the oldest first."""
+    def page(self, which: Which, since: int, limit: int, before: int | None = None) -> list[dict[str, Any]]:
+        """Return at most `limit` rows after the row `since`, the oldest first; those `before` another row, the newest first."""
         condition, values = which.condition()
-        sql = f"SELECT * FROM work WHERE {condition} AND id>? ORDER BY id LIMIT ?"
-        return self._ledger.rows(sql, *values, since, limit)
+        if before is None:
+            sql = f"SELECT * FROM work WHERE {condition} AND id>? ORDER BY id LIMIT ?"
+            return self._ledger.rows(sql, *values, since, limit)
+        sql = f"SELECT * FROM work WHERE {condition} AND id>? AND id<? ORDER BY id DESC LIMIT ?"
+        return self._ledger.rows(sql, *values, since, before, limit)
 
     def totals_by_queue(self, task: str = SEND) -> dict[str, dict[str, int]]:
         """Return the number of rows of a task in each state, by queue."""
@@ -4652,9 +4900,7 @@ class Delivery:
         trouble = Trouble("cmove_interceptor (notifications)")
         while not self._stopping.is_set():
             try:
-                if self._deliver():
-                    self._measure()
-                else:
+                if not self._deliver():
                     self._wake.wait(LOOK_SECONDS)
                     self._wake.clear()
                 if not self._stopping.is_set():
@@ -4706,14 +4952,6 @@ class Delivery:
             after = "given up" if state == "dead" else "it goes again"
             name = self._caller.name
             orthanc.LogWarning(f"cmove_interceptor: a notification did not reach {name}: {error}; {after}")
-
-    def _measure(self) -> None:
-        """Set Orthanc's metrics of how many notifications are in which state."""
-        for state, count in self._ledger.totals().items():
-            if not self._stopping.is_set():
-                orthanc.SetMetricsValue(
-                    f"cmove_interceptor_notifications_{state}", float(count), orthanc.MetricsType.DEFAULT
-                )
 
 
 # ---- src/cmove_interceptor/required.py: Asks the services that must agree before a move begins.
@@ -4997,12 +5235,14 @@ class Records:
         """Return the number of requests, of all or in a state."""
         return sum(number for each, number in self.totals().items() if state in (None, each))
 
-    def page(self, since: int, limit: int, state: str | None) -> list[dict[str, Any]]:
-        """Return at most so many requests after the one with this number, oldest first, of all or in a state."""
+    def page(self, since: int, limit: int, state: str | None, before: int | None = None) -> list[dict[str, Any]]:
+        """Return at most so many requests, of all or in a state: after a number oldest first, `before` one newest first."""
         where, values = ("", ()) if state is None else ("AND state=?", (state,))
-        return self._ledger.rows(
-            f"SELECT * FROM requests WHERE id>? {where} ORDER BY id LIMIT ?", since, *values, limit
-        )
+        if before is None:
+            sql = f"SELECT * FROM requests WHERE id>? {where} ORDER BY id LIMIT ?"
+            return self._ledger.rows(sql, since, *values, limit)
+        sql = f"SELECT * FROM requests WHERE id>? AND id<? {where} ORDER BY id DESC LIMIT ?"
+        return self._ledger.rows(sql, since, before, *values, limit)
 
 
 def interrupted_move(row: Mapping[str, Any]) -> Move:
@@ -5120,6 +5360,7 @@ def least_sent(percent: int, total: int) -> int:
 
 
 FORGET_EVERY_SECONDS = 60.0
+ENDS = ("done", "submitted", "failed", "abandoned", "interrupted")  # of moves
 SILENT_SECONDS = 30.0  # for which many callers wait for a word of the move
 
 
@@ -5161,10 +5402,7 @@ class Interceptor:
         if change in (orthanc.ChangeType.JOB_SUCCESS, orthanc.ChangeType.JOB_FAILURE):
             self._job_ends.end(resource, well=change == orthanc.ChangeType.JOB_SUCCESS)
         elif change == orthanc.ChangeType.ORTHANC_STARTED:
-            if self.refusal:
-                orthanc.LogError(self.refusal)
-            else:
-                self._worker.start()
+            self._worker.start()
         elif change == orthanc.ChangeType.ORTHANC_STOPPED:
             self._jobs.stopping.set()
             self._fetcher.stop()
@@ -5180,6 +5418,11 @@ class Interceptor:
     def condition(self) -> Condition:
         """Return whether the script works."""
         return condition_of(self._worker, self.refusal)
+
+    def measure(self) -> dict[str, float]:
+        """Return the metrics: moves that ended since the start, and notifications, by state."""
+        moves = {f"moves_{state}": self._ended[state] for state in ENDS}
+        return {**moves, **{f"notifications_{state}": number for state, number in self.notifier.totals().items()}}
 
     def _open(self) -> Ledger:
         if calls_services(self._settings):  # here, where there is room for it, not at the first call
@@ -5308,8 +5551,6 @@ class Interceptor:
             self.records.end(move, state)
             self.notifier.queue("after", {**move.values(), **move.result(), "State": state})
         self._ended[state] += 1
-        count = float(self._ended[state])
-        orthanc.SetMetricsValue(f"cmove_interceptor_moves_{state}", count, orthanc.MetricsType.DEFAULT)
 
     # The same for plugin 4.0 and 4.1, which know success and 0xB000 only, and one sub-operation
 
@@ -5359,12 +5600,16 @@ class Routes:
             "Services": notifier.services(),
         }
 
-    @takes({**PAGE_PARAMETERS, "state": Text()})
+    @takes({**PAGE_PARAMETERS, "before": WholeNumber(), "state": Text()})
     def requests(self, request: Request) -> dict[str, Any]:
-        """Return a page of requests, oldest first, with what came of them: `since` (the last one's id), `limit`, `state`."""
+        """Return requests and what came of them, oldest first after `since`, newest first `before` an id: `limit`, `state`."""
         records, state = self._interceptor.records, request.parameters.get("state")
+        before = request.parameters.get("before")
         return page_answer(
-            request.parameters, records.count(state), lambda since, limit: records.page(since, limit, state), self._item
+            request.parameters,
+            records.count(state),
+            lambda since, limit: records.page(since, limit, state, before),
+            self._item,
         )
 
     def _item(self, row: Mapping[str, Any]) -> dict[str, Any]:
@@ -5424,15 +5669,16 @@ def register() -> None:
 def _listen(interceptor: Interceptor, settings: Settings, *, refuse: bool = False) -> None:
     """Register routes and callbacks; with `refuse`, those for C-MOVE too where the script is idle, which refuse it."""
     routes = Routes(interceptor, settings.mode)
-    register_status("cmove_interceptor", interceptor.condition, routes.status, interceptor.unavailable)
+    script = register_status("cmove_interceptor", interceptor.condition, routes.status, interceptor.unavailable)
     register_route("/cmove-interceptor/requests", {"GET": routes.requests}, interceptor.unavailable)
     register_route("/cmove-interceptor/services/(.+)", {"DELETE": routes.drop_service}, interceptor.unavailable)
+    if interceptor.refusal:
+        listen_to_changes(script)
     if interceptor.refusal and not refuse:
         return  # not registering leaves Orthanc's own C-MOVE in place
     KEPT_ALIVE.append(interceptor)
     if not interceptor.refusal:
-        KEPT_ALIVE.append(interceptor.on_change)
-        orthanc.RegisterOnChangeCallback(KEPT_ALIVE[-1])
+        listen_to_changes(script, interceptor.on_change, interceptor.measure)
         KEPT_ALIVE.append(interceptor.slots.answer_person)
         orthanc.RegisterRestCallback("/jobs/([^/]+)/(pause|resume)", KEPT_ALIVE[-1])
     # RegisterMoveCallback3 (plugin 7.0) also has the caller's address; statuses and counts are no truer with it.

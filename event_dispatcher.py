@@ -62,6 +62,7 @@ import types
 import typing
 import urllib.parse
 import weakref
+from collections import Counter
 from collections.abc import Callable, Collection, Coroutine, Generator, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import (
@@ -91,109 +92,6 @@ except ImportError:
         "event_dispatcher.py needs the Python package httpx, 0.23 or newer (found none). Install it: apt install python3-httpx, "
         'or a virtual environment as in docs/install.md, "Packages" (the Dockerfile installs it); then restart Orthanc'
     ) from None
-
-
-# ---- src/common/packages.py: Python packages that a script needs: whether one is missing or too old, and what a person does about it.
-
-
-def package_problem(package: str, least: str, found: str | None, debian: str = "") -> str | None:
-    """Return what is wrong with an installed package, and the remedy; None if it is there and new enough.
-
-    Parameters
-    ----------
-    package : its name for pip.
-    least : the oldest version that works, as `2.3`.
-    found : the version that is installed, None if none is.
-    debian : its name for apt, if Debian 12's version is new enough.
-
-    >>> package_problem("httpx", "0.23", "0.28.1") is None
-    True
-    """
-    if found is not None and _numbers(found) >= _numbers(least):
-        return None
-    state = f"found {found}" if found else "found none"
-    by_apt = f"apt install {debian}, or " if debian else ""
-    return (
-        f"it needs the Python package {package}, {least} or newer ({state}). Install it: {by_apt}a virtual environment "
-        'as in docs/install.md, "Packages" (the Dockerfile installs it); then restart Orthanc'
-    )
-
-
-def _numbers(version: str) -> list[int]:
-    return [int(number) for number in re.findall(r"\d+", version)[:2]]
-
-
-# ---- src/common/version.py: The version of the collection, the same for all scripts; it is written here and nowhere else.
-
-
-__version__ = "0.2.0"
-
-
-# ---- src/common/backoff.py: Exponential back-off: with jitter for work, of which there may be much; without for a thread that tries one thing.
-
-
-@dataclasses.dataclass(frozen=True)
-class Backoff:
-    """How long to wait after a failure: `first` seconds, then twice as long each time, up to `longest`."""
-
-    first: float
-    longest: float
-
-    def delay(self, attempts: int) -> float:
-        """Return the seconds until the next attempt after `attempts` failed ones, by chance up to half of them less."""
-        return doubled(self.first, self.longest, attempts) * random.uniform(0.5, 1)
-
-
-class Pauses:
-    """The pauses of one thread that tries one thing until it succeeds: `first` seconds, doubled up to `longest`."""
-
-    def __init__(self, first: float, longest: float) -> None:
-        self._first, self._longest, self._failed = first, longest, 0
-
-    def next(self) -> float:
-        """Count a try that has failed, and return the seconds until the next one."""
-        self._failed += 1
-        return doubled(self._first, self._longest, self._failed)
-
-    def reset(self) -> None:
-        """Begin again with the first pause: it has succeeded."""
-        self._failed = 0
-
-
-def doubled(first: float, longest: float, attempts: int) -> float:
-    """Return the seconds after so many failed attempts: the first ones, doubled each time, up to the longest."""
-    return min(longest, first * 2.0 ** min(attempts - 1, 40))
-
-
-# ---- src/common/identifiers.py: Orthanc's identifiers, which follow from those of DICOM, and its levels.
-
-
-# From the whole patient down to one image, and how Orthanc's routes call them.
-PLURAL = {"Patient": "patients", "Study": "studies", "Series": "series", "Instance": "instances"}
-UID_TAG_OF = {
-    "Patient": "PatientID",
-    "Study": "StudyInstanceUID",
-    "Series": "SeriesInstanceUID",
-    "Instance": "SOPInstanceUID",
-}
-
-
-def orthanc_identifier(*values: str) -> str:
-    """Return Orthanc's identifier of what has this PatientID, StudyInstanceUID, SeriesInstanceUID, SOPInstanceUID.
-
-    As many as the level has, from the patient down. It is their SHA-1, in five groups of eight hexadecimal digits (Orthanc
-    1.10.1 to 1.13.0). Checked for plain ASCII values; others Orthanc hashes in its own encoding. It strips what is behind a
-    value, and what is in front of a UID: " P1" and "P1" are two patients.
-    """
-    patient, *uids = values
-    text = "|".join((patient.rstrip(" \0"), *(uid.strip(" \0") for uid in uids)))
-    digest = hashlib.sha1(text.encode()).hexdigest()
-    return f"{digest[:8]}-{digest[8:16]}-{digest[16:24]}-{digest[24:32]}-{digest[32:]}"
-
-
-def is_orthanc_identifier(text: str) -> bool:
-    """Return whether a text has the form of Orthanc's identifiers: no other text may become part of a path."""
-    return re.fullmatch("[0-9a-f]{8}(-[0-9a-f]{8}){4}", text) is not None
 
 
 # ---- src/common/own_requests.py: What scripts ask their own Orthanc for, told to those of a combined file that keep a record: filters are not shown it.
@@ -359,6 +257,108 @@ def folder_on_command_line(parent: Path) -> Path | None:
     return next((each.absolute() for each in folders if each.is_dir() and each.absolute().parent == parent), None)
 
 
+# ---- src/common/environment.py: Values of the configuration that come from environment variables: from which, and whether those are set.
+
+
+VARIABLE = re.compile(r"\$\{([^:{}]*)(?::-([^{}]*))?\}")
+QUOTED_DEFAULT = re.compile(
+    r"""\$\{([^:{}]*):-(?:"([^"]*)"|'([^']*)')\}"""
+)  # Orthanc takes ${NAME:-"x"} for ${NAME:-x}
+TEXT_OR_COMMENT = re.compile(r'"(?:\\.|[^"\\])*"|//[^\n]*|/\*.*?\*/', re.DOTALL)  # or a text, which is left as it is
+# A text, a variable outside of texts (of a number, say), or a comma that ends a list: no JSON, but Orthanc takes them.
+LOOSE = re.compile(rf'"(?:\\.|[^"\\])*"|{VARIABLE.pattern}|,(?=\s*[}}\]])')
+NUMBER_AS_TEXT = re.compile(r"-?(0|[1-9][0-9]{0,14})(\.[0-9]{1,15})?")
+
+
+class FromEnvironment(str):
+    """A text of the configuration in which Orthanc has put environment variables.
+
+    Attributes
+    ----------
+    names : of the variables.
+    unset : those of them that are not set and have no default.
+    """
+
+    names: tuple[str, ...]
+    unset: tuple[str, ...]
+
+    def __new__(cls, text: str, names: tuple[str, ...], unset: tuple[str, ...] = ()) -> "FromEnvironment":
+        """Return a text that knows its variables."""
+        made = super().__new__(cls, text)
+        made.names, made.unset = names, unset
+        return made
+
+    @property
+    def value(self) -> Any:
+        """The number, true or false that it is as JSON, else the plain text: Orthanc has made texts of all."""
+        text = str(self)
+        return json.loads(text) if text in ("true", "false") or NUMBER_AS_TEXT.fullmatch(text) else text
+
+    @property
+    def variables(self) -> str:
+        """What a line of the log calls them: those that are not set, if there are any."""
+        names = self.unset or self.names
+        return f"the environment variable{'s' if len(names) > 1 else ''} {', '.join(names)}"
+
+
+def with_variables(section: str, found: Any) -> Any:
+    """Return a section with a `FromEnvironment` for each text that came from variables, as Orthanc's files have it.
+
+    Where the files can't be read as they were when Orthanc started, texts stay as they are.
+    """
+    return found if found is None else marked(found, _written_now().get(section))
+
+
+def marked(found: Any, written: Any) -> Any:
+    """Return what Orthanc has read with a `FromEnvironment` for each text for which variables were written."""
+    if isinstance(found, dict) and isinstance(written, dict):
+        return {key: marked(each, written.get(key)) for key, each in found.items()}
+    if isinstance(found, list) and isinstance(written, list) and len(found) == len(written):
+        return [marked(each, one) for each, one in zip(found, written, strict=True)]
+    if type(found) is str and isinstance(written, str) and _with_values(written) == found:
+        variables = [*VARIABLE.finditer(written)]
+        names = tuple(dict.fromkeys(each[1] for each in variables))
+        unset = {each[1] for each in variables if each[2] is None and each[1] not in os.environ}
+        return FromEnvironment(found, names, tuple(name for name in names if name in unset)) if names else found
+    return found
+
+
+def as_written(text: str) -> Mapping[str, Any]:
+    """Return a file of the configuration as it is written, with the variables in its texts; nothing if it can't be read so."""
+    text = QUOTED_DEFAULT.sub(lambda match: f"${{{match[1]}:-{match[2] or match[3] or ''}}}", text)
+    text = TEXT_OR_COMMENT.sub(lambda match: match[0] if match[0][0] == '"' else " ", text)
+    try:
+        found = json.loads(LOOSE.sub(_as_json, text))
+    except ValueError:
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _with_values(written: str) -> str:
+    return VARIABLE.sub(lambda match: os.environ.get(match[1], match[2] or ""), written)
+
+
+def _as_json(match: re.Match[str]) -> str:
+    return {'"': match[0], "$": "null", ",": ""}[match[0][0]]
+
+
+def _written_now() -> Mapping[str, Any]:
+    whole: dict[str, Any] = {}
+    try:
+        import orthanc
+
+        base = Path(orthanc.GetConfigurationPath()).absolute()
+        paths = [base]
+        if not base.is_file():
+            folder = folder_on_command_line(base) or base
+            paths = [path for path in folder.iterdir() if path.suffix.lower() == ".json"]
+        for path in paths:
+            whole.update(as_written(path.read_text(encoding="utf-8-sig")))
+    except Exception:  # noqa: BLE001 - no Orthanc at all (a program, a test), or its files are gone: what it has read holds
+        return {}
+    return whole
+
+
 # ---- src/common/settings.py: One section of Orthanc's configuration, read into a frozen dataclass.
 
 
@@ -393,15 +393,15 @@ def durability_field(survives: str = "the ledger survives", waits: str = "each s
     return dataclasses.field(default="normal", metadata={"choices": ("normal", "full"), "help": text})
 
 
-def reconcile_field() -> Any:
-    """Return the field `Reconcile` of a script that follows Orthanc's list of changes."""
-    text = "Look in Orthanc's list of changes for what a crash cut off. False in all but one of several Orthancs on one database."
+def reconcile_field(several: str = "each of several Orthancs on one database that load this script") -> Any:
+    """Return the field `Reconcile` of a script that follows Orthanc's list of changes; in `several` it is to be false."""
+    text = f"Look in Orthanc's list of changes for what a crash cut off. False in {several}."
     return dataclasses.field(default=True, metadata={"help": text})
 
 
 def state_path_field(state: str = "the ledger") -> Any:
     """Return the field `StatePath` of a script with state: the folder of it."""
-    text = f"Folder of {state}; null: `IndexDirectory`, else `StorageDirectory`."
+    text = f"Folder of {state}; null: `Scripts.StatePath`, else `IndexDirectory`, else `StorageDirectory`."
     return dataclasses.field(default=None, metadata={"help": text})
 
 
@@ -417,8 +417,9 @@ def read_settings(cls: type[S], section: str, configuration: Mapping[str, Any]) 
     ----------
     cls : a dataclass whose fields all have defaults. `metadata` of a field may hold `key` (if the name is not the field's in
         CamelCase), `minimum` and `maximum` (of a number), `choices`, `check` (a function that returns what is allowed, or
-        nothing if the value is fine) and `secret` (the value is never shown). A class variable `REMOVED` names the keys that
-        the object had once, each with what happens now.
+        nothing if the value is fine) and `secret` (the value is never shown). Of a free value also `texts` (keys, all others of
+        which may be numbers, true or false) and `read_later` (by itself). A class variable `REMOVED` names the keys that the
+        object had once, each with what happens now.
     section : the section's name.
     configuration : what `orthanc.GetConfiguration()` holds, decoded.
 
@@ -434,7 +435,7 @@ def read_settings(cls: type[S], section: str, configuration: Mapping[str, Any]) 
 
 def _read_section(cls: type[S], section: str, configuration: Mapping[str, Any]) -> S:
     check_section_name(section, configuration)
-    found = configuration.get(section)
+    found = with_variables(section, configuration.get(section))
     if complaint := "; ".join(_wrong_keys_below(cls, section, found)):
         raise SettingsError(complaint)
     return cls() if found is None else _read_object(cls, section, found)
@@ -470,6 +471,13 @@ class LoopbackSettings:
 class ScriptsSettings:
     """The section `Scripts`, which is for all scripts."""
 
+    state_path: str | None = dataclasses.field(
+        default=None,
+        metadata={
+            "help": "Folder of the state of all scripts, but of one with a `StatePath` of its own; null: `IndexDirectory`, else "
+            "`StorageDirectory`."
+        },
+    )
     loopback: LoopbackSettings = dataclasses.field(
         default=LoopbackSettings(), metadata={"help": "How scripts reach their own Orthanc."}
     )
@@ -611,6 +619,8 @@ def _read_value(hint: Any, limits: Mapping[str, Any], path: str, found: Any) -> 
         fits, allowed = False, complaint
     if fits and value == "" and (optional or limits.get("secret")):  # it would count as not given, without a word
         fits, allowed = False, "a text; to give none, leave the key out"
+    if isinstance(found, FromEnvironment) and found.unset:  # also where it is a part of the text: a path, a URL
+        fits = False
     if not fits:
         raise _wrong(path, found, allowed, limits)
     return value
@@ -626,15 +636,36 @@ def _typed(hint: Any, limits: Mapping[str, Any], path: str, found: Any) -> tuple
         items = [_read_value(arguments[0], shown, f"{path}[{i}]", item) for i, item in enumerate(found)]
         return tuple(items) if origin is tuple else items, True, ""
     if hint is Any:
-        return found, True, ""
+        return _free(limits, path, found), True, ""
     if origin is dict:
         if not isinstance(found, dict) or not dataclasses.is_dataclass(arguments[1]):
-            return found, isinstance(found, dict), "an object of keys and values"
+            return _free(limits, path, found), isinstance(found, dict), "an object of keys and values"
         paths = {key: f"{path}.{_printable(key)}" for key in found}
         return {key: _read_value(arguments[1], {}, paths[key], each) for key, each in found.items()}, True, ""
+    if isinstance(found, FromEnvironment):
+        found = str(found) if hint is str else found.value
     # JSON has one kind of number, and true is no number although Python says so.
     fits = isinstance(found, (int, float) if hint is float else hint) and (hint is bool) == isinstance(found, bool)
     return (float(found) if fits and hint is float else found), fits, KINDS[hint]
+
+
+def _free(limits: Mapping[str, Any], path: str, found: Any, *, may_be_number: bool = False) -> Any:
+    """Return a value whose keys and types the settings don't name, with plain texts for those from variables."""
+    if limits.get("read_later"):
+        return found
+    if isinstance(found, list):
+        return [_free(limits, f"{path}[{i}]", each) for i, each in enumerate(found)]
+    if isinstance(found, dict):
+        texts = limits.get("texts", found)
+        return {
+            key: _free(limits, f"{path}.{_printable(key)}", each, may_be_number=key not in texts)
+            for key, each in found.items()
+        }
+    if not isinstance(found, FromEnvironment):
+        return found
+    if found.unset:
+        raise _wrong(path, found, "a value, or one with a default, as ${NAME:-default}", limits)
+    return found.value if may_be_number or limits.get("texts") == () else str(found)
 
 
 def _printable(key: str) -> str:
@@ -644,7 +675,12 @@ def _printable(key: str) -> str:
 
 
 def _wrong(path: str, found: Any, allowed: str, limits: Mapping[str, Any] | None = None) -> SettingsError:
-    if found == "":  # Orthanc puts environment variables in before a script can see their names: an unset one is empty
+    if isinstance(found, FromEnvironment):
+        if found.unset or not found:
+            are = f"{'are' if len(found.unset or found.names) > 1 else 'is'} {'not set' if found.unset else 'empty'}"
+            return SettingsError(f"{path}: {found.variables} {are}, allowed: {allowed}")
+        return SettingsError(f"{path}: found {_as_text(found, limits)} from {found.variables}, allowed: {allowed}")
+    if found == "":  # where Orthanc's files don't show the variable, an unset one is empty
         return SettingsError(f"{path} is empty (is its environment variable set?), allowed: {allowed}")
     return SettingsError(f"{path}: found {_as_text(found, limits)}, allowed: {allowed}")
 
@@ -687,7 +723,8 @@ def configuration_folder() -> Path:
 
 
 def state_folder(state_path: str | None, configuration: Mapping[str, Any]) -> Path:
-    """Return where a script keeps its state: `StatePath`, else `IndexDirectory`, else `StorageDirectory`."""
+    """Return where a script keeps its state: its `StatePath`, that of all scripts, `IndexDirectory`, or `StorageDirectory`."""
+    state_path = state_path or settings_of_all_scripts(configuration).state_path
     default = configuration.get("IndexDirectory") or configuration.get("StorageDirectory") or "OrthancStorage"
     return configuration_folder() / (state_path or default)
 
@@ -1016,980 +1053,38 @@ def _is_json(headers: http.client.HTTPMessage) -> bool:
     return headers.get_content_type() == "application/json"
 
 
-# ---- src/common/archive.py: What this Orthanc has, asked over loopback, where anything may have been deleted meanwhile.
-
-
-def instances_of(loopback: Loopback, level: str, resource: str) -> list[str]:
-    """Return the identifiers of a resource's instances; of an instance its own; none if the resource was deleted.
-
-    Raises
-    ------
-    LoopbackError : Orthanc can't answer now.
-    """
-    if level == "Instance":
-        return [resource]
-    try:
-        return identifiers_in(loopback.get(f"/{PLURAL[level]}/{resource}/instances?expand=false"))
-    except LoopbackError as error:
-        if error.status != 404:
-            raise
-        return []
-
-
-def identifiers_in(listed: Iterable[Any]) -> list[str]:
-    """Return the identifiers in a list of resources: 1.10.1 knows no `expand=false`, and gives objects."""
-    return [each if isinstance(each, str) else each["ID"] for each in listed]
-
-
-# ---- src/common/retry.py: When what failed is tried again: exponential back-off with jitter, and an end.
-
-
-FIRST_DELAY_SECONDS = 30.0  # until the second attempt
-LONGEST_DELAY_SECONDS = 3600.0  # between two attempts
-
-
-class RetryPolicy(Protocol):
-    """What decides when work that failed is tried again, and for how long: a section `Retry`, or the like."""
-
-    @property
-    def give_up_hours(self) -> float:
-        """Hours after which it is given up."""
-
-    def delay(self, attempts: int) -> float:
-        """Return the seconds until the next attempt after so many that failed."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Retry:
-    """When what failed is tried again."""
-
-    REMOVED: ClassVar[Mapping[str, str]] = {
-        "First": "the script decides that itself now (it tries again after 30 s, then after twice as long each time)",
-        "Longest": "the script decides that itself now (an hour)",
-    }
-    first: ClassVar[float] = FIRST_DELAY_SECONDS
-    longest: ClassVar[float] = LONGEST_DELAY_SECONDS
-
-    give_up_hours: float = dataclasses.field(
-        default=72,
-        metadata={
-            "minimum": 0,
-            "help": (
-                "Hours for which it is tried again; then it is `dead` until a person retries it. Choose more "
-                "than the longest outage that you expect."
-            ),
-        },
-    )
-
-    def delay(self, attempts: int) -> float:
-        """Return the seconds until the next attempt after `attempts` failed ones: doubled each time, up to half of it less."""
-        return Backoff(self.first, self.longest).delay(attempts)
-
-
-# ---- src/common/ledger.py: Work that must not be lost: one SQLite file a script, written before anything is done.
-
-
-SEND = "send"  # the task of a row, where its script has no other
-WORK_TABLES = f"""
-CREATE TABLE IF NOT EXISTS state(name TEXT PRIMARY KEY, value INTEGER NOT NULL);
-CREATE TABLE IF NOT EXISTS work(
-    id INTEGER PRIMARY KEY AUTOINCREMENT, queue TEXT NOT NULL, subject TEXT NOT NULL, state TEXT NOT NULL,
-    attempts INTEGER NOT NULL, next_attempt REAL NOT NULL, error TEXT NOT NULL, job TEXT, data TEXT NOT NULL,
-    created REAL NOT NULL, updated REAL NOT NULL, priority INTEGER NOT NULL DEFAULT 0,
-    task TEXT NOT NULL DEFAULT '{SEND}');
-CREATE INDEX IF NOT EXISTS work_by_state ON work(state, task, queue, id);
-CREATE INDEX IF NOT EXISTS work_by_subject ON work(subject, task, queue, state, id);
-CREATE INDEX IF NOT EXISTS work_by_job ON work(job) WHERE job IS NOT NULL;
-CREATE INDEX IF NOT EXISTS work_finished ON work(updated) WHERE state IN ('done','gone');
-CREATE INDEX IF NOT EXISTS work_unfinished ON work(created) WHERE state IN ('waiting','sending');
-CREATE TABLE IF NOT EXISTS work_counts(
-    task TEXT NOT NULL, queue TEXT NOT NULL, state TEXT NOT NULL, n INTEGER NOT NULL,
-    PRIMARY KEY(task, queue, state)) WITHOUT ROWID;
-CREATE TRIGGER IF NOT EXISTS work_added AFTER INSERT ON work BEGIN
-    INSERT INTO work_counts VALUES(new.task, new.queue, new.state, 1) ON CONFLICT DO UPDATE SET n=n+1;
-END;
-CREATE TRIGGER IF NOT EXISTS work_removed AFTER DELETE ON work BEGIN
-    UPDATE work_counts SET n=n-1 WHERE task=old.task AND queue=old.queue AND state=old.state;
-END;
-CREATE TRIGGER IF NOT EXISTS work_moved AFTER UPDATE OF task, queue, state ON work
-WHEN new.task<>old.task OR new.queue<>old.queue OR new.state<>old.state BEGIN
-    UPDATE work_counts SET n=n-1 WHERE task=old.task AND queue=old.queue AND state=old.state;
-    INSERT INTO work_counts VALUES(new.task, new.queue, new.state, 1) ON CONFLICT DO UPDATE SET n=n+1;
-END;
-INSERT INTO work_counts SELECT task, queue, state, COUNT(*) FROM work
-WHERE NOT EXISTS (SELECT 1 FROM work_counts) GROUP BY task, queue, state;
-"""
-VERSION = 2  # of the tables above; in the first one a row's task was a name of its queue that nobody else had
-# Before a script's own statements give the rows of a file of the first version their tasks. The tables above, made after
-# these, count the rows again.
-ADD_TASKS = f"""
-ALTER TABLE work ADD COLUMN task TEXT NOT NULL DEFAULT '{SEND}';
-DROP INDEX IF EXISTS work_by_state;
-DROP INDEX IF EXISTS work_by_subject;
-DROP TRIGGER IF EXISTS work_added;
-DROP TRIGGER IF EXISTS work_removed;
-DROP TRIGGER IF EXISTS work_moved;
-DROP TABLE IF EXISTS work_counts;
-"""
-# Finished and unfinished states: `waiting` for its next attempt, `sending`; `done`, `gone` (what it was about was deleted),
-# `dead` (given up, until a person retries or drops it).
-STATES = ("waiting", "sending", "done", "gone", "dead")
-BUSY_SECONDS = 0.25  # that a statement waits for another program's lock; a route waits no longer
-FORGOTTEN_AT_ONCE = 500  # finished rows that one transaction deletes
-# Of the write-ahead file. A full disk needs this much room for each script until all go on.
-WAL_PAGES, WAL_BYTES = 256, 1 << 20
-# Between the time that has passed and what the clock says, from which on somebody has set it.
-CLOCK_WAS_SET_SECONDS = 60.0
-NO_OLDER = "UPDATE work SET created=MIN(created+MAX(?,0),?) WHERE state IN ('waiting','sending')"
-FORGET_FINISHED = """
-DELETE FROM work WHERE id IN (
-    SELECT id FROM work INDEXED BY work_finished WHERE state IN ('done','gone') AND updated<? ORDER BY updated LIMIT ?)
-"""
-
-
-class Ledger:
-    """One SQLite file of rows of work, for any number of threads.
-
-    A committed row survives the death of the process; with `durability` "full" that of the power too. `is_new` means that
-    the file was made now, `quarantined_to` where a corrupt one was moved to. As long as it is open, no other process can
-    open it.
-
-    Parameters
-    ----------
-    tables : SQL that makes more tables than those of rows of work, where they are not there.
-    first_tasks : SQL that gives the rows of a file of the first version their tasks. Until then all have the task `send`.
-    key : what a person sets to choose another folder, for errors.
-
-    Raises
-    ------
-    StateBusyError : another process has it open.
-    OSError, sqlite3.Error : it can't be made or opened (the folder, its rights, a full disk, a version newer than ours). It may
-        be another time: see `Worker`.
-    """
-
-    def __init__(
-        self,
-        path: Path,
-        tables: str = "",
-        *,
-        durability: str = "normal",
-        version: int = VERSION,
-        key: str = "StatePath",
-        first_tasks: str = "",
-    ) -> None:
-        self.path, self._lock = path, threading.RLock()
-        self.quarantined_to: Path | None = None
-        self.is_new = False
-        self._file, self._seen_changes, self._tidied_changes = -1, -1, -1
-        self._first_tasks, self._clock_ahead = first_tasks, time.time() - time.monotonic()
-        self._held = StateLock(path, key)
-        try:
-            try:
-                self._open(tables, durability, version, key)
-            except sqlite3.DatabaseError as error:
-                if isinstance(error, sqlite3.OperationalError):
-                    raise  # locked, full, not allowed: nothing is wrong with the content
-                self._move_aside()
-                self._open(tables, durability, version, key)
-        except BaseException:
-            self._held.close()
-            raise
-
-    def _open(self, tables: str, durability: str, version: int, key: str) -> None:
-        for suffix in ("-wal", "-shm"):
-            make_private(Path(f"{self.path}{suffix}"))
-        # Stays open: it shows whether the file is still the one at its path. SQLite gives its -wal and -shm the same mode.
-        self._file = open_private(self.path, key=key)
-        self._db = sqlite3.connect(self.path, check_same_thread=False, isolation_level=None, timeout=BUSY_SECONDS)
-        try:
-            self._db.row_factory = sqlite3.Row
-            # To its end: on Python 3.14 a cursor can outlive its line in an HTTP thread of Orthanc (a stack of 100 KB), and as
-            # long as this one is under way, nothing can be committed.
-            self._db.execute("PRAGMA journal_mode=WAL").fetchall()
-            self._db.execute(f"PRAGMA synchronous={durability}")
-            self._db.execute(f"PRAGMA wal_autocheckpoint={WAL_PAGES}").fetchall()
-            self._db.execute(f"PRAGMA journal_size_limit={WAL_BYTES}").fetchall()
-            found = self._db.execute("PRAGMA user_version").fetchone()[0]
-            self.is_new = found == 0
-            if found > version:
-                raise sqlite3.OperationalError(
-                    f"{self.path} is of version {found}, made by a newer script than this one"
-                )
-            if complaint := [row[0] for row in self._db.execute("PRAGMA quick_check(1)") if row[0] != "ok"]:
-                raise sqlite3.DatabaseError(complaint[0])
-            sql = f"{self._migration()} {WORK_TABLES} {tables} PRAGMA user_version={version};"
-            self._db.executescript(f"BEGIN IMMEDIATE; {sql} COMMIT;")
-        except BaseException:
-            self._close_files()
-            raise
-
-    def _migration(self) -> str:
-        """Return what brings a file of the first version up to date; "" for a new one, and for one that is."""
-        columns = {row["name"] for row in self._db.execute("PRAGMA table_info(work)")}
-        return f"{ADD_TASKS} {self._first_tasks}" if columns and "task" not in columns else ""
-
-    def _close_files(self) -> None:
-        self._db.close()
-        # After SQLite has closed its own: closing this one ends every lock that the process has on the file.
-        os.close(self._file)
-        self._file = -1
-
-    def _move_aside(self) -> None:
-        self.quarantined_to = self.path.with_name(f"{self.path.name}.corrupt-{int(time.time())}")
-        self.path.replace(self.quarantined_to)
-        for suffix in ("-wal", "-shm"):
-            Path(f"{self.path}{suffix}").unlink(missing_ok=True)
-
-    def close(self) -> None:
-        with self._lock:
-            if self._file >= 0:
-                self._close_files()
-            self._held.close()
-
-    def __del__(self) -> None:
-        if getattr(self, "_file", -1) >= 0:
-            self._close_files()
-
-    def check(self) -> None:
-        """Raise StateGoneError if the file, or its lock, was deleted or replaced: nothing can be written down then."""
-        with self._lock:
-            must_be_same(self._file, self.path)
-        self._held.check()
-
-    def tidy(self) -> None:
-        """Empty the write-ahead file, if nothing was written since the last call: on a full disk that room helps others."""
-        self._follow_clock()
-        changes = self._db.total_changes
-        if changes == self._seen_changes != self._tidied_changes:
-            self.checkpoint()
-            self._tidied_changes = changes
-        self._seen_changes = changes
-
-    def _follow_clock(self) -> None:
-        """Let what is unfinished be no older than it was where somebody has set the clock: it would be given up for that."""
-        ahead = time.time() - time.monotonic()
-        if abs(ahead - self._clock_ahead) > CLOCK_WAS_SET_SECONDS:
-            self.run(NO_OLDER, ahead - self._clock_ahead, time.time())
-            self._clock_ahead = ahead
-
-    def checkpoint(self) -> None:
-        """Bring the write-ahead file into the ledger and empty it."""
-        self.rows("PRAGMA wal_checkpoint(TRUNCATE)")
-
-    @contextlib.contextmanager
-    def transaction(self) -> Iterator[sqlite3.Connection]:
-        """Write all that is written inside, or nothing of it. May be nested."""
-        with self._lock:
-            self._must_be_open()
-            if self._db.in_transaction:
-                yield self._db
-                return
-            must_be_same(self._file, self.path)
-            self._db.execute("BEGIN IMMEDIATE")
-            try:
-                yield self._db
-                self._db.execute("COMMIT")
-            except BaseException:
-                self._db.rollback()  # a COMMIT that failed leaves its transaction open
-                raise
-
-    def _must_be_open(self) -> None:
-        # A request came just before Orthanc's end: no bug, and sqlite3.ProgrammingError would look like one.
-        if self._file < 0:
-            raise sqlite3.OperationalError(f"{self.path} is closed")
-
-    def rows(self, sql: str, *parameters: Any) -> list[dict[str, Any]]:
-        with self._lock:
-            self._must_be_open()
-            return [dict(row) for row in self._db.execute(sql, parameters)]
-
-    def run(self, sql: str, *parameters: Any) -> int:
-        """Execute one statement, committed on return; gives the number of rows changed."""
-        with self.transaction() as db:
-            return db.execute(sql, parameters).rowcount
-
-    def get_value(self, name: str, default: int = 0) -> int:
-        """Return a number of the table `state`, or the default."""
-        return next((int(row["value"]) for row in self.rows("SELECT value FROM state WHERE name=?", name)), default)
-
-    def set_value(self, name: str, value: int) -> None:
-        """Keep a number in the table `state`."""
-        self.run("INSERT INTO state VALUES(?,?) ON CONFLICT(name) DO UPDATE SET value=excluded.value", name, value)
-
-    def add(self, queue: str, resource: str, data: Mapping[str, Any], priority: int = 0, task: str = SEND) -> int:
-        """Add a row about a resource, `waiting` and due now, before those of a lower priority; return its id."""
-        with self.transaction() as db:
-            now = time.time()
-            values = (queue, resource, json.dumps(data), now, now, priority, task)
-            sql = "INSERT INTO work VALUES(NULL,?,?,'waiting',0,0,'',NULL,?,?,?,?,?)"
-            return int(db.execute(sql, values).lastrowid or 0)
-
-    def due(self, queue: str, limit: int, longest: float, task: str = SEND) -> list[dict[str, Any]]:
-        """Return the next rows of a task and queue, of each resource only the oldest unfinished one, so that order holds.
-
-        A next attempt further away than the `longest` delay comes from a clock that has jumped back: it is due.
-        """
-        return self.rows(
-            "SELECT * FROM work w WHERE task=? AND queue=? AND state='waiting' AND (next_attempt<=? OR next_attempt>?) "
-            "AND NOT EXISTS (SELECT 1 FROM work o WHERE o.subject=w.subject AND o.task=w.task AND o.queue=w.queue "
-            "AND o.state IN ('waiting','sending') AND o.id<w.id) ORDER BY priority DESC, id LIMIT ?",
-            *(task, queue, time.time(), time.time() + longest, limit),
-        )
-
-    def start(self, row: int) -> None:
-        """Say that this attempt begins: before it does."""
-        self.run("UPDATE work SET state='sending',attempts=attempts+1,job=NULL,updated=? WHERE id=?", time.time(), row)
-
-    def end(self, row: int, state: str) -> None:
-        self.run("UPDATE work SET state=?,error='',updated=? WHERE id=?", state, time.time(), row)
-
-    def fail(self, row: int, error: str, retry: RetryPolicy, *, give_up: bool = False) -> str:
-        """Let a row wait for its next attempt, or be `dead` if that took too long, or is of no use; return its state."""
-        with self.transaction():
-            self._follow_clock()
-            found = self.rows("SELECT attempts, created FROM work WHERE id=?", row)[0]
-            now = time.time()
-            state = "dead" if give_up or now - found["created"] > retry.give_up_hours * 3600 else "waiting"
-            sql = "UPDATE work SET state=?,error=?,next_attempt=?,updated=? WHERE id=?"
-            self.run(sql, state, error, now + retry.delay(found["attempts"]), now, row)
-            return state
-
-    def totals(self) -> dict[str, int]:
-        """Return the number of rows in each state, kept as they change: what is finished costs nothing."""
-        found = {row["state"]: row["n"] for row in self.rows("SELECT state, SUM(n) n FROM work_counts GROUP BY state")}
-        return {state: found.get(state, 0) for state in STATES}
-
-    def queues(self, state: str, task: str = SEND) -> dict[str, int]:
-        """Return the queues that have rows of a task in a state, with their number."""
-        sql = "SELECT queue, n FROM work_counts WHERE task=? AND state=? AND n>0 ORDER BY queue"
-        rows = self.rows(sql, task, state)
-        return {row["queue"]: row["n"] for row in rows}
-
-    def forget_finished(self, days: float) -> bool:
-        """Delete the oldest rows that ended so many days ago, few at a time; return whether there may be more."""
-        return self.run(FORGET_FINISHED, time.time() - days * 86400, FORGOTTEN_AT_ONCE) == FORGOTTEN_AT_ONCE
-
-
-# ---- src/common/place.py: The place in Orthanc's log of changes up to which a script has read it.
-
-
-def place_in_log(kept: int, newest: int, reader: str) -> int:
-    """Return the place to read on from: `kept`, but never beyond the `newest` change that there is.
-
-    A place beyond it belongs to another archive, to a log that was emptied, or to an index that was restored from a backup:
-    waiting there would miss all that comes until the log has grown as long again. A line of the log says so.
-    """
-    if kept > newest:
-        orthanc.LogWarning(
-            f"{reader}: Orthanc's log of changes ends at {newest}, and was read up to {kept} before; was the index "
-            f"restored from a backup? It is read on from {newest}"
-        )
-    return min(kept, newest)
-
-
-# ---- src/common/times.py: Times: ISO 8601 in UTC with milliseconds and `Z` wherever a script writes one; days as DICOM writes them.
-
-
-def utc(seconds: float | None = None) -> str:
-    """Return a time as `2026-01-31T13:00:00.000Z`: that of `seconds` since 1970, or now."""
-    moment = datetime.datetime.fromtimestamp(time.time() if seconds is None else seconds, datetime.UTC)
-    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
-
-
-def utc_or_none(seconds: float | None) -> str | None:
-    """Return `utc(seconds)`, or None for what has not happened."""
-    return None if seconds is None else utc(seconds)
-
-
-def parse_day(text: object) -> datetime.date | None:
-    """Return the day of a DA value (YYYYMMDD, DICOM PS3.5 6.2), or None: `1999.12.31`, `1999`, `20000231` are no days."""
-    if not isinstance(text, str) or not re.fullmatch(r"[0-9]{8}", text):
-        return None
-    try:
-        return datetime.datetime.strptime(text, "%Y%m%d").date()  # noqa: DTZ007 - a day has no zone
-    except ValueError:
-        return None
-
-
-def parse_time(text: object) -> datetime.datetime | None:
-    """Return a time in UTC from `20260131`, `2026-01-31`, or `2026-01-31T13:00:00[.000]` with a zone; None for anything else.
-
-    A day is its first moment in UTC. A time without a zone is taken as UTC. A `+` that a query turned into a space counts.
-    """
-    if day := parse_day(text):
-        return datetime.datetime.combine(day, datetime.time(), datetime.UTC)
-    if not isinstance(text, str) or not re.match(r"[0-9]{4}-[0-9]{2}-[0-9]{2}", text):
-        return None
-    try:
-        found = datetime.datetime.fromisoformat(re.sub(r" (?=[0-9]{2}:?[0-9]{2}$)", "+", text))
-        return (found if found.tzinfo else found.replace(tzinfo=datetime.UTC)).astimezone(datetime.UTC)
-    except (ValueError, OverflowError):
-        return None
-
-
-def parse_orthanc_time(text: object) -> datetime.datetime | None:
-    """Return the time of what Orthanc writes into `Date`, `LastUpdate`, `ReceptionDate`: `20260131T130000`, in UTC."""
-    if not isinstance(text, str):
-        return None
-    try:
-        return datetime.datetime.strptime(text, "%Y%m%dT%H%M%S").replace(tzinfo=datetime.UTC)
-    except ValueError:
-        return None
-
-
-def orthanc_time(moment: datetime.datetime) -> str:
-    """Return a time as Orthanc writes it, to be compared with its own: `20260131T130000`."""
-    return moment.astimezone(datetime.UTC).strftime("%Y%m%dT%H%M%S")
-
-
-# ---- src/common/work.py: Verbs on the ledger's rows of work: find, count, change, retry, take back, remove.
-
-
-OLDEST_UNFINISHED = """
-SELECT created FROM work INDEXED BY work_unfinished WHERE state IN ('waiting','sending') AND task<>? ORDER BY created LIMIT 1
-"""
-NEXT_ATTEMPT_INDEX = "CREATE INDEX IF NOT EXISTS work_by_next ON work(state, queue, next_attempt);"  # for `next_of`
-
-
-def data_index(key: str) -> str:
-    """Return the SQL of an index that finds rows by a key of their data (`unfinished_with`)."""
-    return f"CREATE INDEX IF NOT EXISTS work_by_{key.lower()} ON work(json_extract(data, '$.{key}'), state);"
-
-
-def unfinished_keys(key: str, task: str) -> str:
-    """Return the SQL of a query for the keys of an object in the data of unfinished rows of a task."""
-    states = "'waiting','sending','dead'"
-    return f"SELECT key FROM work, json_each(work.data, '$.{key}') WHERE state IN ({states}) AND task='{task}'"
-
-
-@dataclasses.dataclass(frozen=True)
-class Which:
-    """Which rows: those for which all the given conditions hold. The column of a row's resource is called `subject`.
-
-    Attributes
-    ----------
-    ids, resources : it is one of these.
-    task, queue, resource, job : it is this one.
-    resource_glob : its resource fits this pattern of SQLite's GLOB.
-    not_task : it is another task.
-    states : it is in one of these states.
-    data : its data has these values, by key.
-    about : this is its resource, or what its data calls `Of`: the resource of which its own is a part.
-    tried : it was attempted before, or it was not.
-    job_or_resource : its last attempt is this job, or it is about it.
-    """
-
-    ids: Collection[int] | None = None
-    task: str | None = None
-    not_task: str | None = None
-    queue: str | None = None
-    resource: str | None = None
-    resource_glob: str | None = None
-    resources: Collection[str] | None = None
-    states: Collection[str] | None = None
-    job: str | None = None
-    data: Mapping[str, str] = dataclasses.field(default_factory=dict)
-    about: str | None = None
-    tried: bool | None = None
-    job_or_resource: str | None = None
-
-    def condition(self) -> tuple[str, list[Any]]:
-        """Return the condition as SQL, and its values."""
-        parts, values = ["1"], list[Any]()
-        named = {"task": self.task, "queue": self.queue, "subject": self.resource, "job": self.job}
-        for column, wanted in named.items():
-            if wanted is not None:
-                parts.append(f"{column}=?")
-                values.append(wanted)
-        by_state = "state"
-        for column, several in (("id", self.ids), ("subject", self.resources)):
-            if several is not None and len(several) == 1:
-                parts.append(f"{column}=?")
-                values += several
-            elif several is not None:
-                parts.append(f"{column} IN (SELECT value FROM json_each(?))")
-                values.append(json.dumps([*several]))
-                by_state = "+state"  # SQLite would look at all rows in these states, as it can't know how few are named
-        if self.states is not None:
-            parts.append(f"{by_state} IN ({','.join('?' * len(self.states))})")
-            values += self.states
-        for key, value in self.data.items():
-            parts.append("json_extract(data, '$.' || ?)=?")
-            values += [key, value]
-        if self.tried is not None:
-            parts.append("attempts>0" if self.tried else "attempts=0")
-        for condition, text in (
-            ("subject GLOB ?", self.resource_glob),
-            ("task<>?", self.not_task),
-            ("(subject=? OR json_extract(data, '$.Of')=?)", self.about),
-            ("(job=? OR subject=?)", self.job_or_resource),
-        ):
-            if text is not None:
-                parts.append(condition)
-                values += [text] * condition.count("?")
-        return " AND ".join(parts), values
-
-
-class Columns(TypedDict, total=False):
-    """What may be changed of a row."""
-
-    task: str
-    queue: str
-    subject: str
-    attempts: int
-    next_attempt: float
-    job: str
-    data: Mapping[str, Any]
-    created: float
-
-
-def next_attempt_of(row: Mapping[str, Any]) -> str | None:
-    """Return when a row that waits is due; None: it does not wait, or it is due as soon as its destination takes something."""
-    return utc(row["next_attempt"]) if row["state"] == "waiting" and row["next_attempt"] else None
-
-
-class WorkView:
-    """The rows of one ledger, to look at."""
-
-    def __init__(self, ledger: Ledger) -> None:
-        self._ledger = ledger
-
-    def get(self, row: int) -> dict[str, Any] | None:
-        """Return a row by its id, or None."""
-        return next(iter(self._ledger.rows("SELECT * FROM work WHERE id=?", row)), None)
-
-    def find(self, which: Which) -> list[dict[str, Any]]:
-        """Return rows, the oldest first."""
-        condition, values = which.condition()
-        return self._ledger.rows(f"SELECT * FROM work WHERE {condition} ORDER BY id", *values)
-
-    def has(self, which: Which) -> bool:
-        """Return whether there is such a row."""
-        condition, values = which.condition()
-        return bool(self._ledger.rows(f"SELECT 1 FROM work WHERE {condition} LIMIT 1", *values))
-
-    def count(self, which: Which) -> int:
-        """Return the number of rows."""
-        condition, values = which.condition()
-        return int(self._ledger.rows(f"SELECT COUNT(*) n FROM work WHERE {condition}", *values)[0]["n"])
-
-    def page(self, which: Which, since: int, limit: int) -> list[dict[str, Any]]:
-        """Return at most `limit` rows after the row `since`, the oldest first."""
-        condition, values = which.condition()
-        sql = f"SELECT * FROM work WHERE {condition} AND id>? ORDER BY id LIMIT ?"
-        return self._ledger.rows(sql, *values, since, limit)
-
-    def totals_by_queue(self, task: str = SEND) -> dict[str, dict[str, int]]:
-        """Return the number of rows of a task in each state, by queue."""
-        found: dict[str, dict[str, int]] = {}
-        for row in self._ledger.rows("SELECT queue, state, n FROM work_counts WHERE task=?", task):
-            found.setdefault(row["queue"], dict.fromkeys(STATES, 0))[row["state"]] = row["n"]
-        return found
-
-    def oldest_unfinished(self, not_task: str) -> float | None:
-        """Return when the oldest unfinished row of another task was added, as Unix time; None if there is none."""
-        return next((row["created"] for row in self._ledger.rows(OLDEST_UNFINISHED, not_task)), None)
-
-    def unfinished_with(self, key: str, value: str) -> dict[str, Any] | None:
-        """Return a row that waits or is sent whose data has this value at a key, found by its `data_index`; or None."""
-        condition = f"json_extract(data, '$.{key}')=? AND state IN ('waiting','sending')"
-        return next(iter(self._ledger.rows(f"SELECT * FROM work WHERE {condition} LIMIT 1", value)), None)
-
-    def unfinished_listing(self, key: str, task: str = SEND) -> dict[str, int]:
-        """Return, by queue, the number of rows of a task that wait or are sent and whose data has a list at a key."""
-        condition = f"json_type(data, '$.{key}')='array' AND state IN ('waiting','sending') AND task=?"
-        sql = f"SELECT queue, COUNT(*) n FROM work WHERE {condition} GROUP BY queue"
-        return {row["queue"]: row["n"] for row in self._ledger.rows(sql, task)}
-
-    def next_of(self, queue: str, limit: int, longest: float) -> list[dict[str, Any]]:
-        """Return the rows of a queue that are due to be sent, the longest due first, in whatever order they were added.
-
-        A next attempt further away than the `longest` delay comes from a clock that has jumped back: it is due.
-        """
-        return self._ledger.rows(
-            "SELECT * FROM work WHERE state='waiting' AND task=? AND queue=? AND (next_attempt<=? OR next_attempt>?) "
-            "ORDER BY next_attempt, id LIMIT ?",
-            *(SEND, queue, time.time(), time.time() + longest, limit),
-        )
-
-
-class Work(WorkView):
-    """The rows of one ledger. Each call is a transaction, or part of the one that is under way."""
-
-    def claim(self, row: int, job: str | None = None) -> bool:
-        """Begin an attempt, before it is made; return False if the row does not wait any more: a person has removed it."""
-        sql = "UPDATE work SET state='sending', attempts=attempts+1, job=?, updated=? WHERE id=? AND state='waiting'"
-        return bool(self._ledger.run(sql, job, time.time(), row))
-
-    def give_up(self, row: int, error: str) -> None:
-        """Make a row `dead`, for this reason."""
-        self._ledger.run("UPDATE work SET state='dead', error=?, updated=? WHERE id=?", error, time.time(), row)
-
-    def change(self, row: int, **columns: Unpack[Columns]) -> None:
-        """Set columns of a row."""
-        names = ", ".join(f"{name}=?" for name in columns)
-        values = [json.dumps(value) if name == "data" else value for name, value in columns.items()]
-        self._ledger.run(f"UPDATE work SET {names} WHERE id=?", *values, row)
-
-    def replace_data(self, row: Mapping[str, Any], data: Mapping[str, Any]) -> bool:
-        """Set the data of a row, unless somebody has changed them since it was read; return whether it is done."""
-        sql = "UPDATE work SET data=? WHERE id=? AND data=?"
-        return bool(self._ledger.run(sql, json.dumps(data), row["id"], row["data"]))
-
-    def add_attempt(self, row: int) -> None:
-        """Count one attempt more."""
-        self._ledger.run("UPDATE work SET attempts=attempts+1 WHERE id=?", row)
-
-    def touch(self, row: int) -> None:
-        """Say that a row is worked on now."""
-        self._ledger.run("UPDATE work SET updated=? WHERE id=?", time.time(), row)
-
-    def make_due(self, which: Which) -> int:
-        """Let rows that wait be due now; return their number."""
-        condition, values = which.condition()
-        return self._ledger.run(f"UPDATE work SET next_attempt=0 WHERE state='waiting' AND {condition}", *values)
-
-    def wait_again(self, row: int) -> None:
-        """Let a row be due again, whose attempt has come to nothing; it counts as one."""
-        self._ledger.run("UPDATE work SET state='waiting', next_attempt=0 WHERE id=?", row)
-
-    def take_back(self, row: int) -> None:
-        """Let a row be due again, as if the attempt had not been made."""
-        sql = "UPDATE work SET state='waiting', attempts=attempts-1, next_attempt=0, job=NULL WHERE id=?"
-        self._ledger.run(sql, row)
-
-    def retry(self, which: Which) -> int:
-        """Let rows that are dead or wait be due now, with the whole time until they are given up; return their number."""
-        condition, values = which.condition()
-        sql = "UPDATE work SET state='waiting', attempts=0, next_attempt=0, created=? WHERE state IN ('dead','waiting')"
-        return self._ledger.run(f"{sql} AND {condition}", time.time(), *values)
-
-    def reopen_done(self, queue: str, since: float) -> None:
-        """Let rows be due again that count as sent since a Unix time, with the whole time until they are given up."""
-        sql = "UPDATE work SET state='waiting', next_attempt=0, job=NULL, created=?"
-        where = "task=? AND queue=? AND state='done' AND updated>=?"
-        self._ledger.run(f"{sql} WHERE {where}", time.time(), SEND, queue, since)
-
-    def give_whole_time(self, queue: str) -> None:
-        """Let the time until they are given up begin now for rows that wait to be sent there, and were not tried yet."""
-        sql = "UPDATE work SET created=? WHERE state='waiting' AND task=? AND queue=? AND attempts=0"
-        self._ledger.run(sql, time.time(), SEND, queue)
-
-    def explain_waiting(self, queue: str, error: str, after: int) -> int:
-        """Give the reason to the rows that wait to be sent there, those after this id; return the id of the last of all rows."""
-        waits = "state='waiting' AND task=? AND queue=?"
-        last = self._ledger.rows(f"SELECT MAX(id) last FROM work WHERE {waits}", SEND, queue)[0]["last"] or 0
-        if last > after:
-            self._ledger.run(f"UPDATE work SET error=? WHERE {waits} AND id>?", error, SEND, queue, after)
-        return max(after, int(last))
-
-    def remove(self, row: int, states: Collection[str] = STATES) -> bool:
-        """Delete a row, if it is in one of these states; return whether it was."""
-        condition, values = Which(ids=[row], states=states).condition()
-        return bool(self._ledger.run(f"DELETE FROM work WHERE {condition}", *values))
-
-    def remove_all(self, which: Which) -> int:
-        """Delete rows; return their number."""
-        condition, values = which.condition()
-        return self._ledger.run(f"DELETE FROM work WHERE {condition}", *values)
-
-
-# ---- src/common/changes.py: What became stable, once each, also when a restart missed it: Orthanc's log of changes, read from a kept place.
-
-
-PAGE = 500  # changes a request
-GRACE = 2.0  # seconds beyond StableAge after which Orthanc's own Stable… event is not waited for any more
-LOADED, LOADED_STEADY = time.time(), time.monotonic()  # when the script was loaded: before Orthanc received anything
-# A ledger knows from its first moment on since when what arrives is new: a kill a moment later loses nothing.
-FEED_TABLES = f"""
-CREATE TABLE IF NOT EXISTS arrived(
-    level TEXT NOT NULL, instance TEXT NOT NULL, seq INTEGER NOT NULL, seen REAL NOT NULL, resource TEXT,
-    PRIMARY KEY(level, instance)) WITHOUT ROWID;
-CREATE INDEX IF NOT EXISTS arrived_by_resource ON arrived(level, resource, seen);
-CREATE TABLE IF NOT EXISTS heard(level TEXT NOT NULL, resource TEXT NOT NULL, PRIMARY KEY(level, resource)) WITHOUT ROWID;
-INSERT OR IGNORE INTO state SELECT 'began', {int(LOADED)} WHERE NOT EXISTS (SELECT 1 FROM state WHERE name='cursor');
-"""
-LEVELS_WITH_INSTANCES = ("Patient", "Study", "Series")
-
-# level, Orthanc identifier of what is stable, and its instances that arrived since it was last handed over, each with
-# the Seq of its last NewInstance.
-Settled = Callable[[str, str, dict[str, int]], None]
-# Of an instance: the Orthanc identifiers of its parents by level, if they are known without asking Orthanc.
-Parents = Callable[[str], Mapping[str, str] | None]
-
-
-class Feed:
-    """Hands over what became stable at the levels asked for, with the instances that are new since the last time.
-
-    Each NewInstance is kept in the ledger until the Stable… entry of its parent; one whose parent has been quiet for
-    `stable_age` and got none (Orthanc keeps stability in memory: a restart loses it) is handed over all the same.
-    With `reconcile` false the log of changes, which Orthancs on one database share, is not read: only what this process
-    gets through `on_event` counts. `on_change_entry` gets each entry of the log, once, in the transaction that remembers
-    it. `set_back` gets the place in the log when that is set back to it (an index restored from a backup), in the same
-    transaction: numbers (Seq) beyond it are from before, and what comes from now on has lower ones. `deleted` gets each
-    instance that was deleted before it was handed over, with its Seq, in the transaction that forgets it.
-    """
-
-    def __init__(
-        self,
-        ledger: Ledger,
-        loopback: Loopback,
-        settled: Settled,
-        levels: Sequence[str],
-        stable_age: float,
-        reconcile: bool,
-        parents: Parents = lambda _instance: None,
-        on_change_entry: Callable[[Mapping[str, Any]], None] = lambda _change: None,
-        set_back: Callable[[int], None] = lambda _place: None,
-        deleted: Callable[[str, int], None] = lambda _instance, _seq: None,
-    ) -> None:
-        self._ledger, self._loopback, self._settled, self._levels = ledger, loopback, settled, tuple(levels)
-        self._quiet_after, self._reconcile, self._parents = stable_age + GRACE, reconcile, parents
-        self._on_change_entry, self._set_back, self._deleted = on_change_entry, set_back, deleted
-        self._look_again: dict[tuple[str, str], float] = {}
-
-    def begin(self) -> None:
-        """Take the place in the log; of a ledger without one, where this process began: what was there before is not new."""
-        if self._reconcile:
-            newest = self._loopback.get("/changes?last")["Last"]
-            kept = self._ledger.get_value("cursor", -1)
-            place = place_in_log(kept, newest, self._ledger.path.stem) if kept >= 0 else self._last_before_us(newest)
-            with self._ledger.transaction():
-                if place < kept:
-                    self._ledger.run("UPDATE arrived SET seq=0 WHERE seq>?", place)
-                    self._set_back(place)
-                self._ledger.set_value("cursor", place)
-        else:
-            with self._ledger.transaction():  # a place that grows old: who reads the log later begins then
-                self._ledger.run("DELETE FROM state WHERE name='cursor'")
-                self._ledger.set_value("began", 0)
-        self._move_to_our_levels()
-        # A clock that was ahead when these were seen must not make them wait for it.
-        self._ledger.run("UPDATE arrived SET seen=? WHERE seen>?", time.time(), time.time())
-
-    def _move_to_our_levels(self) -> None:
-        """Let what arrived at levels that nobody asks for any more be handed over at ours: the configuration has changed."""
-        levels = json.dumps(self._levels or LEVELS_WITH_INSTANCES)
-        elsewhere = "FROM arrived WHERE level NOT IN (SELECT value FROM json_each(?))"
-        with self._ledger.transaction():
-            left = self._ledger.rows(f"SELECT instance, MAX(seq) seq {elsewhere} GROUP BY instance", levels)
-            self._arrive_again({row["instance"]: row["seq"] for row in left})
-            self._ledger.run(f"DELETE {elsewhere}", levels)
-
-    def take_back(self, task: str) -> None:
-        """Let what rows of a task are about, at levels that nobody asks for any more, be handed over at ours in their place."""
-        for row in Work(self._ledger).find(Which(task=task, states=("waiting", "dead"))):
-            data = json.loads(row["data"])
-            if data["Level"] not in (self._levels or LEVELS_WITH_INSTANCES):
-                with self._ledger.transaction():
-                    self._arrive_again(dict.fromkeys(data["Instances"], 0))
-                    Work(self._ledger).remove(row["id"])
-
-    def _arrive_again(self, instances: Mapping[str, int]) -> None:
-        rows = [(level, one, seq, time.time()) for one, seq in instances.items() for level in self._levels]
-        with self._ledger.transaction() as db:
-            db.executemany("INSERT OR IGNORE INTO arrived VALUES(?,?,?,?,NULL)", rows)
-
-    def _last_before_us(self, newest: int) -> int:
-        """Return the last change from before the ledger began: Orthanc receives, and may be killed, before we come to ask."""
-        spans = _spans_since(self._ledger.get_value("began") or int(LOADED))
-        while newest > 0:
-            since = max(0, newest - PAGE)
-            changes = self._loopback.get(f"/changes?since={since}&limit={PAGE}")["Changes"]
-            if older := [
-                change["Seq"] for change in changes if not any(first <= change["Date"] <= last for first, last in spans)
-            ]:
-                return int(max(older))
-            newest = since
-        return 0
-
-    def on_event(self, change: str, resource: str) -> None:
-        """Take what OnChange reports, where the log of changes is not read: NewInstance and the Stable… of our levels."""
-        if not self._reconcile and change == "NewInstance":
-            # No number of the log of changes, but one that tells this arrival from another of the same instance.
-            self._arrive([(resource, -time.time_ns())])
-        elif not self._reconcile and change.removeprefix("Stable") in self._levels:
-            self._ledger.run("INSERT OR IGNORE INTO heard VALUES(?,?)", change.removeprefix("Stable"), resource)
-
-    def poll(self) -> None:
-        """Hand over all that has become stable since the last time, each in one transaction with what remembers it.
-
-        Raises
-        ------
-        LoopbackError, sqlite3.Error : nothing is lost; poll again later.
-        """
-        while self._reconcile and self._read_page():
-            pass
-        for row in self._ledger.rows("SELECT * FROM heard"):
-            instances = instances_of(self._loopback, row["level"], row["resource"])
-            with self._ledger.transaction():
-                self._hand_over(row["level"], row["resource"], instances, None)
-                self._ledger.run("DELETE FROM heard WHERE level=? AND resource=?", row["level"], row["resource"])
-        for level in self._levels:
-            self._hand_over_what_is_overdue(level)
-
-    def _read_page(self) -> bool:
-        since = self._ledger.get_value("cursor")
-        page = self._loopback.get(f"/changes?since={since}&limit={PAGE}")
-        changes: list[Mapping[str, Any]] = page["Changes"]
-        self._arrive([(change["ID"], change["Seq"]) for change in changes if change["ChangeType"] == "NewInstance"])
-        stable = [change for change in changes if change["ChangeType"].removeprefix("Stable") in self._levels]
-        instances = {change["ID"]: self._new_instances_of(change["ResourceType"], change["ID"]) for change in stable}
-        with self._ledger.transaction():
-            for change in changes:
-                self._on_change_entry(change)
-            for change in stable:
-                self._hand_over(change["ResourceType"], change["ID"], instances[change["ID"]], change["Seq"])
-            self._ledger.set_value("cursor", max(since, page["Last"]))
-        return not page["Done"]
-
-    def _arrive(self, instances: list[tuple[str, int]]) -> None:
-        now, rows = time.time(), []
-        for instance, seq in instances:
-            parents = self._parents(instance) or {}
-            rows += [(level, instance, seq, now, parents.get(level)) for level in self._levels]
-        # The same instance again (OverwriteInstances) has arrived once more; a page that is read again changes nothing.
-        sql = (
-            "INSERT INTO arrived VALUES(?,?,?,?,?) ON CONFLICT DO UPDATE SET seq=excluded.seq, seen=excluded.seen,"
-            " resource=COALESCE(excluded.resource, resource)"
-        )
-        with self._ledger.transaction() as db:
-            db.executemany(sql, rows)
-
-    def _new_instances_of(self, level: str, resource: str) -> list[str]:
-        """Return its instances that arrived; ask Orthanc only if there are some whose parents we don't know."""
-        if self._ledger.rows("SELECT 1 FROM arrived WHERE level=? AND resource IS NULL LIMIT 1", level):
-            return instances_of(self._loopback, level, resource)
-        sql = "SELECT instance FROM arrived WHERE level=? AND resource=?"
-        return [row["instance"] for row in self._ledger.rows(sql, level, resource)]
-
-    def _hand_over(self, level: str, resource: str, instances: Sequence[str], before: int | None) -> None:
-        new: dict[str, int] = {}
-        for start in range(0, len(instances), PAGE):
-            some = instances[start : start + PAGE]
-            marks = f"level=? AND instance IN ({','.join('?' * len(some))}) AND seq<?"
-            limit = 2**62 if before is None else before
-            rows = self._ledger.rows(f"SELECT instance, seq FROM arrived WHERE {marks}", level, *some, limit)
-            new |= {row["instance"]: row["seq"] for row in rows}
-            self._ledger.run(f"DELETE FROM arrived WHERE {marks}", level, *some, limit)
-        if new:
-            self._settled(level, resource, new)
-
-    def _hand_over_what_is_overdue(self, level: str) -> None:
-        late = "SELECT DISTINCT resource FROM arrived WHERE level=? AND resource IS NOT NULL AND seen<?"
-        for row in self._ledger.rows(late, level, time.time() - self._quiet_after):
-            self._hand_over_if_quiet(level, row["resource"])
-        orphan = "SELECT instance, seq FROM arrived WHERE level=? AND resource IS NULL AND seen<? LIMIT 1"
-        while rows := self._ledger.rows(orphan, level, time.time() - self._quiet_after):
-            self._find_parent(level, **rows[0])
-
-    def _hand_over_if_quiet(self, level: str, resource: str) -> None:
-        if time.time() < self._look_again.get((level, resource), 0):
-            return
-        instances = instances_of(self._loopback, level, resource)
-        self._label(level, resource, instances)
-        mine = "FROM arrived WHERE level=? AND resource=?"
-        last = self._ledger.rows(f"SELECT MAX(seen) seen {mine}", level, resource)[0]["seen"]
-        if last + self._quiet_after > time.time():
-            self._look_again[level, resource] = last + self._quiet_after
-            return
-        self._look_again.pop((level, resource), None)
-        with self._ledger.transaction():
-            self._hand_over(level, resource, instances, None)
-            # What is left was deleted, or its parent is another: ask for each.
-            self._ledger.run(f"UPDATE arrived SET resource=NULL {mine.removeprefix('FROM arrived')}", level, resource)
-
-    def _find_parent(self, level: str, instance: str, seq: int) -> None:
-        try:
-            parent = self._loopback.get(f"/instances/{instance}/{level.lower()}")["ID"]
-        except LoopbackError as error:
-            if error.status != 404:
-                raise
-            with self._ledger.transaction():  # deleted before it was stable
-                self._ledger.run("DELETE FROM arrived WHERE instance=?", instance)
-                self._deleted(instance, seq)
-        else:
-            self._label(level, parent, [instance, *instances_of(self._loopback, level, parent)])
-
-    def _label(self, level: str, resource: str, instances: Sequence[str]) -> None:
-        with self._ledger.transaction() as db:
-            rows = [(resource, level, each) for each in instances]
-            db.executemany("UPDATE arrived SET resource=? WHERE level=? AND instance=?", rows)
-
-
-def _spans_since(began: int) -> list[tuple[str, str]]:
-    """Return from when to when a ledger has been there since it began, as Orthanc dates changes.
-
-    Two spans, if the clock was set since this process began it. What is dated later than now is from before: the clock has
-    fallen back since then.
-    """
-    now, passed = time.time(), time.monotonic() - LOADED_STEADY
-    if began != int(LOADED) and began <= now:
-        spans = [(float(began), now)]
-    elif abs(now - LOADED - passed) > CLOCK_WAS_SET_SECONDS:
-        spans = [(LOADED, LOADED + passed), (now - passed, now)]
-    else:
-        spans = [(min(LOADED, now - passed), now)]
-    return [(_as_dated(first), _as_dated(last + CLOCK_WAS_SET_SECONDS)) for first, last in spans]
-
-
-def _as_dated(seconds: float) -> str:
-    return time.strftime("%Y%m%dT%H%M%S", time.gmtime(seconds))
-
-
-def arrived_since(ledger: Ledger, seq: int) -> list[dict[str, Any]]:
-    """Return what arrived after a number of the log of changes and is not handed over yet: level, resource, instance, seq."""
-    sql = "SELECT level, resource, instance, seq FROM arrived WHERE seq>? AND resource IS NOT NULL ORDER BY seq"
-    return ledger.rows(sql, seq)
-
-
-def not_handed_over(ledger: Ledger, level: str, instances: Iterable[str]) -> set[str]:
-    """Return those of these instances that came (again), and are not handed over yet with what they belong to."""
-    arrived = "SELECT instance FROM arrived WHERE level=? AND instance IN (SELECT value FROM json_each(?))"
-    return {row["instance"] for row in ledger.rows(arrived, level, json.dumps([*instances]))}
-
-
-def still_arrives(instance: str) -> str:
-    """Return the SQL of a condition: what this column names has arrived, and is not handed over at each level yet."""
-    levels = ",".join(f"'{level}'" for level in LEVELS_WITH_INSTANCES)
-    return f"EXISTS (SELECT 1 FROM arrived WHERE level IN ({levels}) AND arrived.instance={instance})"
-
-
-def arriving_resources(ledger: Ledger) -> list[tuple[str, str | None, str]]:
-    """Return level, resource and one instance of each resource that arrives; None: which resource it is, is not known yet."""
-    sql = (
-        "SELECT level, resource, MIN(instance) instance FROM arrived WHERE resource IS NOT NULL GROUP BY level, resource "
-        "UNION ALL SELECT level, resource, instance FROM arrived WHERE resource IS NULL"
-    )
-    return [(row["level"], row["resource"], row["instance"]) for row in ledger.rows(sql)]
-
-
-def still_to_read(ledger: Ledger, loopback: Loopback) -> set[str] | None:
-    """Return the new instances of the log of changes that the feed has still to read; None: more than a page of changes.
-
-    Orthanc says through OnChange what it has stored, but may be seconds behind.
-
-    Raises
-    ------
-    LoopbackError : Orthanc can't answer now.
-    """
-    cursor = ledger.get_value("cursor", -1)
-    if cursor < 0:
-        return set()  # Reconcile is false: there is only what OnChange says
-    page = loopback.get(f"/changes?since={cursor}&limit={PAGE}")
-    new = {change["ID"] for change in page["Changes"] if change["ChangeType"] == "NewInstance"}
-    return new if page["Done"] else None
-
-
-def is_arriving(ledger: Ledger, loopback: Loopback, instances: Iterable[str]) -> bool:
-    """Return whether any of these came (again) and is not handed over yet; also where the feed has still to read of it."""
-    arrived = "SELECT 1 FROM arrived WHERE level=? AND instance IN (SELECT value FROM json_each(?)) LIMIT 1"
-    wanted = set(instances)
-    some = json.dumps(sorted(wanted))
-    if any(ledger.rows(arrived, level, some) for level in LEVELS_WITH_INSTANCES):
-        return True
-    unread = still_to_read(ledger, loopback)
-    return unread is None or not unread.isdisjoint(wanted)
+# ---- src/common/route_list.py: What a script's routes are, for people: in the answer of `GET /<script>`, and in the tables of docs/.
+
+
+# The groups of the patterns of our routes, as a person writes them.
+SHOWN_GROUPS = {
+    "([0-9]+)": "{id}",
+    "([^/]+)": "{id}",
+    "([0-9a-f-]+)": "{id}",
+    "(.+)": "{name}",
+    "(.*)": "{…}",
+}
+
+
+def shown_path(pattern: str) -> str:
+    """Return the pattern of a route as a path: `/auto-retries/jobs/{id}`."""
+    for group, shown in SHOWN_GROUPS.items():
+        pattern = pattern.replace(group, shown)
+    return pattern
+
+
+def listed(routes: Mapping[str, Mapping[str, Callable[..., Any]]]) -> list[dict[str, Any]]:
+    """Return each route: method, path, the names of its parameters, and the first line of its handler's docstring."""
+    return [
+        {
+            "Method": method,
+            "Path": shown_path(pattern),
+            "Parameters": [*getattr(handler, "parameters", {})],
+            "Does": (handler.__doc__ or "").strip().partition("\n")[0],
+        }
+        for pattern, handlers in routes.items()
+        for method, handler in handlers.items()
+    ]
 
 
 # ---- src/common/cross_site.py: Who may act: people on this server's own pages, and programs; no page of another site, and nothing that loads links by itself.
@@ -2157,6 +1252,61 @@ def _refuse_half_characters(found: Any) -> None:
         json.dumps(found, ensure_ascii=False).encode()
     except UnicodeEncodeError:
         raise ValueError("a text in it has half of a surrogate pair, which is no character") from None
+
+
+# ---- src/common/times.py: Times: ISO 8601 in UTC with milliseconds and `Z` wherever a script writes one; days as DICOM writes them.
+
+
+def utc(seconds: float | None = None) -> str:
+    """Return a time as `2026-01-31T13:00:00.000Z`: that of `seconds` since 1970, or now."""
+    moment = datetime.datetime.fromtimestamp(time.time() if seconds is None else seconds, datetime.UTC)
+    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def utc_or_none(seconds: float | None) -> str | None:
+    """Return `utc(seconds)`, or None for what has not happened."""
+    return None if seconds is None else utc(seconds)
+
+
+def parse_day(text: object) -> datetime.date | None:
+    """Return the day of a DA value (YYYYMMDD, DICOM PS3.5 6.2), or None: `1999.12.31`, `1999`, `20000231` are no days."""
+    if not isinstance(text, str) or not re.fullmatch(r"[0-9]{8}", text):
+        return None
+    try:
+        return datetime.datetime.strptime(text, "%Y%m%d").date()  # noqa: DTZ007 - a day has no zone
+    except ValueError:
+        return None
+
+
+def parse_time(text: object) -> datetime.datetime | None:
+    """Return a time in UTC from `20260131`, `2026-01-31`, or `2026-01-31T13:00:00[.000]` with a zone; None for anything else.
+
+    A day is its first moment in UTC. A time without a zone is taken as UTC. A `+` that a query turned into a space counts.
+    """
+    if day := parse_day(text):
+        return datetime.datetime.combine(day, datetime.time(), datetime.UTC)
+    if not isinstance(text, str) or not re.match(r"[0-9]{4}-[0-9]{2}-[0-9]{2}", text):
+        return None
+    try:
+        found = datetime.datetime.fromisoformat(re.sub(r" (?=[0-9]{2}:?[0-9]{2}$)", "+", text))
+        return (found if found.tzinfo else found.replace(tzinfo=datetime.UTC)).astimezone(datetime.UTC)
+    except (ValueError, OverflowError):
+        return None
+
+
+def parse_orthanc_time(text: object) -> datetime.datetime | None:
+    """Return the time of what Orthanc writes into `Date`, `LastUpdate`, `ReceptionDate`: `20260131T130000`, in UTC."""
+    if not isinstance(text, str):
+        return None
+    try:
+        return datetime.datetime.strptime(text, "%Y%m%dT%H%M%S").replace(tzinfo=datetime.UTC)
+    except ValueError:
+        return None
+
+
+def orthanc_time(moment: datetime.datetime) -> str:
+    """Return a time as Orthanc writes it, to be compared with its own: `20260131T130000`."""
+    return moment.astimezone(datetime.UTC).strftime("%Y%m%dT%H%M%S")
 
 
 # ---- src/common/parameters.py: The parameters of routes: each handler says what it takes; `register_route` has names and types checked before it is called.
@@ -2575,38 +1725,375 @@ def _send_error(output: Any, refused: Refused, method: str, uri: str) -> None:
     send_status(output, refused.status, json.dumps(content, indent=2) + "\n")
 
 
-# ---- src/common/route_list.py: What a script's routes are, for people: in the answer of `GET /<script>`, and in the tables of docs/.
+# ---- src/common/version.py: The version of the collection, the same for all scripts; it is written here and nowhere else.
 
 
-# The groups of the patterns of our routes, as a person writes them.
-SHOWN_GROUPS = {
-    "([0-9]+)": "{id}",
-    "([^/]+)": "{id}",
-    "([0-9a-f-]+)": "{id}",
-    "(.+)": "{name}",
-    "(.*)": "{…}",
-}
+__version__ = "0.2.0"
 
 
-def shown_path(pattern: str) -> str:
-    """Return the pattern of a route as a path: `/auto-retries/jobs/{id}`."""
-    for group, shown in SHOWN_GROUPS.items():
-        pattern = pattern.replace(group, shown)
-    return pattern
+# ---- src/common/backoff.py: Exponential back-off: with jitter for work, of which there may be much; without for a thread that tries one thing.
 
 
-def listed(routes: Mapping[str, Mapping[str, Callable[..., Any]]]) -> list[dict[str, Any]]:
-    """Return each route: method, path, the names of its parameters, and the first line of its handler's docstring."""
-    return [
-        {
-            "Method": method,
-            "Path": shown_path(pattern),
-            "Parameters": [*getattr(handler, "parameters", {})],
-            "Does": (handler.__doc__ or "").strip().partition("\n")[0],
-        }
-        for pattern, handlers in routes.items()
-        for method, handler in handlers.items()
-    ]
+@dataclasses.dataclass(frozen=True)
+class Backoff:
+    """How long to wait after a failure: `first` seconds, then twice as long each time, up to `longest`."""
+
+    first: float
+    longest: float
+
+    def delay(self, attempts: int) -> float:
+        """Return the seconds until the next attempt after `attempts` failed ones, by chance up to half of them less."""
+        return doubled(self.first, self.longest, attempts) * random.uniform(0.5, 1)
+
+
+class Pauses:
+    """The pauses of one thread that tries one thing until it succeeds: `first` seconds, doubled up to `longest`."""
+
+    def __init__(self, first: float, longest: float) -> None:
+        self._first, self._longest, self._failed = first, longest, 0
+
+    def next(self) -> float:
+        """Count a try that has failed, and return the seconds until the next one."""
+        self._failed += 1
+        return doubled(self._first, self._longest, self._failed)
+
+    def reset(self) -> None:
+        """Begin again with the first pause: it has succeeded."""
+        self._failed = 0
+
+
+def doubled(first: float, longest: float, attempts: int) -> float:
+    """Return the seconds after so many failed attempts: the first ones, doubled each time, up to the longest."""
+    return min(longest, first * 2.0 ** min(attempts - 1, 40))
+
+
+# ---- src/common/retry.py: When what failed is tried again: exponential back-off with jitter, and an end.
+
+
+FIRST_DELAY_SECONDS = 30.0  # until the second attempt
+LONGEST_DELAY_SECONDS = 3600.0  # between two attempts
+
+
+class RetryPolicy(Protocol):
+    """What decides when work that failed is tried again, and for how long: a section `Retry`, or the like."""
+
+    @property
+    def give_up_hours(self) -> float:
+        """Hours after which it is given up."""
+
+    def delay(self, attempts: int) -> float:
+        """Return the seconds until the next attempt after so many that failed."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Retry:
+    """When what failed is tried again."""
+
+    REMOVED: ClassVar[Mapping[str, str]] = {
+        "First": "the script decides that itself now (it tries again after 30 s, then after twice as long each time)",
+        "Longest": "the script decides that itself now (an hour)",
+    }
+    first: ClassVar[float] = FIRST_DELAY_SECONDS
+    longest: ClassVar[float] = LONGEST_DELAY_SECONDS
+
+    give_up_hours: float = dataclasses.field(
+        default=72,
+        metadata={
+            "minimum": 0,
+            "help": (
+                "Hours for which it is tried again; then it is `dead` until a person retries it. Choose more "
+                "than the longest outage that you expect."
+            ),
+        },
+    )
+
+    def delay(self, attempts: int) -> float:
+        """Return the seconds until the next attempt after `attempts` failed ones: doubled each time, up to half of it less."""
+        return Backoff(self.first, self.longest).delay(attempts)
+
+
+# ---- src/common/ledger.py: Work that must not be lost: one SQLite file a script, written before anything is done.
+
+
+SEND = "send"  # the task of a row, where its script has no other
+WORK_TABLES = f"""
+CREATE TABLE IF NOT EXISTS state(name TEXT PRIMARY KEY, value INTEGER NOT NULL);
+CREATE TABLE IF NOT EXISTS work(
+    id INTEGER PRIMARY KEY AUTOINCREMENT, queue TEXT NOT NULL, subject TEXT NOT NULL, state TEXT NOT NULL,
+    attempts INTEGER NOT NULL, next_attempt REAL NOT NULL, error TEXT NOT NULL, job TEXT, data TEXT NOT NULL,
+    created REAL NOT NULL, updated REAL NOT NULL, priority INTEGER NOT NULL DEFAULT 0,
+    task TEXT NOT NULL DEFAULT '{SEND}');
+CREATE INDEX IF NOT EXISTS work_by_state ON work(state, task, queue, id);
+CREATE INDEX IF NOT EXISTS work_by_subject ON work(subject, task, queue, state, id);
+CREATE INDEX IF NOT EXISTS work_by_job ON work(job) WHERE job IS NOT NULL;
+CREATE INDEX IF NOT EXISTS work_finished ON work(updated) WHERE state IN ('done','gone');
+CREATE INDEX IF NOT EXISTS work_unfinished ON work(created) WHERE state IN ('waiting','sending');
+CREATE TABLE IF NOT EXISTS work_counts(
+    task TEXT NOT NULL, queue TEXT NOT NULL, state TEXT NOT NULL, n INTEGER NOT NULL,
+    PRIMARY KEY(task, queue, state)) WITHOUT ROWID;
+CREATE TRIGGER IF NOT EXISTS work_added AFTER INSERT ON work BEGIN
+    INSERT INTO work_counts VALUES(new.task, new.queue, new.state, 1) ON CONFLICT DO UPDATE SET n=n+1;
+END;
+CREATE TRIGGER IF NOT EXISTS work_removed AFTER DELETE ON work BEGIN
+    UPDATE work_counts SET n=n-1 WHERE task=old.task AND queue=old.queue AND state=old.state;
+END;
+CREATE TRIGGER IF NOT EXISTS work_moved AFTER UPDATE OF task, queue, state ON work
+WHEN new.task<>old.task OR new.queue<>old.queue OR new.state<>old.state BEGIN
+    UPDATE work_counts SET n=n-1 WHERE task=old.task AND queue=old.queue AND state=old.state;
+    INSERT INTO work_counts VALUES(new.task, new.queue, new.state, 1) ON CONFLICT DO UPDATE SET n=n+1;
+END;
+INSERT INTO work_counts SELECT task, queue, state, COUNT(*) FROM work
+WHERE NOT EXISTS (SELECT 1 FROM work_counts) GROUP BY task, queue, state;
+"""
+VERSION = 2  # of the tables above; in the first one a row's task was a name of its queue that nobody else had
+# Before a script's own statements give the rows of a file of the first version their tasks. The tables above, made after
+# these, count the rows again.
+ADD_TASKS = f"""
+ALTER TABLE work ADD COLUMN task TEXT NOT NULL DEFAULT '{SEND}';
+DROP INDEX IF EXISTS work_by_state;
+DROP INDEX IF EXISTS work_by_subject;
+DROP TRIGGER IF EXISTS work_added;
+DROP TRIGGER IF EXISTS work_removed;
+DROP TRIGGER IF EXISTS work_moved;
+DROP TABLE IF EXISTS work_counts;
+"""
+# Finished and unfinished states: `waiting` for its next attempt, `sending`; `done`, `gone` (what it was about was deleted),
+# `dead` (given up, until a person retries or drops it).
+STATES = ("waiting", "sending", "done", "gone", "dead")
+BUSY_SECONDS = 0.25  # that a statement waits for another program's lock; a route waits no longer
+FORGOTTEN_AT_ONCE = 500  # finished rows that one transaction deletes
+# Of the write-ahead file. A full disk needs this much room for each script until all go on.
+WAL_PAGES, WAL_BYTES = 256, 1 << 20
+# Between the time that has passed and what the clock says, from which on somebody has set it.
+CLOCK_WAS_SET_SECONDS = 60.0
+NO_OLDER = "UPDATE work SET created=MIN(created+MAX(?,0),?) WHERE state IN ('waiting','sending')"
+FORGET_FINISHED = """
+DELETE FROM work WHERE id IN (
+    SELECT id FROM work INDEXED BY work_finished WHERE state IN ('done','gone') AND updated<? ORDER BY updated LIMIT ?)
+"""
+
+
+class Ledger:
+    """One SQLite file of rows of work, for any number of threads.
+
+    A committed row survives the death of the process; with `durability` "full" that of the power too. `is_new` means that
+    the file was made now, `quarantined_to` where a corrupt one was moved to. As long as it is open, no other process can
+    open it.
+
+    Parameters
+    ----------
+    tables : SQL that makes more tables than those of rows of work, where they are not there.
+    first_tasks : SQL that gives the rows of a file of the first version their tasks. Until then all have the task `send`.
+    key : what a person sets to choose another folder, for errors.
+
+    Raises
+    ------
+    StateBusyError : another process has it open.
+    OSError, sqlite3.Error : it can't be made or opened (the folder, its rights, a full disk, a version newer than ours). It may
+        be another time: see `Worker`.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        tables: str = "",
+        *,
+        durability: str = "normal",
+        version: int = VERSION,
+        key: str = "StatePath",
+        first_tasks: str = "",
+    ) -> None:
+        self.path, self._lock = path, threading.RLock()
+        self.quarantined_to: Path | None = None
+        self.is_new = False
+        self._file, self._seen_changes, self._tidied_changes = -1, -1, -1
+        self._first_tasks, self._clock_ahead = first_tasks, time.time() - time.monotonic()
+        self._held = StateLock(path, key)
+        try:
+            try:
+                self._open(tables, durability, version, key)
+            except sqlite3.DatabaseError as error:
+                if isinstance(error, sqlite3.OperationalError):
+                    raise  # locked, full, not allowed: nothing is wrong with the content
+                self._move_aside()
+                self._open(tables, durability, version, key)
+        except BaseException:
+            self._held.close()
+            raise
+
+    def _open(self, tables: str, durability: str, version: int, key: str) -> None:
+        for suffix in ("-wal", "-shm"):
+            make_private(Path(f"{self.path}{suffix}"))
+        # Stays open: it shows whether the file is still the one at its path. SQLite gives its -wal and -shm the same mode.
+        self._file = open_private(self.path, key=key)
+        self._db = sqlite3.connect(self.path, check_same_thread=False, isolation_level=None, timeout=BUSY_SECONDS)
+        try:
+            self._db.row_factory = sqlite3.Row
+            # To its end: on Python 3.14 a cursor can outlive its line in an HTTP thread of Orthanc (a stack of 100 KB), and as
+            # long as this one is under way, nothing can be committed.
+            self._db.execute("PRAGMA journal_mode=WAL").fetchall()
+            self._db.execute(f"PRAGMA synchronous={durability}")
+            self._db.execute(f"PRAGMA wal_autocheckpoint={WAL_PAGES}").fetchall()
+            self._db.execute(f"PRAGMA journal_size_limit={WAL_BYTES}").fetchall()
+            found = self._db.execute("PRAGMA user_version").fetchone()[0]
+            self.is_new = found == 0
+            if found > version:
+                raise sqlite3.OperationalError(
+                    f"{self.path} is of version {found}, made by a newer script than this one"
+                )
+            if complaint := [row[0] for row in self._db.execute("PRAGMA quick_check(1)") if row[0] != "ok"]:
+                raise sqlite3.DatabaseError(complaint[0])
+            sql = f"{self._migration()} {WORK_TABLES} {tables} PRAGMA user_version={version};"
+            self._db.executescript(f"BEGIN IMMEDIATE; {sql} COMMIT;")
+        except BaseException:
+            self._close_files()
+            raise
+
+    def _migration(self) -> str:
+        """Return what brings a file of the first version up to date; "" for a new one, and for one that is."""
+        columns = {row["name"] for row in self._db.execute("PRAGMA table_info(work)")}
+        return f"{ADD_TASKS} {self._first_tasks}" if columns and "task" not in columns else ""
+
+    def _close_files(self) -> None:
+        self._db.close()
+        # After SQLite has closed its own: closing this one ends every lock that the process has on the file.
+        os.close(self._file)
+        self._file = -1
+
+    def _move_aside(self) -> None:
+        self.quarantined_to = self.path.with_name(f"{self.path.name}.corrupt-{int(time.time())}")
+        self.path.replace(self.quarantined_to)
+        for suffix in ("-wal", "-shm"):
+            Path(f"{self.path}{suffix}").unlink(missing_ok=True)
+
+    def close(self) -> None:
+        with self._lock:
+            if self._file >= 0:
+                self._close_files()
+            self._held.close()
+
+    def __del__(self) -> None:
+        if getattr(self, "_file", -1) >= 0:
+            self._close_files()
+
+    def check(self) -> None:
+        """Raise StateGoneError if the file, or its lock, was deleted or replaced: nothing can be written down then."""
+        with self._lock:
+            must_be_same(self._file, self.path)
+        self._held.check()
+
+    def tidy(self) -> None:
+        """Empty the write-ahead file, if nothing was written since the last call: on a full disk that room helps others."""
+        self._follow_clock()
+        changes = self._db.total_changes
+        if changes == self._seen_changes != self._tidied_changes:
+            self.checkpoint()
+            self._tidied_changes = changes
+        self._seen_changes = changes
+
+    def _follow_clock(self) -> None:
+        """Let what is unfinished be no older than it was where somebody has set the clock: it would be given up for that."""
+        ahead = time.time() - time.monotonic()
+        if abs(ahead - self._clock_ahead) > CLOCK_WAS_SET_SECONDS:
+            self.run(NO_OLDER, ahead - self._clock_ahead, time.time())
+            self._clock_ahead = ahead
+
+    def checkpoint(self) -> None:
+        """Bring the write-ahead file into the ledger and empty it."""
+        self.rows("PRAGMA wal_checkpoint(TRUNCATE)")
+
+    @contextlib.contextmanager
+    def transaction(self) -> Iterator[sqlite3.Connection]:
+        """Write all that is written inside, or nothing of it. May be nested."""
+        with self._lock:
+            self._must_be_open()
+            if self._db.in_transaction:
+                yield self._db
+                return
+            must_be_same(self._file, self.path)
+            self._db.execute("BEGIN IMMEDIATE")
+            try:
+                yield self._db
+                self._db.execute("COMMIT")
+            except BaseException:
+                self._db.rollback()  # a COMMIT that failed leaves its transaction open
+                raise
+
+    def _must_be_open(self) -> None:
+        # A request came just before Orthanc's end: no bug, and sqlite3.ProgrammingError would look like one.
+        if self._file < 0:
+            raise sqlite3.OperationalError(f"{self.path} is closed")
+
+    def rows(self, sql: str, *parameters: Any) -> list[dict[str, Any]]:
+        with self._lock:
+            self._must_be_open()
+            return [dict(row) for row in self._db.execute(sql, parameters)]
+
+    def run(self, sql: str, *parameters: Any) -> int:
+        """Execute one statement, committed on return; gives the number of rows changed."""
+        with self.transaction() as db:
+            return db.execute(sql, parameters).rowcount
+
+    def get_value(self, name: str, default: int = 0) -> int:
+        """Return a number of the table `state`, or the default."""
+        return next((int(row["value"]) for row in self.rows("SELECT value FROM state WHERE name=?", name)), default)
+
+    def set_value(self, name: str, value: int) -> None:
+        """Keep a number in the table `state`."""
+        self.run("INSERT INTO state VALUES(?,?) ON CONFLICT(name) DO UPDATE SET value=excluded.value", name, value)
+
+    def add(self, queue: str, resource: str, data: Mapping[str, Any], priority: int = 0, task: str = SEND) -> int:
+        """Add a row about a resource, `waiting` and due now, before those of a lower priority; return its id."""
+        with self.transaction() as db:
+            now = time.time()
+            values = (queue, resource, json.dumps(data), now, now, priority, task)
+            sql = "INSERT INTO work VALUES(NULL,?,?,'waiting',0,0,'',NULL,?,?,?,?,?)"
+            return int(db.execute(sql, values).lastrowid or 0)
+
+    def due(self, queue: str, limit: int, longest: float, task: str = SEND) -> list[dict[str, Any]]:
+        """Return the next rows of a task and queue, of each resource only the oldest unfinished one, so that order holds.
+
+        A next attempt further away than the `longest` delay comes from a clock that has jumped back: it is due.
+        """
+        return self.rows(
+            "SELECT * FROM work w WHERE task=? AND queue=? AND state='waiting' AND (next_attempt<=? OR next_attempt>?) "
+            "AND NOT EXISTS (SELECT 1 FROM work o WHERE o.subject=w.subject AND o.task=w.task AND o.queue=w.queue "
+            "AND o.state IN ('waiting','sending') AND o.id<w.id) ORDER BY priority DESC, id LIMIT ?",
+            *(task, queue, time.time(), time.time() + longest, limit),
+        )
+
+    def start(self, row: int) -> None:
+        """Say that this attempt begins: before it does."""
+        self.run("UPDATE work SET state='sending',attempts=attempts+1,job=NULL,updated=? WHERE id=?", time.time(), row)
+
+    def end(self, row: int, state: str) -> None:
+        self.run("UPDATE work SET state=?,error='',updated=? WHERE id=?", state, time.time(), row)
+
+    def fail(self, row: int, error: str, retry: RetryPolicy, *, give_up: bool = False) -> str:
+        """Let a row wait for its next attempt, or be `dead` if that took too long, or is of no use; return its state."""
+        with self.transaction():
+            self._follow_clock()
+            found = self.rows("SELECT attempts, created FROM work WHERE id=?", row)[0]
+            now = time.time()
+            state = "dead" if give_up or now - found["created"] > retry.give_up_hours * 3600 else "waiting"
+            sql = "UPDATE work SET state=?,error=?,next_attempt=?,updated=? WHERE id=?"
+            self.run(sql, state, error, now + retry.delay(found["attempts"]), now, row)
+            return state
+
+    def totals(self) -> dict[str, int]:
+        """Return the number of rows in each state, kept as they change: what is finished costs nothing."""
+        found = {row["state"]: row["n"] for row in self.rows("SELECT state, SUM(n) n FROM work_counts GROUP BY state")}
+        return {state: found.get(state, 0) for state in STATES}
+
+    def queues(self, state: str, task: str = SEND) -> dict[str, int]:
+        """Return the queues that have rows of a task in a state, with their number."""
+        sql = "SELECT queue, n FROM work_counts WHERE task=? AND state=? AND n>0 ORDER BY queue"
+        rows = self.rows(sql, task, state)
+        return {row["queue"]: row["n"] for row in rows}
+
+    def forget_finished(self, days: float) -> bool:
+        """Delete the oldest rows that ended so many days ago, few at a time; return whether there may be more."""
+        return self.run(FORGET_FINISHED, time.time() - days * 86400, FORGOTTEN_AT_ONCE) == FORGOTTEN_AT_ONCE
 
 
 # ---- src/common/worker.py: The one thread of a script: it opens the script's state, however long that takes, then works until Orthanc ends.
@@ -2918,8 +2405,8 @@ def register_status(
     base: str = "",
     routes: str | None = "",
     also: str = "",
-) -> None:
-    """Register `/NAME/status`, `/NAME` (the script's routes) and, alone, `/scripts` and `/scripts/health`.
+) -> ListedScript:
+    """Register `/NAME/status`, `/NAME` (the script's routes) and, alone, `/scripts` and `/scripts/health`; return its entry.
 
     Parameters
     ----------
@@ -2951,6 +2438,7 @@ def register_status(
     if not LISTED_SCRIPTS:
         _speak_for_all()
     LISTED_SCRIPTS.append(script)
+    return script
 
 
 def _status_answer(found: Condition, report: Callable[[], Mapping[str, Any]]) -> dict[str, Any]:
@@ -3016,6 +2504,767 @@ def _speak_for_all() -> None:
     register_route("/scripts/health", {"GET": health}, _never)
 
 
+# ---- src/common/metrics.py: What a script adds to Orthanc's metrics (`/tools/metrics-prometheus`): whether it works, and its numbers.
+
+
+MEASURED_AFTER_SECONDS = 1.0  # from the start of Orthanc to the first values
+MEASURED_EVERY_SECONDS = 5.0
+MEASURED_WITHIN_SECONDS = 1.0  # that the end of Orthanc waits for values that are being read
+OnChangeCallback = Callable[[int, int, str], object]
+Measure = Callable[[], Mapping[str, float]]
+
+
+class MetricsReporter:
+    """Sets the metrics of a script every few seconds, from a thread of its own, until `stop`.
+
+    Each value is set again even if it has not changed: Orthanc writes the time of each beside it, and Prometheus drops what
+    is older than five minutes. (Values that are set before ORTHANC_STARTED are lost, and a call after ORTHANC_STOPPED would
+    crash Orthanc.)
+
+    Parameters
+    ----------
+    name : of the script, with `_`.
+    look : returns its condition, from memory.
+    measure : returns its numbers; called only while it runs. Statements on its ledger must cost the same however much that holds.
+    """
+
+    def __init__(self, name: str, look: Callable[[], Condition], measure: Measure) -> None:
+        self._name, self._look, self._measure = name, look, measure
+        self._calling, self._stopping = threading.Lock(), threading.Event()
+        self._complaint = ""
+        self._thread = threading.Thread(target=self._work, name=f"{name} metrics", daemon=True)
+
+    def start(self) -> None:
+        """Begin; return at once."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End: no call of Orthanc's begins after this."""
+        self._stopping.set()
+        with self._calling:
+            pass  # the one that is under way has ended
+        if self._thread.is_alive():
+            self._thread.join(MEASURED_WITHIN_SECONDS)
+
+    def around(self, on_change: OnChangeCallback) -> OnChangeCallback:
+        """Return a callback for OnChange that starts and stops this, and calls another one."""
+        started, stopped = int(orthanc.ChangeType.ORTHANC_STARTED), int(orthanc.ChangeType.ORTHANC_STOPPED)
+
+        def start_and_stop(change: int, level: int, resource: str) -> object:
+            if change == started:
+                self.start()
+            elif change == stopped:
+                self.stop()
+            return on_change(change, level, resource)
+
+        return start_and_stop
+
+    def _work(self) -> None:
+        seconds = MEASURED_AFTER_SECONDS
+        while not self._stopping.wait(seconds):
+            seconds = MEASURED_EVERY_SECONDS
+            try:
+                self.report()
+            except Exception:  # noqa: BLE001 - one odd number never ends the thread
+                self._log_once(f"{self._name} can't be measured, please report it:\n{traceback.format_exc()}")
+
+    def report(self) -> None:
+        """Set all values once."""
+        found = self._look()
+        self._set("idle", found.state != RUNNING and not found.is_unused)
+        self._set("unhealthy", not found.is_healthy)
+        if found.state == RUNNING:
+            # Where the state can't be read now, the values before stay: `unhealthy` says that something is wrong.
+            with contextlib.suppress(sqlite3.Error, OSError, LoopbackError):
+                for what, value in self._measure().items():
+                    self._set(what, value)
+
+    def _set(self, what: str, value: float) -> None:
+        with self._calling:
+            if not self._stopping.is_set():
+                orthanc.SetMetricsValue(f"{self._name}_{what}", float(value), orthanc.MetricsType.DEFAULT)
+
+    def _log_once(self, text: str) -> None:
+        with self._calling:
+            if text != self._complaint and not self._stopping.is_set():
+                orthanc.LogError(text)
+        self._complaint = text
+
+
+def ignore_change(_change: int, _level: int, _resource: str) -> None:
+    """Do nothing when something changes: a script that refuses its configuration reports just that."""
+
+
+def listen_to_changes(
+    script: ListedScript, on_change: OnChangeCallback = ignore_change, measure: Measure = dict[str, float]
+) -> None:
+    """Register the callback for OnChange of a script, which reports its metrics too.
+
+    Examples
+    --------
+    >>> script = register_status("auto_retries", look, routes.status)  # doctest: +SKIP
+    >>> listen_to_changes(script, retrier.on_change, retrier.measure)
+    """
+    KEPT_ALIVE.extend((on_change, MetricsReporter(script.name, script.look, measure).around(on_change)))
+    orthanc.RegisterOnChangeCallback(KEPT_ALIVE[-1])
+
+
+# ---- src/common/packages.py: Python packages that a script needs: whether one is missing or too old, and what a person does about it.
+
+
+def package_problem(package: str, least: str, found: str | None, debian: str = "") -> str | None:
+    """Return what is wrong with an installed package, and the remedy; None if it is there and new enough.
+
+    Parameters
+    ----------
+    package : its name for pip.
+    least : the oldest version that works, as `2.3`.
+    found : the version that is installed, None if none is.
+    debian : its name for apt, if Debian 12's version is new enough.
+
+    >>> package_problem("httpx", "0.23", "0.28.1") is None
+    True
+    """
+    if found is not None and _numbers(found) >= _numbers(least):
+        return None
+    state = f"found {found}" if found else "found none"
+    by_apt = f"apt install {debian}, or " if debian else ""
+    return (
+        f"it needs the Python package {package}, {least} or newer ({state}). Install it: {by_apt}a virtual environment "
+        'as in docs/install.md, "Packages" (the Dockerfile installs it); then restart Orthanc'
+    )
+
+
+def _numbers(version: str) -> list[int]:
+    return [int(number) for number in re.findall(r"\d+", version)[:2]]
+
+
+# ---- src/common/identifiers.py: Orthanc's identifiers, which follow from those of DICOM, and its levels.
+
+
+# From the whole patient down to one image, and how Orthanc's routes call them.
+PLURAL = {"Patient": "patients", "Study": "studies", "Series": "series", "Instance": "instances"}
+UID_TAG_OF = {
+    "Patient": "PatientID",
+    "Study": "StudyInstanceUID",
+    "Series": "SeriesInstanceUID",
+    "Instance": "SOPInstanceUID",
+}
+
+
+def orthanc_identifier(*values: str) -> str:
+    """Return Orthanc's identifier of what has this PatientID, StudyInstanceUID, SeriesInstanceUID, SOPInstanceUID.
+
+    As many as the level has, from the patient down. It is their SHA-1, in five groups of eight hexadecimal digits (Orthanc
+    1.10.1 to 1.13.0). Checked for plain ASCII values; others Orthanc hashes in its own encoding. It strips what is behind a
+    value, and what is in front of a UID: " P1" and "P1" are two patients.
+    """
+    patient, *uids = values
+    text = "|".join((patient.rstrip(" \0"), *(uid.strip(" \0") for uid in uids)))
+    digest = hashlib.sha1(text.encode()).hexdigest()
+    return f"{digest[:8]}-{digest[8:16]}-{digest[16:24]}-{digest[24:32]}-{digest[32:]}"
+
+
+def is_orthanc_identifier(text: str) -> bool:
+    """Return whether a text has the form of Orthanc's identifiers: no other text may become part of a path."""
+    return re.fullmatch("[0-9a-f]{8}(-[0-9a-f]{8}){4}", text) is not None
+
+
+# ---- src/common/archive.py: What this Orthanc has, asked over loopback, where anything may have been deleted meanwhile.
+
+
+def instances_of(loopback: Loopback, level: str, resource: str) -> list[str]:
+    """Return the identifiers of a resource's instances; of an instance its own; none if the resource was deleted.
+
+    Raises
+    ------
+    LoopbackError : Orthanc can't answer now.
+    """
+    if level == "Instance":
+        return [resource]
+    try:
+        return identifiers_in(loopback.get(f"/{PLURAL[level]}/{resource}/instances?expand=false"))
+    except LoopbackError as error:
+        if error.status != 404:
+            raise
+        return []
+
+
+def identifiers_in(listed: Iterable[Any]) -> list[str]:
+    """Return the identifiers in a list of resources: 1.10.1 knows no `expand=false`, and gives objects."""
+    return [each if isinstance(each, str) else each["ID"] for each in listed]
+
+
+# ---- src/common/place.py: The place in Orthanc's log of changes up to which a script has read it.
+
+
+def place_in_log(kept: int, newest: int, reader: str) -> int:
+    """Return the place to read on from: `kept`, but never beyond the `newest` change that there is.
+
+    A place beyond it belongs to another archive, to a log that was emptied, or to an index that was restored from a backup:
+    waiting there would miss all that comes until the log has grown as long again. A line of the log says so.
+    """
+    if kept > newest:
+        orthanc.LogWarning(
+            f"{reader}: Orthanc's log of changes ends at {newest}, and was read up to {kept} before; was the index "
+            f"restored from a backup? It is read on from {newest}"
+        )
+    return min(kept, newest)
+
+
+# ---- src/common/work.py: Verbs on the ledger's rows of work: find, count, change, retry, take back, remove.
+
+
+OLDEST_UNFINISHED = """
+SELECT created FROM work INDEXED BY work_unfinished WHERE state IN ('waiting','sending') AND task<>? ORDER BY created LIMIT 1
+"""
+NEXT_ATTEMPT_INDEX = "CREATE INDEX IF NOT EXISTS work_by_next ON work(state, queue, next_attempt);"  # for `next_of`
+
+
+def data_index(key: str) -> str:
+    """Return the SQL of an index that finds rows by a key of their data (`unfinished_with`)."""
+    return f"CREATE INDEX IF NOT EXISTS work_by_{key.lower()} ON work(json_extract(data, '$.{key}'), state);"
+
+
+def unfinished_keys(key: str, task: str) -> str:
+    """Return the SQL of a query for the keys of an object in the data of unfinished rows of a task."""
+    states = "'waiting','sending','dead'"
+    return f"SELECT key FROM work, json_each(work.data, '$.{key}') WHERE state IN ({states}) AND task='{task}'"
+
+
+@dataclasses.dataclass(frozen=True)
+class Which:
+    """Which rows: those for which all the given conditions hold. The column of a row's resource is called `subject`.
+
+    Attributes
+    ----------
+    ids, resources : it is one of these.
+    task, queue, resource, job : it is this one.
+    resource_glob : its resource fits this pattern of SQLite's GLOB.
+    not_task : it is another task.
+    states : it is in one of these states.
+    data : its data has these values, by key.
+    about : this is its resource, or what its data calls `Of`: the resource of which its own is a part.
+    tried : it was attempted before, or it was not.
+    job_or_resource : its last attempt is this job, or it is about it.
+    """
+
+    ids: Collection[int] | None = None
+    task: str | None = None
+    not_task: str | None = None
+    queue: str | None = None
+    resource: str | None = None
+    resource_glob: str | None = None
+    resources: Collection[str] | None = None
+    states: Collection[str] | None = None
+    job: str | None = None
+    data: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    about: str | None = None
+    tried: bool | None = None
+    job_or_resource: str | None = None
+
+    def condition(self) -> tuple[str, list[Any]]:
+        """Return the condition as SQL, and its values."""
+        parts, values = ["1"], list[Any]()
+        named = {"task": self.task, "queue": self.queue, "subject": self.resource, "job": self.job}
+        for column, wanted in named.items():
+            if wanted is not None:
+                parts.append(f"{column}=?")
+                values.append(wanted)
+        by_state = "state"
+        for column, several in (("id", self.ids), ("subject", self.resources)):
+            if several is not None and len(several) == 1:
+                parts.append(f"{column}=?")
+                values += several
+            elif several is not None:
+                parts.append(f"{column} IN (SELECT value FROM json_each(?))")
+                values.append(json.dumps([*several]))
+                by_state = "+state"  # SQLite would look at all rows in these states, as it can't know how few are named
+        if self.states is not None:
+            parts.append(f"{by_state} IN ({','.join('?' * len(self.states))})")
+            values += self.states
+        for key, value in self.data.items():
+            parts.append("json_extract(data, '$.' || ?)=?")
+            values += [key, value]
+        if self.tried is not None:
+            parts.append("attempts>0" if self.tried else "attempts=0")
+        for condition, text in (
+            ("subject GLOB ?", self.resource_glob),
+            ("task<>?", self.not_task),
+            ("(subject=? OR json_extract(data, '$.Of')=?)", self.about),
+            ("(job=? OR subject=?)", self.job_or_resource),
+        ):
+            if text is not None:
+                parts.append(condition)
+                values += [text] * condition.count("?")
+        return " AND ".join(parts), values
+
+
+class Columns(TypedDict, total=False):
+    """What may be changed of a row."""
+
+    task: str
+    queue: str
+    subject: str
+    attempts: int
+    next_attempt: float
+    job: str
+    data: Mapping[str, Any]
+    created: float
+
+
+def next_attempt_of(row: Mapping[str, Any]) -> str | None:
+    """Return when a row that waits is due; None: it does not wait, or it is due as soon as its destination takes something."""
+    return utc(row["next_attempt"]) if row["state"] == "waiting" and row["next_attempt"] else None
+
+
+class WorkView:
+    """The rows of one ledger, to look at."""
+
+    def __init__(self, ledger: Ledger) -> None:
+        self._ledger = ledger
+
+    def get(self, row: int) -> dict[str, Any] | None:
+        """Return a row by its id, or None."""
+        return next(iter(self._ledger.rows("SELECT * FROM work WHERE id=?", row)), None)
+
+    def find(self, which: Which) -> list[dict[str, Any]]:
+        """Return rows, the oldest first."""
+        condition, values = which.condition()
+        return self._ledger.rows(f"SELECT * FROM work WHERE {condition} ORDER BY id", *values)
+
+    def has(self, which: Which) -> bool:
+        """Return whether there is such a row."""
+        condition, values = which.condition()
+        return bool(self._ledger.rows(f"SELECT 1 FROM work WHERE {condition} LIMIT 1", *values))
+
+    def count(self, which: Which) -> int:
+        """Return the number of rows."""
+        condition, values = which.condition()
+        return int(self._ledger.rows(f"SELECT COUNT(*) n FROM work WHERE {condition}", *values)[0]["n"])
+
+    def page(self, which: Which, since: int, limit: int, before: int | None = None) -> list[dict[str, Any]]:
+        """Return at most `limit` rows after the row `since`, the oldest first; those `before` another row, the newest first."""
+        condition, values = which.condition()
+        if before is None:
+            sql = f"SELECT * FROM work WHERE {condition} AND id>? ORDER BY id LIMIT ?"
+            return self._ledger.rows(sql, *values, since, limit)
+        sql = f"SELECT * FROM work WHERE {condition} AND id>? AND id<? ORDER BY id DESC LIMIT ?"
+        return self._ledger.rows(sql, *values, since, before, limit)
+
+    def totals_by_queue(self, task: str = SEND) -> dict[str, dict[str, int]]:
+        """Return the number of rows of a task in each state, by queue."""
+        found: dict[str, dict[str, int]] = {}
+        for row in self._ledger.rows("SELECT queue, state, n FROM work_counts WHERE task=?", task):
+            found.setdefault(row["queue"], dict.fromkeys(STATES, 0))[row["state"]] = row["n"]
+        return found
+
+    def oldest_unfinished(self, not_task: str) -> float | None:
+        """Return when the oldest unfinished row of another task was added, as Unix time; None if there is none."""
+        return next((row["created"] for row in self._ledger.rows(OLDEST_UNFINISHED, not_task)), None)
+
+    def unfinished_with(self, key: str, value: str) -> dict[str, Any] | None:
+        """Return a row that waits or is sent whose data has this value at a key, found by its `data_index`; or None."""
+        condition = f"json_extract(data, '$.{key}')=? AND state IN ('waiting','sending')"
+        return next(iter(self._ledger.rows(f"SELECT * FROM work WHERE {condition} LIMIT 1", value)), None)
+
+    def unfinished_listing(self, key: str, task: str = SEND) -> dict[str, int]:
+        """Return, by queue, the number of rows of a task that wait or are sent and whose data has a list at a key."""
+        condition = f"json_type(data, '$.{key}')='array' AND state IN ('waiting','sending') AND task=?"
+        sql = f"SELECT queue, COUNT(*) n FROM work WHERE {condition} GROUP BY queue"
+        return {row["queue"]: row["n"] for row in self._ledger.rows(sql, task)}
+
+    def next_of(self, queue: str, limit: int, longest: float) -> list[dict[str, Any]]:
+        """Return the rows of a queue that are due to be sent, the longest due first, in whatever order they were added.
+
+        A next attempt further away than the `longest` delay comes from a clock that has jumped back: it is due.
+        """
+        return self._ledger.rows(
+            "SELECT * FROM work WHERE state='waiting' AND task=? AND queue=? AND (next_attempt<=? OR next_attempt>?) "
+            "ORDER BY next_attempt, id LIMIT ?",
+            *(SEND, queue, time.time(), time.time() + longest, limit),
+        )
+
+
+class Work(WorkView):
+    """The rows of one ledger. Each call is a transaction, or part of the one that is under way."""
+
+    def claim(self, row: int, job: str | None = None) -> bool:
+        """Begin an attempt, before it is made; return False if the row does not wait any more: a person has removed it."""
+        sql = "UPDATE work SET state='sending', attempts=attempts+1, job=?, updated=? WHERE id=? AND state='waiting'"
+        return bool(self._ledger.run(sql, job, time.time(), row))
+
+    def give_up(self, row: int, error: str) -> None:
+        """Make a row `dead`, for this reason."""
+        self._ledger.run("UPDATE work SET state='dead', error=?, updated=? WHERE id=?", error, time.time(), row)
+
+    def change(self, row: int, **columns: Unpack[Columns]) -> None:
+        """Set columns of a row."""
+        names = ", ".join(f"{name}=?" for name in columns)
+        values = [json.dumps(value) if name == "data" else value for name, value in columns.items()]
+        self._ledger.run(f"UPDATE work SET {names} WHERE id=?", *values, row)
+
+    def replace_data(self, row: Mapping[str, Any], data: Mapping[str, Any]) -> bool:
+        """Set the data of a row, unless somebody has changed them since it was read; return whether it is done."""
+        sql = "UPDATE work SET data=? WHERE id=? AND data=?"
+        return bool(self._ledger.run(sql, json.dumps(data), row["id"], row["data"]))
+
+    def add_attempt(self, row: int) -> None:
+        """Count one attempt more."""
+        self._ledger.run("UPDATE work SET attempts=attempts+1 WHERE id=?", row)
+
+    def touch(self, row: int) -> None:
+        """Say that a row is worked on now."""
+        self._ledger.run("UPDATE work SET updated=? WHERE id=?", time.time(), row)
+
+    def make_due(self, which: Which) -> int:
+        """Let rows that wait be due now; return their number."""
+        condition, values = which.condition()
+        return self._ledger.run(f"UPDATE work SET next_attempt=0 WHERE state='waiting' AND {condition}", *values)
+
+    def wait_again(self, row: int) -> None:
+        """Let a row be due again, whose attempt has come to nothing; it counts as one."""
+        self._ledger.run("UPDATE work SET state='waiting', next_attempt=0 WHERE id=?", row)
+
+    def take_back(self, row: int) -> None:
+        """Let a row be due again, as if the attempt had not been made."""
+        sql = "UPDATE work SET state='waiting', attempts=attempts-1, next_attempt=0, job=NULL WHERE id=?"
+        self._ledger.run(sql, row)
+
+    def retry(self, which: Which) -> int:
+        """Let rows that are dead or wait be due now, with the whole time until they are given up; return their number."""
+        condition, values = which.condition()
+        sql = "UPDATE work SET state='waiting', attempts=0, next_attempt=0, created=? WHERE state IN ('dead','waiting')"
+        return self._ledger.run(f"{sql} AND {condition}", time.time(), *values)
+
+    def reopen_done(self, queue: str, since: float) -> None:
+        """Let rows be due again that count as sent since a Unix time, with the whole time until they are given up."""
+        sql = "UPDATE work SET state='waiting', next_attempt=0, job=NULL, created=?"
+        where = "task=? AND queue=? AND state='done' AND updated>=?"
+        self._ledger.run(f"{sql} WHERE {where}", time.time(), SEND, queue, since)
+
+    def give_whole_time(self, queue: str) -> None:
+        """Let the time until they are given up begin now for rows that wait to be sent there, and were not tried yet."""
+        sql = "UPDATE work SET created=? WHERE state='waiting' AND task=? AND queue=? AND attempts=0"
+        self._ledger.run(sql, time.time(), SEND, queue)
+
+    def explain_waiting(self, queue: str, error: str, after: int) -> int:
+        """Give the reason to the rows that wait to be sent there, those after this id; return the id of the last of all rows."""
+        waits = "state='waiting' AND task=? AND queue=?"
+        last = self._ledger.rows(f"SELECT MAX(id) last FROM work WHERE {waits}", SEND, queue)[0]["last"] or 0
+        if last > after:
+            self._ledger.run(f"UPDATE work SET error=? WHERE {waits} AND id>?", error, SEND, queue, after)
+        return max(after, int(last))
+
+    def remove(self, row: int, states: Collection[str] = STATES) -> bool:
+        """Delete a row, if it is in one of these states; return whether it was."""
+        condition, values = Which(ids=[row], states=states).condition()
+        return bool(self._ledger.run(f"DELETE FROM work WHERE {condition}", *values))
+
+    def remove_all(self, which: Which) -> int:
+        """Delete rows; return their number."""
+        condition, values = which.condition()
+        return self._ledger.run(f"DELETE FROM work WHERE {condition}", *values)
+
+
+# ---- src/common/changes.py: What became stable, once each, also when a restart missed it: Orthanc's log of changes, read from a kept place.
+
+
+PAGE = 500  # changes a request
+GRACE = 2.0  # seconds beyond StableAge after which Orthanc's own Stable… event is not waited for any more
+LOADED, LOADED_STEADY = time.time(), time.monotonic()  # when the script was loaded: before Orthanc received anything
+# A ledger knows from its first moment on since when what arrives is new: a kill a moment later loses nothing.
+FEED_TABLES = f"""
+CREATE TABLE IF NOT EXISTS arrived(
+    level TEXT NOT NULL, instance TEXT NOT NULL, seq INTEGER NOT NULL, seen REAL NOT NULL, resource TEXT,
+    PRIMARY KEY(level, instance)) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS arrived_by_resource ON arrived(level, resource, seen);
+CREATE TABLE IF NOT EXISTS heard(level TEXT NOT NULL, resource TEXT NOT NULL, PRIMARY KEY(level, resource)) WITHOUT ROWID;
+INSERT OR IGNORE INTO state SELECT 'began', {int(LOADED)} WHERE NOT EXISTS (SELECT 1 FROM state WHERE name='cursor');
+"""
+LEVELS_WITH_INSTANCES = ("Patient", "Study", "Series")
+
+# level, Orthanc identifier of what is stable, and its instances that arrived since it was last handed over, each with
+# the Seq of its last NewInstance.
+Settled = Callable[[str, str, dict[str, int]], None]
+# Of an instance: the Orthanc identifiers of its parents by level, if they are known without asking Orthanc.
+Parents = Callable[[str], Mapping[str, str] | None]
+
+
+class Feed:
+    """Hands over what became stable at the levels asked for, with the instances that are new since the last time.
+
+    Each NewInstance is kept in the ledger until the Stable… entry of its parent; one whose parent has been quiet for
+    `stable_age` and got none (Orthanc keeps stability in memory: a restart loses it) is handed over all the same.
+    With `reconcile` false the log of changes, which Orthancs on one database share, is not read: only what this process
+    gets through `on_event` counts. `on_change_entry` gets each entry of the log, once, in the transaction that remembers
+    it. `set_back` gets the place in the log when that is set back to it (an index restored from a backup), in the same
+    transaction: numbers (Seq) beyond it are from before, and what comes from now on has lower ones. `deleted` gets each
+    instance that was deleted before it was handed over, with its Seq, in the transaction that forgets it.
+    """
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        loopback: Loopback,
+        settled: Settled,
+        levels: Sequence[str],
+        stable_age: float,
+        reconcile: bool,
+        parents: Parents = lambda _instance: None,
+        on_change_entry: Callable[[Mapping[str, Any]], None] = lambda _change: None,
+        set_back: Callable[[int], None] = lambda _place: None,
+        deleted: Callable[[str, int], None] = lambda _instance, _seq: None,
+    ) -> None:
+        self._ledger, self._loopback, self._settled, self._levels = ledger, loopback, settled, tuple(levels)
+        self._quiet_after, self._reconcile, self._parents = stable_age + GRACE, reconcile, parents
+        self._on_change_entry, self._set_back, self._deleted = on_change_entry, set_back, deleted
+        self._look_again: dict[tuple[str, str], float] = {}
+
+    def begin(self) -> None:
+        """Take the place in the log; of a ledger without one, where this process began: what was there before is not new."""
+        if self._reconcile:
+            newest = self._loopback.get("/changes?last")["Last"]
+            kept = self._ledger.get_value("cursor", -1)
+            place = place_in_log(kept, newest, self._ledger.path.stem) if kept >= 0 else self._last_before_us(newest)
+            with self._ledger.transaction():
+                if place < kept:
+                    self._ledger.run("UPDATE arrived SET seq=0 WHERE seq>?", place)
+                    self._set_back(place)
+                self._ledger.set_value("cursor", place)
+        else:
+            with self._ledger.transaction():  # a place that grows old: who reads the log later begins then
+                self._ledger.run("DELETE FROM state WHERE name='cursor'")
+                self._ledger.set_value("began", 0)
+        self._move_to_our_levels()
+        # A clock that was ahead when these were seen must not make them wait for it.
+        self._ledger.run("UPDATE arrived SET seen=? WHERE seen>?", time.time(), time.time())
+
+    def _move_to_our_levels(self) -> None:
+        """Let what arrived at levels that nobody asks for any more be handed over at ours: the configuration has changed."""
+        levels = json.dumps(self._levels or LEVELS_WITH_INSTANCES)
+        elsewhere = "FROM arrived WHERE level NOT IN (SELECT value FROM json_each(?))"
+        with self._ledger.transaction():
+            left = self._ledger.rows(f"SELECT instance, MAX(seq) seq {elsewhere} GROUP BY instance", levels)
+            self._arrive_again({row["instance"]: row["seq"] for row in left})
+            self._ledger.run(f"DELETE {elsewhere}", levels)
+
+    def take_back(self, task: str) -> None:
+        """Let what rows of a task are about, at levels that nobody asks for any more, be handed over at ours in their place."""
+        for row in Work(self._ledger).find(Which(task=task, states=("waiting", "dead"))):
+            data = json.loads(row["data"])
+            if data["Level"] not in (self._levels or LEVELS_WITH_INSTANCES):
+                with self._ledger.transaction():
+                    self._arrive_again(dict.fromkeys(data["Instances"], 0))
+                    Work(self._ledger).remove(row["id"])
+
+    def _arrive_again(self, instances: Mapping[str, int]) -> None:
+        rows = [(level, one, seq, time.time()) for one, seq in instances.items() for level in self._levels]
+        with self._ledger.transaction() as db:
+            db.executemany("INSERT OR IGNORE INTO arrived VALUES(?,?,?,?,NULL)", rows)
+
+    def _last_before_us(self, newest: int) -> int:
+        """Return the last change from before the ledger began: Orthanc receives, and may be killed, before we come to ask."""
+        spans = _spans_since(self._ledger.get_value("began") or int(LOADED))
+        while newest > 0:
+            since = max(0, newest - PAGE)
+            changes = self._loopback.get(f"/changes?since={since}&limit={PAGE}")["Changes"]
+            if older := [
+                change["Seq"] for change in changes if not any(first <= change["Date"] <= last for first, last in spans)
+            ]:
+                return int(max(older))
+            newest = since
+        return 0
+
+    def on_event(self, change: str, resource: str) -> None:
+        """Take what OnChange reports, where the log of changes is not read: NewInstance and the Stable… of our levels."""
+        if not self._reconcile and change == "NewInstance":
+            # No number of the log of changes, but one that tells this arrival from another of the same instance.
+            self._arrive([(resource, -time.time_ns())])
+        elif not self._reconcile and change.removeprefix("Stable") in self._levels:
+            self._ledger.run("INSERT OR IGNORE INTO heard VALUES(?,?)", change.removeprefix("Stable"), resource)
+
+    def poll(self) -> None:
+        """Hand over all that has become stable since the last time, each in one transaction with what remembers it.
+
+        Raises
+        ------
+        LoopbackError, sqlite3.Error : nothing is lost; poll again later.
+        """
+        while self._reconcile and self._read_page():
+            pass
+        for row in self._ledger.rows("SELECT * FROM heard"):
+            instances = instances_of(self._loopback, row["level"], row["resource"])
+            with self._ledger.transaction():
+                self._hand_over(row["level"], row["resource"], instances, None)
+                self._ledger.run("DELETE FROM heard WHERE level=? AND resource=?", row["level"], row["resource"])
+        for level in self._levels:
+            self._hand_over_what_is_overdue(level)
+
+    def _read_page(self) -> bool:
+        since = self._ledger.get_value("cursor")
+        page = self._loopback.get(f"/changes?since={since}&limit={PAGE}")
+        changes: list[Mapping[str, Any]] = page["Changes"]
+        self._arrive([(change["ID"], change["Seq"]) for change in changes if change["ChangeType"] == "NewInstance"])
+        stable = [change for change in changes if change["ChangeType"].removeprefix("Stable") in self._levels]
+        instances = {change["ID"]: self._new_instances_of(change["ResourceType"], change["ID"]) for change in stable}
+        with self._ledger.transaction():
+            for change in changes:
+                self._on_change_entry(change)
+            for change in stable:
+                self._hand_over(change["ResourceType"], change["ID"], instances[change["ID"]], change["Seq"])
+            self._ledger.set_value("cursor", max(since, page["Last"]))
+        return not page["Done"]
+
+    def _arrive(self, instances: list[tuple[str, int]]) -> None:
+        now, rows = time.time(), []
+        for instance, seq in instances:
+            parents = self._parents(instance) or {}
+            rows += [(level, instance, seq, now, parents.get(level)) for level in self._levels]
+        # The same instance again (OverwriteInstances) has arrived once more; a page that is read again changes nothing.
+        sql = (
+            "INSERT INTO arrived VALUES(?,?,?,?,?) ON CONFLICT DO UPDATE SET seq=excluded.seq, seen=excluded.seen,"
+            " resource=COALESCE(excluded.resource, resource)"
+        )
+        with self._ledger.transaction() as db:
+            db.executemany(sql, rows)
+
+    def _new_instances_of(self, level: str, resource: str) -> list[str]:
+        """Return its instances that arrived; ask Orthanc only if there are some whose parents we don't know."""
+        if self._ledger.rows("SELECT 1 FROM arrived WHERE level=? AND resource IS NULL LIMIT 1", level):
+            return instances_of(self._loopback, level, resource)
+        sql = "SELECT instance FROM arrived WHERE level=? AND resource=?"
+        return [row["instance"] for row in self._ledger.rows(sql, level, resource)]
+
+    def _hand_over(self, level: str, resource: str, instances: Sequence[str], before: int | None) -> None:
+        new: dict[str, int] = {}
+        for start in range(0, len(instances), PAGE):
+            some = instances[start : start + PAGE]
+            marks = f"level=? AND instance IN ({','.join('?' * len(some))}) AND seq<?"
+            limit = 2**62 if before is None else before
+            rows = self._ledger.rows(f"SELECT instance, seq FROM arrived WHERE {marks}", level, *some, limit)
+            new |= {row["instance"]: row["seq"] for row in rows}
+            self._ledger.run(f"DELETE FROM arrived WHERE {marks}", level, *some, limit)
+        if new:
+            self._settled(level, resource, new)
+
+    def _hand_over_what_is_overdue(self, level: str) -> None:
+        late = "SELECT DISTINCT resource FROM arrived WHERE level=? AND resource IS NOT NULL AND seen<?"
+        for row in self._ledger.rows(late, level, time.time() - self._quiet_after):
+            self._hand_over_if_quiet(level, row["resource"])
+        orphan = "SELECT instance, seq FROM arrived WHERE level=? AND resource IS NULL AND seen<? LIMIT 1"
+        while rows := self._ledger.rows(orphan, level, time.time() - self._quiet_after):
+            self._find_parent(level, **rows[0])
+
+    def _hand_over_if_quiet(self, level: str, resource: str) -> None:
+        if time.time() < self._look_again.get((level, resource), 0):
+            return
+        instances = instances_of(self._loopback, level, resource)
+        self._label(level, resource, instances)
+        mine = "FROM arrived WHERE level=? AND resource=?"
+        last = self._ledger.rows(f"SELECT MAX(seen) seen {mine}", level, resource)[0]["seen"]
+        if last + self._quiet_after > time.time():
+            self._look_again[level, resource] = last + self._quiet_after
+            return
+        self._look_again.pop((level, resource), None)
+        with self._ledger.transaction():
+            self._hand_over(level, resource, instances, None)
+            # What is left was deleted, or its parent is another: ask for each.
+            self._ledger.run(f"UPDATE arrived SET resource=NULL {mine.removeprefix('FROM arrived')}", level, resource)
+
+    def _find_parent(self, level: str, instance: str, seq: int) -> None:
+        try:
+            parent = self._loopback.get(f"/instances/{instance}/{level.lower()}")["ID"]
+        except LoopbackError as error:
+            if error.status != 404:
+                raise
+            with self._ledger.transaction():  # deleted before it was stable
+                self._ledger.run("DELETE FROM arrived WHERE instance=?", instance)
+                self._deleted(instance, seq)
+        else:
+            self._label(level, parent, [instance, *instances_of(self._loopback, level, parent)])
+
+    def _label(self, level: str, resource: str, instances: Sequence[str]) -> None:
+        with self._ledger.transaction() as db:
+            rows = [(resource, level, each) for each in instances]
+            db.executemany("UPDATE arrived SET resource=? WHERE level=? AND instance=?", rows)
+
+
+def _spans_since(began: int) -> list[tuple[str, str]]:
+    """Return from when to when a ledger has been there since it began, as Orthanc dates changes.
+
+    Two spans, if the clock was set since this process began it. What is dated later than now is from before: the clock has
+    fallen back since then.
+    """
+    now, passed = time.time(), time.monotonic() - LOADED_STEADY
+    if began != int(LOADED) and began <= now:
+        spans = [(float(began), now)]
+    elif abs(now - LOADED - passed) > CLOCK_WAS_SET_SECONDS:
+        spans = [(LOADED, LOADED + passed), (now - passed, now)]
+    else:
+        spans = [(min(LOADED, now - passed), now)]
+    return [(_as_dated(first), _as_dated(last + CLOCK_WAS_SET_SECONDS)) for first, last in spans]
+
+
+def _as_dated(seconds: float) -> str:
+    return time.strftime("%Y%m%dT%H%M%S", time.gmtime(seconds))
+
+
+def arrived_since(ledger: Ledger, seq: int) -> list[dict[str, Any]]:
+    """Return what arrived after a number of the log of changes and is not handed over yet: level, resource, instance, seq."""
+    sql = "SELECT level, resource, instance, seq FROM arrived WHERE seq>? AND resource IS NOT NULL ORDER BY seq"
+    return ledger.rows(sql, seq)
+
+
+def not_handed_over(ledger: Ledger, level: str, instances: Iterable[str]) -> set[str]:
+    """Return those of these instances that came (again), and are not handed over yet with what they belong to."""
+    arrived = "SELECT instance FROM arrived WHERE level=? AND instance IN (SELECT value FROM json_each(?))"
+    return {row["instance"] for row in ledger.rows(arrived, level, json.dumps([*instances]))}
+
+
+def still_arrives(instance: str) -> str:
+    """Return the SQL of a condition: what this column names has arrived, and is not handed over at each level yet."""
+    levels = ",".join(f"'{level}'" for level in LEVELS_WITH_INSTANCES)
+    return f"EXISTS (SELECT 1 FROM arrived WHERE level IN ({levels}) AND arrived.instance={instance})"
+
+
+def arriving_resources(ledger: Ledger) -> list[tuple[str, str | None, str]]:
+    """Return level, resource and one instance of each resource that arrives; None: which resource it is, is not known yet."""
+    sql = (
+        "SELECT level, resource, MIN(instance) instance FROM arrived WHERE resource IS NOT NULL GROUP BY level, resource "
+        "UNION ALL SELECT level, resource, instance FROM arrived WHERE resource IS NULL"
+    )
+    return [(row["level"], row["resource"], row["instance"]) for row in ledger.rows(sql)]
+
+
+def still_to_read(ledger: Ledger, loopback: Loopback) -> set[str] | None:
+    """Return the new instances of the log of changes that the feed has still to read; None: more than a page of changes.
+
+    Orthanc says through OnChange what it has stored, but may be seconds behind.
+
+    Raises
+    ------
+    LoopbackError : Orthanc can't answer now.
+    """
+    cursor = ledger.get_value("cursor", -1)
+    if cursor < 0:
+        return set()  # Reconcile is false: there is only what OnChange says
+    page = loopback.get(f"/changes?since={cursor}&limit={PAGE}")
+    new = {change["ID"] for change in page["Changes"] if change["ChangeType"] == "NewInstance"}
+    return new if page["Done"] else None
+
+
+def is_arriving(ledger: Ledger, loopback: Loopback, instances: Iterable[str]) -> bool:
+    """Return whether any of these came (again) and is not handed over yet; also where the feed has still to read of it."""
+    arrived = "SELECT 1 FROM arrived WHERE level=? AND instance IN (SELECT value FROM json_each(?)) LIMIT 1"
+    wanted = set(instances)
+    some = json.dumps(sorted(wanted))
+    if any(ledger.rows(arrived, level, some) for level in LEVELS_WITH_INSTANCES):
+        return True
+    unread = still_to_read(ledger, loopback)
+    return unread is None or not unread.isdisjoint(wanted)
+
+
 # ---- src/event_dispatcher/at_least_once.py: The promise that an event is on disk until its handlers have ended without an error.
 
 
@@ -3028,12 +3277,12 @@ class AtLeastOnce:
 
     Parameters
     ----------
-    name : of the ledger, NAME.sqlite in the folder of Orthanc's index; each script has one of its own.
+    name : of the ledger, NAME.sqlite; each script has one of its own.
     first, longest : seconds until a handler that failed is tried again, and most seconds between two tries.
     give_up_hours : after which its event is given up (`Dispatcher.retry_dead`).
     under_way : events of one handler that are handed to the executor at a time.
-    reconcile : False: /changes is not read, as with several Orthancs on one database it lists what happens in all of them.
-    folder : of the ledger, instead of that of the index.
+    reconcile : False: /changes is not read: with several Orthancs on one database it lists what happens in all of them.
+    folder : of the ledger, instead of `Scripts.StatePath`, or that of the index.
     durability : "full": the ledger also survives the loss of power.
     """
 
@@ -3277,7 +3526,17 @@ class Call:
     Hundreds of thousands may wait while a handler hangs: one has no future (1.6 KB) unless somebody needs its result.
     """
 
-    __slots__ = ("began", "event", "future", "handler", "is_canceled", "is_coroutine", "is_over", "session")
+    __slots__ = (
+        "began",
+        "event",
+        "future",
+        "handler",
+        "has_failed",
+        "is_canceled",
+        "is_coroutine",
+        "is_over",
+        "session",
+    )
 
     def __init__(self, handler: Handler, event: ChangeEvent, sessions: tuple[Any, Any]) -> None:
         self.handler, self.event = handler, event
@@ -3286,7 +3545,7 @@ class Call:
         self.future: concurrent.futures.Future[Any] | None = None
         self.began = 0.0  # time.monotonic() when it had its turn
         self.is_canceled = False  # by us, for Orthanc stops
-        self.is_over = False
+        self.is_over = self.has_failed = False
 
     def want_future(self) -> concurrent.futures.Future[Any]:
         """Return what gets the handler's result or its error; to be asked for before its turn."""
@@ -3343,6 +3602,7 @@ class Call:
         if self.is_canceled:  # which is said once for all
             error = asyncio.CancelledError()
         else:
+            self.has_failed = True
             more = error if SDK.is_open else None  # after Orthanc has stopped, whatever it does fails
             LOG.error("%s failed on %s: %r", name_of(self.handler), self.event, error, exc_info=more)
             if isinstance(error, asyncio.CancelledError):  # it, or another handler, canceled it
@@ -3686,15 +3946,20 @@ class DurableQueue:
         """Register `/event-dispatcher/NAME/status`, and `/scripts` and `/scripts/health` (`common.status`)."""
         name = self._kept.name
         base = f"/event-dispatcher/{name}"
-        register_status(name, self._condition, self._report, self._worker.why_not, base=base, routes=None)
+        register_status(name, self.condition, self._report, self._worker.why_not, base=base, routes=None)
 
-    def _condition(self) -> Condition:
+    def condition(self) -> Condition:
+        """Return whether its ledger can be used."""
         return condition_of(self._worker)
+
+    def totals(self) -> dict[str, int]:
+        """Return the number of events, for each handler one, in each state."""
+        assert self._ledger
+        return self._ledger.totals()
 
     def _report(self, _request: Request) -> dict[str, Any]:
         """Return whether it runs, and how many events, for each handler one, are in each state."""
-        assert self._ledger
-        return {"Totals": self._ledger.totals()}
+        return {"Totals": self.totals()}
 
     def retry_dead(self) -> int:
         """Let what was given up be handled again; return how many rows."""
@@ -3966,12 +4231,17 @@ class Executor:
         self._running: set[Call] = set()
         self._many, self._warn_at = waiting, waiting
         self._is_closed = False
+        self.failed = 0  # calls that ended with an error
         self._threads: DaemonThreads[Sequence[Call]] | None = None
         self._loop: EventLoop | None = None
 
     @property
     def is_crowded(self) -> bool:
         return len(self._waiting) >= self._many
+
+    def counts(self) -> dict[str, int]:
+        """Return how many handlers wait for their turn, how many run, and how many have failed since the start."""
+        return {"queued": len(self._waiting), "running": len(self._running), "failed": self.failed}
 
     def submit(self, calls: Sequence[Call]) -> None:
         """Give the handlers of one event their turn; return at once, however many wait."""
@@ -4025,6 +4295,7 @@ class Executor:
     def _end(self, call: Call) -> None:
         with self._changed:
             self._running.discard(call)
+            self.failed += call.has_failed
             self._changed.notify_all()
 
     def _run_together(self, calls: Sequence[Call]) -> None:
@@ -4109,13 +4380,13 @@ class Dispatcher:
         executor: Executor,
         at_least_once: AtLeastOnce | None,
     ) -> None:
-        self._handlers, self._sessions, self._executor = handlers, sessions, executor
+        self._handlers, self._sessions, self.executor = handlers, sessions, executor
         self._change_types, self._resource_types = names_of(orthanc.ChangeType), names_of(orthanc.ResourceType)
         self._started, self._stopped = orthanc.ChangeType.ORTHANC_STARTED, orthanc.ChangeType.ORTHANC_STOPPED
         self._none = orthanc.ResourceType.NONE
         promised = {key: several for key, several in handlers.items() if key not in (self._started, self._stopped)}
         self.ledger_name = at_least_once.name if at_least_once else None
-        self._durable_queue = DurableQueue(at_least_once, promised, self._run_kept, orthanc) if at_least_once else None
+        self.durable_queue = DurableQueue(at_least_once, promised, self._run_kept, orthanc) if at_least_once else None
 
     def on_change(self, change_type: int, resource_type: int, resource_id: str) -> list[concurrent.futures.Future[Any]]:
         """Hand an event over, and return at once, with what will be each handler's result: a test waits for these.
@@ -4123,12 +4394,12 @@ class Dispatcher:
         While very many wait (`Executor.is_crowded`), there are none of these.
         """
         event = self._event(change_type, resource_type, resource_id)
-        if change_type == self._started and self._durable_queue:
-            self._durable_queue.start()
-        if self._durable_queue and self._durable_queue.takes(event):
+        if change_type == self._started and self.durable_queue:
+            self.durable_queue.start()
+        if self.durable_queue and self.durable_queue.takes(event):
             return []
         calls = self._calls(event)
-        futures = [] if self._executor.is_crowded else [call.want_future() for call in calls]
+        futures = [] if self.executor.is_crowded else [call.want_future() for call in calls]
         self._run(calls)
         return futures
 
@@ -4137,27 +4408,27 @@ class Dispatcher:
 
         `begun` (`time.monotonic()`) is when the stop began: handlers of all registrations have their time together.
         """
-        seconds = self._executor.stop_within
-        if self._durable_queue:
-            self._durable_queue.stop()
-        self._executor.drain(begun + seconds * 2 / 3)
+        seconds = self.executor.stop_within
+        if self.durable_queue:
+            self.durable_queue.stop()
+        self.executor.drain(begun + seconds * 2 / 3)
         calls = self._calls(self._event(self._stopped, self._none, ""))
         futures = [call.want_future() for call in calls]
         self._run(calls)
-        self._executor.drain(max(begun + seconds, time.monotonic() + seconds / 3))
-        self._executor.close()
-        if self._durable_queue:
-            self._durable_queue.close()
+        self.executor.drain(max(begun + seconds, time.monotonic() + seconds / 3))
+        self.executor.close()
+        if self.durable_queue:
+            self.durable_queue.close()
         return futures
 
     def register_status(self) -> None:
         """Register the routes that say how the ledger is, where there is one."""
-        if self._durable_queue:
-            self._durable_queue.register_status()
+        if self.durable_queue:
+            self.durable_queue.register_status()
 
     def retry_dead(self) -> int:
         """Let events that were given up be handled again (with `at_least_once`); return how many there are."""
-        return self._durable_queue.retry_dead() if self._durable_queue else 0
+        return self.durable_queue.retry_dead() if self.durable_queue else 0
 
     def _event(self, change_type: int, resource_type: int, resource_id: str) -> ChangeEvent:
         return ChangeEvent(
@@ -4171,7 +4442,7 @@ class Dispatcher:
 
     def _run(self, calls: Sequence[Call]) -> None:
         if calls:
-            self._executor.submit(calls)
+            self.executor.submit(calls)
 
     def _run_kept(self, handler: Handler, event: tuple[int, int, str]) -> concurrent.futures.Future[Any]:
         call = Call(handler, self._event(*event), self._sessions)
@@ -4199,6 +4470,24 @@ class OnChange:
             found = repr(dispatcher.ledger_name)
             raise ValueError(f"at_least_once: found {found} a second time, allowed: a name of its own for each")
         self._dispatchers = [*self._dispatchers, dispatcher]
+
+    def look(self) -> Condition:
+        """Return whether all ledgers can be used: the first that has a reason why not, or what goes wrong with it."""
+        found = [each.condition() for each in self._queues()]
+        return next((each for each in found if not each.is_healthy), Condition(RUNNING))
+
+    def measure(self) -> dict[str, float]:
+        """Return the metrics: of all registrations together."""
+        found = Counter(dead=0)
+        for executor in {each.executor for each in self._dispatchers}:
+            found.update(executor.counts())
+        for queue in self._queues():
+            totals = queue.totals()
+            found.update(queued=totals["waiting"], dead=totals["dead"])
+        return {**found}
+
+    def _queues(self) -> list[DurableQueue]:
+        return [each.durable_queue for each in self._dispatchers if each.durable_queue]
 
     def __call__(self, change_type: int, resource_type: int, resource_id: str) -> list[concurrent.futures.Future[Any]]:
         begun = time.monotonic()
@@ -4564,7 +4853,6 @@ __all__ = [
 if HTTPX_PROBLEM := package_problem("httpx", "0.23", httpx.__version__, "python3-httpx"):
     raise ImportError(f"event_dispatcher.py stays idle: {HTTPX_PROBLEM}")
 
-# What Orthanc calls must live as long as the process: 1.12.7 and later crash at shutdown otherwise.
 CHANGE_CALLBACKS: list[OnChange] = []
 OTHER_NAMES = {
     "handlers": "event_handlers",
@@ -4662,7 +4950,8 @@ def _listen(orthanc_module: Any, dispatcher: Dispatcher) -> None:
     on_change = OnChange(orthanc_module)
     on_change.add(dispatcher)
     try:
-        orthanc_module.RegisterOnChangeCallback(on_change)
+        KEPT_ALIVE.append(_with_metrics(on_change) if orthanc_module is orthanc else on_change)
+        orthanc_module.RegisterOnChangeCallback(KEPT_ALIVE[-1])
     except RuntimeError:  # it has one
         ours = [each for each in CHANGE_CALLBACKS if each.orthanc is orthanc_module]
         if not ours:
@@ -4670,3 +4959,7 @@ def _listen(orthanc_module: Any, dispatcher: Dispatcher) -> None:
         ours[-1].add(dispatcher)
     else:
         CHANGE_CALLBACKS.append(on_change)
+
+
+def _with_metrics(on_change: OnChange) -> OnChangeCallback:
+    return MetricsReporter("event_dispatcher", on_change.look, on_change.measure).around(on_change)

@@ -34,6 +34,7 @@ from typing import Any
 import orthanc
 
 from common.loopback import Loopback
+from common.metrics import listen_to_changes
 from common.routes import one_line, warn_if_open
 from common.settings import SettingsError, read_settings
 from common.version import __version__  # noqa: F401 - the built script has it
@@ -132,11 +133,13 @@ def register() -> None:
     if is_unused:
         refusal = f"Nothing is sent without a section {SECTION} in the configuration"
     forwarder = Forwarder("auto-forward-dicomweb", transport, Settings() if refusal else settings, configuration)
-    register_routes(forwarder, refusal, is_unused=is_unused)
+    script = register_routes(forwarder, refusal, is_unused=is_unused)
     servers.register_route(forwarder.turns.bound, refusal)
     if refusal is None:
         warn_if_open("auto_forward_dicomweb", configuration)
-        forwarder.register()
+        forwarder.register(script)
+    else:
+        listen_to_changes(script)
 
 
 register()

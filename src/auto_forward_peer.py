@@ -35,6 +35,7 @@ import orthanc
 
 from common.jobs import url_of_peer
 from common.loopback import Loopback
+from common.metrics import listen_to_changes
 from common.routes import one_line, warn_if_open
 from common.settings import SettingsError, read_settings
 from common.version import __version__  # noqa: F401 - the built script has it
@@ -151,10 +152,12 @@ def register() -> None:
     if is_unused:
         refusal = f"Nothing is sent without a section {SECTION} in the configuration"
     forwarder = Forwarder("auto-forward-peer", transport, Settings() if refusal else settings, configuration)
-    register_routes(forwarder, refusal, is_unused=is_unused)
+    script = register_routes(forwarder, refusal, is_unused=is_unused)
     if refusal is None:
         warn_if_open("auto_forward_peer", configuration)
-        forwarder.register()
+        forwarder.register(script)
+    else:
+        listen_to_changes(script)
 
 
 register()

@@ -35,6 +35,7 @@ from common.accept import preferred_type
 from common.http_threads import HttpTurns, in_a_thread
 from common.identifiers import is_orthanc_identifier
 from common.loopback import Loopback, LoopbackError
+from common.metrics import listen_to_changes
 from common.packages import package_problem
 from common.parameters import OneOf, takes
 from common.routes import Answer, Refused, Request, one_line, register_route
@@ -225,7 +226,10 @@ def register() -> None:
             pydicom.datadict.add_private_dict_entry(creator, tag, entry[0], entry[2], entry[1])
     dump = Dump(configuration)
     register_route("/pydicom/([^/]+)", {"GET": dump.get}, lambda: refusal)
-    register_status("instance_dump", lambda: misconfigured(refusal) if refusal else Condition(RUNNING), dump.status)
+    script = register_status(
+        "instance_dump", lambda: misconfigured(refusal) if refusal else Condition(RUNNING), dump.status
+    )
+    listen_to_changes(script)
 
 
 register()

@@ -162,6 +162,7 @@ def addresses(main: OrthancServer, destination: OrthancServer) -> str:
         [
             "",
             "To try, in a browser or with curl:",
+            f"  {main.url}/dashboard                               what flows, what is stuck, and what to do",
             f"  {main.url}/app/explorer.html                       the main Orthanc",
             f"  {destination.url}/app/explorer.html                       the destination",
             f"  {main.url}/auto-forward-modality/deliveries        what was sent where, and what came of it",

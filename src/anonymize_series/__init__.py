@@ -38,6 +38,7 @@ except ImportError:
 from anonymize_series.anonymizer import Anonymizer
 from anonymize_series.routes import Routes
 from anonymize_series.settings import MIN_SECRET_CHARACTERS, NAME, SECTION, Settings, wrong_with_settings
+from common.metrics import listen_to_changes
 from common.packages import package_problem
 from common.quirks import KEPT_ALIVE
 from common.routes import warn_if_open
@@ -67,11 +68,13 @@ def register() -> None:
         refusal = f"anonymize_series stays idle: there is no section {SECTION}, and no Secret in it"
         orthanc.LogWarning(refusal)
     anonymizer = Anonymizer(settings, configuration)
-    Routes(anonymizer).register(refusal, is_unused=is_unused)
-    if refusal is None:
+    script = Routes(anonymizer).register(refusal, is_unused=is_unused)
+    if refusal is not None:
+        listen_to_changes(script)
+    else:
         warn_if_open("anonymize_series", configuration)
-        KEPT_ALIVE.extend((anonymizer.on_change, anonymizer.on_stored))
-        orthanc.RegisterOnChangeCallback(KEPT_ALIVE[-2])
+        listen_to_changes(script, anonymizer.on_change, anonymizer.measure)
+        KEPT_ALIVE.append(anonymizer.on_stored)
         orthanc.RegisterOnStoredInstanceCallback(KEPT_ALIVE[-1])
 
 

@@ -37,6 +37,7 @@ from forwarding.routing import Router, load_matcher
 
 # Between two turns of the thread, which an event cuts short: while something waits, and when nothing does.
 BUSY_TURN_SECONDS, IDLE_TURN_SECONDS = 1.0, 5.0
+MOST_COUNTED = 10_000  # instances that were held back, for the metric
 EVENTS = (
     "ORTHANC_STARTED",
     "ORTHANC_STOPPED",
@@ -161,6 +162,10 @@ class Anonymizer:
             if self._levels:
                 found = arriving(self.ledger, self.loopback, self._arrivals.parents, self._unread.now())
             return found | self._owing.of(resources)
+
+    def measure(self) -> dict[str, float]:
+        """Return its metrics."""
+        return {**self.ledger.totals(), "held": self.register.count_held(MOST_COUNTED)}
 
     def _turn(self) -> float:
         try:

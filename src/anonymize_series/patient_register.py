@@ -91,6 +91,11 @@ class Register:
         """Return at most `limit` instances that were held back, after the one with the number `since`, oldest first."""
         return self._ledger.rows("SELECT * FROM held WHERE number>? ORDER BY number LIMIT ?", since, limit)
 
+    def count_held(self, most: int) -> int:
+        """Return how many instances were held back; of more than `most`, that number."""
+        sql = "SELECT COUNT(*) n FROM (SELECT 1 FROM held LIMIT ?)"
+        return int(self._ledger.rows(sql, most)[0]["n"])
+
     def studies(self, name: str, value: str) -> list[dict[str, Any]]:
         """Return the studies, at most 1000, that have this value of one of `STUDY_CONDITIONS`."""
         sql = f"SELECT * FROM studies WHERE {STUDY_CONDITIONS[name]} LIMIT {MAX_STUDIES_PER_ANSWER}"

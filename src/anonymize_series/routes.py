@@ -14,9 +14,9 @@ from common.ledger import STATES
 from common.loopback import LoopbackError
 from common.owed import register_owed
 from common.pages import page_answer
-from common.parameters import PAGE_PARAMETERS, OneOf, Text, row_number, takes
+from common.parameters import PAGE_PARAMETERS, OneOf, Text, WholeNumber, row_number, takes
 from common.routes import Refused, Request, register_route
-from common.status import Condition, condition_of, register_status, unused
+from common.status import Condition, ListedScript, condition_of, register_status, unused
 from common.times import utc
 from common.work import Which
 
@@ -29,8 +29,11 @@ class Routes:
     def __init__(self, anonymizer: Anonymizer) -> None:
         self._anonymizer, self._archive = anonymizer, Archive(anonymizer.loopback)
 
-    def register(self, refusal: str | None, *, is_unused: bool) -> None:
-        """Register the routes; with a `refusal` (the configuration is wrong, or `is_unused`) they answer 503 with it."""
+    def register(self, refusal: str | None, *, is_unused: bool) -> ListedScript:
+        """Register the routes, and return the script's entry.
+
+        With a `refusal` (the configuration is wrong, or `is_unused`) they answer 503 with it.
+        """
         worker = self._anonymizer.worker
 
         def unavailable() -> str | None:
@@ -39,7 +42,7 @@ class Routes:
         def look() -> Condition:
             return unused(refusal) if refusal and is_unused else condition_of(worker, refusal)
 
-        register_status(NAME.replace("-", "_"), look, self.status, unavailable)
+        script = register_status(NAME.replace("-", "_"), look, self.status, unavailable)
         identifier = "([0-9a-f-]+)"
         routes: dict[str, dict[str, Callable[[Request], Any]]] = {
             "jobs": {"GET": self.list_work},
@@ -53,6 +56,7 @@ class Routes:
         for pattern, handlers in routes.items():
             register_route(f"/{NAME}/{pattern}", handlers, unavailable)
         register_owed(NAME, self._anonymizer.owed, unavailable, is_unused=bool(refusal) and is_unused)
+        return script
 
     def status(self, _request: Request) -> dict[str, Any]:
         """Return whether it runs, and how much work is in which state, held back, and in the register."""
@@ -63,13 +67,13 @@ class Routes:
             "Recipes": list(self._anonymizer.settings.recipes),
         }
 
-    @takes({**PAGE_PARAMETERS, "state": OneOf(choices=STATES)})
+    @takes({**PAGE_PARAMETERS, "before": WholeNumber(), "state": OneOf(choices=STATES)})
     def list_work(self, request: Request) -> dict[str, Any]:
-        """Return what was, is or will be done: `?state=`, `?since=`, `?limit=`."""
-        work, state = self._anonymizer.work, request.parameters.get("state")
+        """Return what was, is or will be done, oldest first after the id `since`, newest first `before` one: `limit`, `state`."""
+        work, state, before = self._anonymizer.work, request.parameters.get("state"), request.parameters.get("before")
         which = Which(states=(state,)) if state else Which(not_task=ROUTE)
         return page_answer(
-            request.parameters, work.count(which), lambda since, limit: work.page(which, since, limit), _shown
+            request.parameters, work.count(which), lambda since, limit: work.page(which, since, limit, before), _shown
         )
 
     def get_work(self, request: Request) -> dict[str, Any]:

@@ -30,6 +30,7 @@ if __name__ == "__main__":  # the built file as a program: to verify a log takes
 
 import orthanc
 
+from common.metrics import listen_to_changes
 from common.own_requests import listen_to_requests
 from common.quirks import KEPT_ALIVE
 from common.routes import register_route, warn_if_open
@@ -68,12 +69,13 @@ def register() -> None:
 
     for pattern, handler in {"": routes.page, "/newest": routes.newest}.items():
         register_route(f"/audit-log{pattern}", {"GET": handler}, unavailable)
-    register_status("audit_log", look, routes.status, unavailable, routes="/audit-log/routes")
+    script = register_status("audit_log", look, routes.status, unavailable, routes="/audit-log/routes")
     if refusal is not None:
+        listen_to_changes(script)
         return
     warn_if_open("audit_log", configuration)
-    KEPT_ALIVE.extend((recorder.on_change, recorder.on_stored, recorder.on_request))
-    orthanc.RegisterOnChangeCallback(KEPT_ALIVE[-3])
+    listen_to_changes(script, recorder.on_change, recorder.measure)
+    KEPT_ALIVE.extend((recorder.on_stored, recorder.on_request))
     orthanc.RegisterOnStoredInstanceCallback(KEPT_ALIVE[-2])
     listen_to_requests(recorder.on_own_request)
     # The plugin's filter loses 820 bytes of memory a request before 5.0, which brought StartStreamAnswer.

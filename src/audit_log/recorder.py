@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 import socket
 import sqlite3
+import time
 import traceback
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -199,3 +200,12 @@ class Recorder:
     def waiting(self) -> int:
         """Return how many events and lines are not written yet."""
         return len(self._inbox) + len(self._writer.lines)
+
+    def measure(self) -> dict[str, float]:
+        """Return its metrics."""
+        return {
+            "lines": self.log.number,
+            "waiting": self.waiting(),
+            "last_written_seconds": time.monotonic() - self._writer.wrote_at,
+            "syslog_owed": self.sender.owed() if self.sender else 0,
+        }

@@ -22,13 +22,14 @@ class LineWriter:
     Attributes
     ----------
     lines : what waits to be written.
+    wrote_at : when (monotonic) lines were written last.
     """
 
     def __init__(self, log: Log, keep_days: float | None, expiry: Expiry) -> None:
         self.lines: list[Mapping[str, Any]] = []
         self._log, self._keep_days, self._expiry = log, keep_days, expiry
         self._coalescer = EventCoalescer()
-        self._next_drop = 0.0
+        self._next_drop, self.wrote_at = 0.0, time.monotonic()
 
     def add(self, at: str, event: str, place: Mapping[str, str] | None = None, **more: Any) -> None:
         """Add a line."""
@@ -52,7 +53,7 @@ class LineWriter:
         """Write all lines, and delete files that are too old. Raises OSError, sqlite3.Error; nothing is lost then."""
         if self.lines:
             self._log.append(self.lines)
-            self.lines = []
+            self.lines, self.wrote_at = [], time.monotonic()
         if self._keep_days and time.monotonic() > self._next_drop:
             self._next_drop = time.monotonic() + DROP_EVERY_SECONDS
             if self._expiry.may_delete():

@@ -28,7 +28,7 @@ import orthanc
 from auto_retries.retrier import Retrier
 from auto_retries.routes import Routes
 from auto_retries.settings import SECTION, Settings
-from common.quirks import KEPT_ALIVE
+from common.metrics import listen_to_changes
 from common.routes import warn_if_open
 from common.settings import SettingsError, read_settings
 from common.version import __version__  # noqa: F401 - of the built file
@@ -44,11 +44,12 @@ def register() -> None:
         refusal = f"{error}. auto_retries is idle until this is corrected."
         orthanc.LogError(refusal)
     retrier = Retrier(settings, configuration)
-    Routes(retrier).register(refusal)
+    script = Routes(retrier).register(refusal)
     if refusal is None:
         warn_if_open("auto_retries", configuration)
-        KEPT_ALIVE.append(retrier.on_change)
-        orthanc.RegisterOnChangeCallback(KEPT_ALIVE[-1])
+        listen_to_changes(script, retrier.on_change, retrier.measure)
+    else:
+        listen_to_changes(script)
 
 
 register()

@@ -24,12 +24,11 @@ class Failures:
     Attributes
     ----------
     missed : the number of jobs that failed and could not be read.
-    has_changed : whether a row has changed since the last `measure`.
     """
 
     def __init__(self, ledger: Ledger, retry: JobRetry, trouble: Trouble) -> None:
         self._ledger, self._work, self._retry, self._trouble = ledger, Work(ledger), retry, trouble
-        self.missed, self.has_changed = 0, False
+        self.missed = 0
 
     def unanswered(self) -> list[dict[str, Any]]:
         """Return the rows whose submission was not answered: what the job is called may still be on its way."""
@@ -79,7 +78,6 @@ class Failures:
             orthanc.LogInfo(f"{label_of(row)}: {ended['error']}; it is not run again")
         elif row["state"] == "sending":
             self.fail(row, ended["error"])
-        self.has_changed = True
 
     def fail(self, row: Mapping[str, Any], error: str, *, for_ever: bool = False) -> None:
         """Write down that an attempt has failed: it waits for the next one, or is dead."""
@@ -97,13 +95,6 @@ class Failures:
             orthanc.LogWarning(f"{text}. It will be run again: GET /{NAME}/jobs/{row['id']}")
         else:
             orthanc.LogInfo(text)
-        self.has_changed = True
-
-    def measure(self) -> None:
-        """Set Orthanc's metrics to the number of rows in each state."""
-        self.has_changed = False
-        for state, count in self._ledger.totals().items():
-            orthanc.SetMetricsValue(f"auto_retries_{state}", float(count), orthanc.MetricsType.DEFAULT)
 
 
 def label_of(row: Mapping[str, Any]) -> str:

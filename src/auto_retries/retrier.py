@@ -121,6 +121,10 @@ class Retrier:
             places = places_of(self._loopback, watched - resources).values()
             return watched | {study or patient for study, patient in places} | self._owing.of(resources)
 
+    def measure(self) -> dict[str, float]:
+        """Return its metrics: the number of rows in each state."""
+        return {**self.ledger.totals()}
+
     def _turn(self) -> float:
         self._inbox.flush()
         if lost := self._inbox.lost:
@@ -132,12 +136,9 @@ class Retrier:
         if not self._watcher.has_begun or time.monotonic() >= self._next_look:
             self._watcher.look()
             self.ledger.forget_finished(KEEP_FINISHED_DAYS)
-            self.failures.measure()
             self._next_look = time.monotonic() + LOOK_EVERY_SECONDS
         is_asking = self._watcher.settle_ended(self.worker.stopping)
         self._attempts.run_due(self._max_concurrent(), self.settings.retry.longest)
-        if self.failures.has_changed:
-            self.failures.measure()
         if is_asking:
             return ASK_EVERY_SECONDS
         return BUSY_TURN_SECONDS if self.ledger.queues("waiting") else IDLE_TURN_SECONDS

@@ -12,7 +12,7 @@ from common.owed import register_owed
 from common.pages import page_answer
 from common.parameters import PAGE_PARAMETERS, OneOf, Text, row_number, takes
 from common.routes import Refused, Request, register_route
-from common.status import condition_of, register_status
+from common.status import ListedScript, condition_of, register_status
 from common.times import utc
 from common.work import Which, next_attempt_of
 
@@ -25,15 +25,15 @@ class Routes:
     def __init__(self, retrier: Retrier) -> None:
         self._retrier = retrier
 
-    def register(self, refusal: str | None) -> None:
-        """Register the routes; with a `refusal` (the configuration is wrong) they answer 503 with it."""
+    def register(self, refusal: str | None) -> ListedScript:
+        """Register the routes, which answer 503 with a `refusal` (the configuration is wrong); return the script's entry."""
         worker = self._retrier.worker
 
         def unavailable() -> str | None:
             return refusal or worker.why_not()
 
         name = NAME.replace("-", "_")
-        register_status(name, lambda: condition_of(worker, refusal), self.status, unavailable)
+        script = register_status(name, lambda: condition_of(worker, refusal), self.status, unavailable)
         routes: dict[str, dict[str, Callable[[Request], Any]]] = {
             "jobs": {"GET": self.list_jobs},
             "jobs/([0-9]+)": {"GET": self.get_job, "DELETE": self.drop_job},
@@ -43,6 +43,7 @@ class Routes:
         for path, handlers in routes.items():
             register_route(f"/{NAME}/{path}", handlers, unavailable)
         register_owed(NAME, self._retrier.owed, unavailable)
+        return script
 
     def status(self, _request: Request) -> dict[str, Any]:
         """Return whether it runs, how many jobs are in each state, watched, missed, and the types it watches."""
@@ -88,7 +89,6 @@ class Routes:
 
     def _retry(self, which: Which) -> int:
         retried = self._retrier.work.retry(which)
-        self._retrier.failures.has_changed = True
         self._retrier.worker.wake.set()
         return retried
 

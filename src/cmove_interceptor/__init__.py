@@ -23,6 +23,7 @@ import os
 
 import orthanc
 
+from common.metrics import listen_to_changes
 from common.outside import requests_problem
 from common.quirks import KEPT_ALIVE
 from common.routes import register_route, warn_if_open
@@ -61,15 +62,16 @@ def register() -> None:
 def _listen(interceptor: Interceptor, settings: Settings, *, refuse: bool = False) -> None:
     """Register routes and callbacks; with `refuse`, those for C-MOVE too where the script is idle, which refuse it."""
     routes = Routes(interceptor, settings.mode)
-    register_status("cmove_interceptor", interceptor.condition, routes.status, interceptor.unavailable)
+    script = register_status("cmove_interceptor", interceptor.condition, routes.status, interceptor.unavailable)
     register_route("/cmove-interceptor/requests", {"GET": routes.requests}, interceptor.unavailable)
     register_route("/cmove-interceptor/services/(.+)", {"DELETE": routes.drop_service}, interceptor.unavailable)
+    if interceptor.refusal:
+        listen_to_changes(script)
     if interceptor.refusal and not refuse:
         return  # not registering leaves Orthanc's own C-MOVE in place
     KEPT_ALIVE.append(interceptor)
     if not interceptor.refusal:
-        KEPT_ALIVE.append(interceptor.on_change)
-        orthanc.RegisterOnChangeCallback(KEPT_ALIVE[-1])
+        listen_to_changes(script, interceptor.on_change, interceptor.measure)
         KEPT_ALIVE.append(interceptor.slots.answer_person)
         orthanc.RegisterRestCallback("/jobs/([^/]+)/(pause|resume)", KEPT_ALIVE[-1])
     # RegisterMoveCallback3 (plugin 7.0) also has the caller's address; statuses and counts are no truer with it.

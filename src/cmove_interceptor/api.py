@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from common.pages import page_answer
-from common.parameters import PAGE_PARAMETERS, Text, takes
+from common.parameters import PAGE_PARAMETERS, Text, WholeNumber, takes
 from common.routes import Refused, Request, one_line
 from common.times import utc, utc_or_none
 
@@ -33,12 +33,16 @@ class Routes:
             "Services": notifier.services(),
         }
 
-    @takes({**PAGE_PARAMETERS, "state": Text()})
+    @takes({**PAGE_PARAMETERS, "before": WholeNumber(), "state": Text()})
     def requests(self, request: Request) -> dict[str, Any]:
-        """Return a page of requests, oldest first, with what came of them: `since` (the last one's id), `limit`, `state`."""
+        """Return requests and what came of them, oldest first after `since`, newest first `before` an id: `limit`, `state`."""
         records, state = self._interceptor.records, request.parameters.get("state")
+        before = request.parameters.get("before")
         return page_answer(
-            request.parameters, records.count(state), lambda since, limit: records.page(since, limit, state), self._item
+            request.parameters,
+            records.count(state),
+            lambda since, limit: records.page(since, limit, state, before),
+            self._item,
         )
 
     def _item(self, row: Mapping[str, Any]) -> dict[str, Any]:

@@ -57,9 +57,7 @@ class Delivery:
         trouble = Trouble("cmove_interceptor (notifications)")
         while not self._stopping.is_set():
             try:
-                if self._deliver():
-                    self._measure()
-                else:
+                if not self._deliver():
                     self._wake.wait(LOOK_SECONDS)
                     self._wake.clear()
                 if not self._stopping.is_set():
@@ -111,11 +109,3 @@ class Delivery:
             after = "given up" if state == "dead" else "it goes again"
             name = self._caller.name
             orthanc.LogWarning(f"cmove_interceptor: a notification did not reach {name}: {error}; {after}")
-
-    def _measure(self) -> None:
-        """Set Orthanc's metrics of how many notifications are in which state."""
-        for state, count in self._ledger.totals().items():
-            if not self._stopping.is_set():
-                orthanc.SetMetricsValue(
-                    f"cmove_interceptor_notifications_{state}", float(count), orthanc.MetricsType.DEFAULT
-                )

@@ -38,6 +38,7 @@ from .settings import Settings, calls_services
 from .slots import RESUME_LOOK_SECONDS, JobSlots
 
 FORGET_EVERY_SECONDS = 60.0
+ENDS = ("done", "submitted", "failed", "abandoned", "interrupted")  # of moves
 SILENT_SECONDS = 30.0  # for which many callers wait for a word of the move
 
 
@@ -79,10 +80,7 @@ class Interceptor:
         if change in (orthanc.ChangeType.JOB_SUCCESS, orthanc.ChangeType.JOB_FAILURE):
             self._job_ends.end(resource, well=change == orthanc.ChangeType.JOB_SUCCESS)
         elif change == orthanc.ChangeType.ORTHANC_STARTED:
-            if self.refusal:
-                orthanc.LogError(self.refusal)
-            else:
-                self._worker.start()
+            self._worker.start()
         elif change == orthanc.ChangeType.ORTHANC_STOPPED:
             self._jobs.stopping.set()
             self._fetcher.stop()
@@ -98,6 +96,11 @@ class Interceptor:
     def condition(self) -> Condition:
         """Return whether the script works."""
         return condition_of(self._worker, self.refusal)
+
+    def measure(self) -> dict[str, float]:
+        """Return the metrics: moves that ended since the start, and notifications, by state."""
+        moves = {f"moves_{state}": self._ended[state] for state in ENDS}
+        return {**moves, **{f"notifications_{state}": number for state, number in self.notifier.totals().items()}}
 
     def _open(self) -> Ledger:
         if calls_services(self._settings):  # here, where there is room for it, not at the first call
@@ -226,8 +229,6 @@ class Interceptor:
             self.records.end(move, state)
             self.notifier.queue("after", {**move.values(), **move.result(), "State": state})
         self._ended[state] += 1
-        count = float(self._ended[state])
-        orthanc.SetMetricsValue(f"cmove_interceptor_moves_{state}", count, orthanc.MetricsType.DEFAULT)
 
     # The same for plugin 4.0 and 4.1, which know success and 0xB000 only, and one sub-operation
 

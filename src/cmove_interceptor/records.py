@@ -66,12 +66,14 @@ class Records:
         """Return the number of requests, of all or in a state."""
         return sum(number for each, number in self.totals().items() if state in (None, each))
 
-    def page(self, since: int, limit: int, state: str | None) -> list[dict[str, Any]]:
-        """Return at most so many requests after the one with this number, oldest first, of all or in a state."""
+    def page(self, since: int, limit: int, state: str | None, before: int | None = None) -> list[dict[str, Any]]:
+        """Return at most so many requests, of all or in a state: after a number oldest first, `before` one newest first."""
         where, values = ("", ()) if state is None else ("AND state=?", (state,))
-        return self._ledger.rows(
-            f"SELECT * FROM requests WHERE id>? {where} ORDER BY id LIMIT ?", since, *values, limit
-        )
+        if before is None:
+            sql = f"SELECT * FROM requests WHERE id>? {where} ORDER BY id LIMIT ?"
+            return self._ledger.rows(sql, since, *values, limit)
+        sql = f"SELECT * FROM requests WHERE id>? AND id<? {where} ORDER BY id DESC LIMIT ?"
+        return self._ledger.rows(sql, since, before, *values, limit)
 
 
 def interrupted_move(row: Mapping[str, Any]) -> Move:

@@ -109,8 +109,8 @@ def register_status(
     base: str = "",
     routes: str | None = "",
     also: str = "",
-) -> None:
-    """Register `/NAME/status`, `/NAME` (the script's routes) and, alone, `/scripts` and `/scripts/health`.
+) -> ListedScript:
+    """Register `/NAME/status`, `/NAME` (the script's routes) and, alone, `/scripts` and `/scripts/health`; return its entry.
 
     Parameters
     ----------
@@ -142,6 +142,7 @@ def register_status(
     if not LISTED_SCRIPTS:
         _speak_for_all()
     LISTED_SCRIPTS.append(script)
+    return script
 
 
 def _status_answer(found: Condition, report: Callable[[], Mapping[str, Any]]) -> dict[str, Any]:

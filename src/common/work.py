@@ -138,11 +138,14 @@ class WorkView:
         condition, values = which.condition()
         return int(self._ledger.rows(f"SELECT COUNT(*) n FROM work WHERE {condition}", *values)[0]["n"])
 
-    def page(self, which: Which, since: int, limit: int) -> list[dict[str, Any]]:
-        """Return at most `limit` rows after the row `since`, the oldest first."""
+    def page(self, which: Which, since: int, limit: int, before: int | None = None) -> list[dict[str, Any]]:
+        """Return at most `limit` rows after the row `since`, the oldest first; those `before` another row, the newest first."""
         condition, values = which.condition()
-        sql = f"SELECT * FROM work WHERE {condition} AND id>? ORDER BY id LIMIT ?"
-        return self._ledger.rows(sql, *values, since, limit)
+        if before is None:
+            sql = f"SELECT * FROM work WHERE {condition} AND id>? ORDER BY id LIMIT ?"
+            return self._ledger.rows(sql, *values, since, limit)
+        sql = f"SELECT * FROM work WHERE {condition} AND id>? AND id<? ORDER BY id DESC LIMIT ?"
+        return self._ledger.rows(sql, *values, since, before, limit)
 
     def totals_by_queue(self, task: str = SEND) -> dict[str, dict[str, int]]:
         """Return the number of rows of a task in each state, by queue."""

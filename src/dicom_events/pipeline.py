@@ -125,12 +125,31 @@ class Pipeline:
             "Brokers": brokers,
         }
 
+    def measure(self) -> dict[str, float]:
+        """Return the metrics: sums over all brokers, and what waits longest."""
+        brokers = [publisher.status() for publisher in self.publishers]
+        names = self.outbox.places.orphans.names()
+        each = [*brokers, *(self.outbox.totals(name) for name in names)]
+        keys = ("Backlog", "DeadLetters", "Returned", "Unroutable", "Published")
+        away = [broker for broker in brokers if broker["State"] != "connected"]
+        return {
+            **{in_snake_case(key): sum(one.get(key, 0) for one in each) for key in keys},
+            "oldest_seconds": max((one.get("OldestSeconds") or 0.0 for one in each), default=0.0),
+            "brokers_away": len(away),
+            "brokers_orphaned": len(names),
+        }
+
     @property
     def problem(self) -> str | None:
         """What goes wrong just now: what can't be written, or a broker that is off until the configuration is corrected."""
         off = [f'the broker "{each.name}" is off: {each.complaint}' for each in self.publishers if each.complaint]
         now = self.intake.problem or self.maintainer.problem or "; ".join(off)
         return now.partition("\n")[0] or None
+
+
+def in_snake_case(key: str) -> str:
+    """Return how a metric is called: `DeadLetters` is `dead_letters`."""
+    return "".join(f"_{letter.lower()}" if letter.isupper() else letter for letter in key).removeprefix("_")
 
 
 def _said_of_new(outbox: Outbox) -> list[str]:

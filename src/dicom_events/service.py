@@ -17,6 +17,7 @@ import orthanc
 
 from common.backoff import Pauses
 from common.loopback import Loopback
+from common.metrics import listen_to_changes
 from common.quirks import KEPT_ALIVE
 from common.routes import Refused, one_line, register_route, warn_if_open
 from common.settings import SettingsError, read_settings
@@ -58,10 +59,8 @@ class Service:
         self._unavailable: str | None = None  # why the script is idle until Orthanc is restarted
         self._closed: str | None = None  # why the outbox can't be opened now
         self._opening, self._handing_over = threading.Lock(), threading.Lock()
-        self._is_tried, self._decision = (
-            False,
-            threading.Condition(),
-        )  # whether the outbox is open, or can't be opened now
+        self._is_tried = False  # whether the outbox is open, or can't be opened now
+        self._decision = threading.Condition()
         self._saying, self._stopped = threading.Lock(), False
         self._is_waiting = False  # for another process that has the outbox
         self._last_error: tuple[str, float] | None = None  # and when, in seconds since 1970
@@ -84,7 +83,7 @@ class Service:
             self._be_idle(f"{error}. dicom_events is idle until this is corrected.")
         if self._unavailable is None and not self._loopback.enabled:
             self._be_idle('dicom_events stays idle: it needs Orthanc\'s HTTP server ("HttpServerEnabled": true)')
-        register_status("dicom_events", self.condition, self._routes.get_status, self._open)
+        script = register_status("dicom_events", self.condition, self._routes.get_status, self._open)
         for path, handlers in HANDLERS.items():
             bound = {method: types.MethodType(handler, self._routes) for method, handler in handlers.items()}
             register_route(path, bound, lambda: self._unavailable or self._closed)
@@ -93,9 +92,11 @@ class Service:
             for named in self._brokers:
                 if named.complaint:
                     orthanc.LogError(f"{named.complaint}. This broker is off until this is corrected.")
-            KEPT_ALIVE.extend((self.on_change, self.on_stored_instance))
-            orthanc.RegisterOnChangeCallback(self.on_change)
+            KEPT_ALIVE.append(self.on_stored_instance)
             orthanc.RegisterOnStoredInstanceCallback(self.on_stored_instance)
+            listen_to_changes(script, self.on_change, lambda: self._running().measure())
+        else:
+            listen_to_changes(script)
 
     def _be_idle(self, reason: str) -> None:
         orthanc.LogError(reason)

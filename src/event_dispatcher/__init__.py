@@ -37,7 +37,9 @@ except ImportError:
         'or a virtual environment as in docs/install.md, "Packages" (the Dockerfile installs it); then restart Orthanc'
     ) from None
 
+from common.metrics import MetricsReporter, OnChangeCallback
 from common.packages import package_problem
+from common.quirks import KEPT_ALIVE
 from common.version import __version__  # noqa: F401
 from event_dispatcher.at_least_once import AtLeastOnce
 from event_dispatcher.dispatcher import Dispatcher, OnChange
@@ -72,7 +74,6 @@ __all__ = [
 if HTTPX_PROBLEM := package_problem("httpx", "0.23", httpx.__version__, "python3-httpx"):
     raise ImportError(f"event_dispatcher.py stays idle: {HTTPX_PROBLEM}")
 
-# What Orthanc calls must live as long as the process: 1.12.7 and later crash at shutdown otherwise.
 CHANGE_CALLBACKS: list[OnChange] = []
 OTHER_NAMES = {
     "handlers": "event_handlers",
@@ -170,7 +171,8 @@ def _listen(orthanc_module: Any, dispatcher: Dispatcher) -> None:
     on_change = OnChange(orthanc_module)
     on_change.add(dispatcher)
     try:
-        orthanc_module.RegisterOnChangeCallback(on_change)
+        KEPT_ALIVE.append(_with_metrics(on_change) if orthanc_module is orthanc else on_change)
+        orthanc_module.RegisterOnChangeCallback(KEPT_ALIVE[-1])
     except RuntimeError:  # it has one
         ours = [each for each in CHANGE_CALLBACKS if each.orthanc is orthanc_module]
         if not ours:
@@ -178,3 +180,7 @@ def _listen(orthanc_module: Any, dispatcher: Dispatcher) -> None:
         ours[-1].add(dispatcher)
     else:
         CHANGE_CALLBACKS.append(on_change)
+
+
+def _with_metrics(on_change: OnChange) -> OnChangeCallback:
+    return MetricsReporter("event_dispatcher", on_change.look, on_change.measure).around(on_change)

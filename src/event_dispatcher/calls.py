@@ -20,7 +20,17 @@ class Call:
     Hundreds of thousands may wait while a handler hangs: one has no future (1.6 KB) unless somebody needs its result.
     """
 
-    __slots__ = ("began", "event", "future", "handler", "is_canceled", "is_coroutine", "is_over", "session")
+    __slots__ = (
+        "began",
+        "event",
+        "future",
+        "handler",
+        "has_failed",
+        "is_canceled",
+        "is_coroutine",
+        "is_over",
+        "session",
+    )
 
     def __init__(self, handler: Handler, event: ChangeEvent, sessions: tuple[Any, Any]) -> None:
         self.handler, self.event = handler, event
@@ -29,7 +39,7 @@ class Call:
         self.future: concurrent.futures.Future[Any] | None = None
         self.began = 0.0  # time.monotonic() when it had its turn
         self.is_canceled = False  # by us, for Orthanc stops
-        self.is_over = False
+        self.is_over = self.has_failed = False
 
     def want_future(self) -> concurrent.futures.Future[Any]:
         """Return what gets the handler's result or its error; to be asked for before its turn."""
@@ -86,6 +96,7 @@ class Call:
         if self.is_canceled:  # which is said once for all
             error = asyncio.CancelledError()
         else:
+            self.has_failed = True
             more = error if SDK.is_open else None  # after Orthanc has stopped, whatever it does fails
             LOG.error("%s failed on %s: %r", name_of(self.handler), self.event, error, exc_info=more)
             if isinstance(error, asyncio.CancelledError):  # it, or another handler, canceled it

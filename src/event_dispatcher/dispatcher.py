@@ -5,9 +5,11 @@ from __future__ import annotations
 
 import concurrent.futures
 import time
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from common.status import RUNNING, Condition
 from event_dispatcher.at_least_once import AtLeastOnce
 from event_dispatcher.calls import Call
 from event_dispatcher.durable_queue import DurableQueue
@@ -28,13 +30,13 @@ class Dispatcher:
         executor: Executor,
         at_least_once: AtLeastOnce | None,
     ) -> None:
-        self._handlers, self._sessions, self._executor = handlers, sessions, executor
+        self._handlers, self._sessions, self.executor = handlers, sessions, executor
         self._change_types, self._resource_types = names_of(orthanc.ChangeType), names_of(orthanc.ResourceType)
         self._started, self._stopped = orthanc.ChangeType.ORTHANC_STARTED, orthanc.ChangeType.ORTHANC_STOPPED
         self._none = orthanc.ResourceType.NONE
         promised = {key: several for key, several in handlers.items() if key not in (self._started, self._stopped)}
         self.ledger_name = at_least_once.name if at_least_once else None
-        self._durable_queue = DurableQueue(at_least_once, promised, self._run_kept, orthanc) if at_least_once else None
+        self.durable_queue = DurableQueue(at_least_once, promised, self._run_kept, orthanc) if at_least_once else None
 
     def on_change(self, change_type: int, resource_type: int, resource_id: str) -> list[concurrent.futures.Future[Any]]:
         """Hand an event over, and return at once, with what will be each handler's result: a test waits for these.
@@ -42,12 +44,12 @@ class Dispatcher:
         While very many wait (`Executor.is_crowded`), there are none of these.
         """
         event = self._event(change_type, resource_type, resource_id)
-        if change_type == self._started and self._durable_queue:
-            self._durable_queue.start()
-        if self._durable_queue and self._durable_queue.takes(event):
+        if change_type == self._started and self.durable_queue:
+            self.durable_queue.start()
+        if self.durable_queue and self.durable_queue.takes(event):
             return []
         calls = self._calls(event)
-        futures = [] if self._executor.is_crowded else [call.want_future() for call in calls]
+        futures = [] if self.executor.is_crowded else [call.want_future() for call in calls]
         self._run(calls)
         return futures
 
@@ -56,27 +58,27 @@ class Dispatcher:
 
         `begun` (`time.monotonic()`) is when the stop began: handlers of all registrations have their time together.
         """
-        seconds = self._executor.stop_within
-        if self._durable_queue:
-            self._durable_queue.stop()
-        self._executor.drain(begun + seconds * 2 / 3)
+        seconds = self.executor.stop_within
+        if self.durable_queue:
+            self.durable_queue.stop()
+        self.executor.drain(begun + seconds * 2 / 3)
         calls = self._calls(self._event(self._stopped, self._none, ""))
         futures = [call.want_future() for call in calls]
         self._run(calls)
-        self._executor.drain(max(begun + seconds, time.monotonic() + seconds / 3))
-        self._executor.close()
-        if self._durable_queue:
-            self._durable_queue.close()
+        self.executor.drain(max(begun + seconds, time.monotonic() + seconds / 3))
+        self.executor.close()
+        if self.durable_queue:
+            self.durable_queue.close()
         return futures
 
     def register_status(self) -> None:
         """Register the routes that say how the ledger is, where there is one."""
-        if self._durable_queue:
-            self._durable_queue.register_status()
+        if self.durable_queue:
+            self.durable_queue.register_status()
 
     def retry_dead(self) -> int:
         """Let events that were given up be handled again (with `at_least_once`); return how many there are."""
-        return self._durable_queue.retry_dead() if self._durable_queue else 0
+        return self.durable_queue.retry_dead() if self.durable_queue else 0
 
     def _event(self, change_type: int, resource_type: int, resource_id: str) -> ChangeEvent:
         return ChangeEvent(
@@ -90,7 +92,7 @@ class Dispatcher:
 
     def _run(self, calls: Sequence[Call]) -> None:
         if calls:
-            self._executor.submit(calls)
+            self.executor.submit(calls)
 
     def _run_kept(self, handler: Handler, event: tuple[int, int, str]) -> concurrent.futures.Future[Any]:
         call = Call(handler, self._event(*event), self._sessions)
@@ -118,6 +120,24 @@ class OnChange:
             found = repr(dispatcher.ledger_name)
             raise ValueError(f"at_least_once: found {found} a second time, allowed: a name of its own for each")
         self._dispatchers = [*self._dispatchers, dispatcher]
+
+    def look(self) -> Condition:
+        """Return whether all ledgers can be used: the first that has a reason why not, or what goes wrong with it."""
+        found = [each.condition() for each in self._queues()]
+        return next((each for each in found if not each.is_healthy), Condition(RUNNING))
+
+    def measure(self) -> dict[str, float]:
+        """Return the metrics: of all registrations together."""
+        found = Counter(dead=0)
+        for executor in {each.executor for each in self._dispatchers}:
+            found.update(executor.counts())
+        for queue in self._queues():
+            totals = queue.totals()
+            found.update(queued=totals["waiting"], dead=totals["dead"])
+        return {**found}
+
+    def _queues(self) -> list[DurableQueue]:
+        return [each.durable_queue for each in self._dispatchers if each.durable_queue]
 
     def __call__(self, change_type: int, resource_type: int, resource_id: str) -> list[concurrent.futures.Future[Any]]:
         begun = time.monotonic()

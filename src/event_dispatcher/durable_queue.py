@@ -160,15 +160,20 @@ class DurableQueue:
         """Register `/event-dispatcher/NAME/status`, and `/scripts` and `/scripts/health` (`common.status`)."""
         name = self._kept.name
         base = f"/event-dispatcher/{name}"
-        register_status(name, self._condition, self._report, self._worker.why_not, base=base, routes=None)
+        register_status(name, self.condition, self._report, self._worker.why_not, base=base, routes=None)
 
-    def _condition(self) -> Condition:
+    def condition(self) -> Condition:
+        """Return whether its ledger can be used."""
         return condition_of(self._worker)
+
+    def totals(self) -> dict[str, int]:
+        """Return the number of events, for each handler one, in each state."""
+        assert self._ledger
+        return self._ledger.totals()
 
     def _report(self, _request: Request) -> dict[str, Any]:
         """Return whether it runs, and how many events, for each handler one, are in each state."""
-        assert self._ledger
-        return {"Totals": self._ledger.totals()}
+        return {"Totals": self.totals()}
 
     def retry_dead(self) -> int:
         """Let what was given up be handled again; return how many rows."""

@@ -48,12 +48,17 @@ class Executor:
         self._running: set[Call] = set()
         self._many, self._warn_at = waiting, waiting
         self._is_closed = False
+        self.failed = 0  # calls that ended with an error
         self._threads: DaemonThreads[Sequence[Call]] | None = None
         self._loop: EventLoop | None = None
 
     @property
     def is_crowded(self) -> bool:
         return len(self._waiting) >= self._many
+
+    def counts(self) -> dict[str, int]:
+        """Return how many handlers wait for their turn, how many run, and how many have failed since the start."""
+        return {"queued": len(self._waiting), "running": len(self._running), "failed": self.failed}
 
     def submit(self, calls: Sequence[Call]) -> None:
         """Give the handlers of one event their turn; return at once, however many wait."""
@@ -107,6 +112,7 @@ class Executor:
     def _end(self, call: Call) -> None:
         with self._changed:
             self._running.discard(call)
+            self.failed += call.has_failed
             self._changed.notify_all()
 
     def _run_together(self, calls: Sequence[Call]) -> None:

@@ -16,9 +16,9 @@ from common.ledger import SEND, STATES
 from common.loopback import LoopbackError
 from common.owed import register_owed
 from common.pages import page_answer
-from common.parameters import IDENTIFIER, PAGE_PARAMETERS, Day, Flag, OneOf, Text, Texts, row_number, takes
+from common.parameters import IDENTIFIER, PAGE_PARAMETERS, Day, Flag, OneOf, Text, Texts, WholeNumber, row_number, takes
 from common.routes import Answer, Refused, Request, one_line, register_route
-from common.status import RUNNING, Condition, condition_of, register_status, unused
+from common.status import RUNNING, Condition, ListedScript, condition_of, register_status, unused
 from common.times import utc, utc_or_none
 from common.work import Which, next_attempt_of
 from common.worker import repr_of
@@ -34,8 +34,11 @@ FILTERS = ("state", "destination", "job", "resource", "study")
 RESOURCE = {"Resource": IDENTIFIER, "Level": OneOf(choices=LEVELS)}
 
 
-def register_routes(forwarder: Forwarder, refusal: str | None, *, is_unused: bool = False) -> None:
-    """Register the routes; with a `refusal` (the configuration is wrong, or there is none) they all answer 503 with it."""
+def register_routes(forwarder: Forwarder, refusal: str | None, *, is_unused: bool = False) -> ListedScript:
+    """Register the routes, and return the script's entry.
+
+    With a `refusal` (the configuration is wrong, or there is none) they all answer 503 with it.
+    """
     named, worker = Named(forwarder), forwarder.worker
     rows, places = DeliveryRoutes(forwarder, named), DestinationRoutes(forwarder, named)
 
@@ -50,7 +53,7 @@ def register_routes(forwarder: Forwarder, refusal: str | None, *, is_unused: boo
             found = dataclasses.replace(found, reason=unknown)  # nothing is sent there
         return found
 
-    register_status(name, look, rows.status, unavailable)
+    script = register_status(name, look, rows.status, unavailable)
     bounded = forwarder.turns.bound  # those that ask Orthanc each time
     routes: dict[str, dict[str, Callable[[Request], Any]]] = {
         "deliveries": {"GET": rows.page},
@@ -81,6 +84,7 @@ def register_routes(forwarder: Forwarder, refusal: str | None, *, is_unused: boo
     idle = bool(refusal) and is_unused
     register_route(f"/{forwarder.name}/protected", {"POST": protected}, (lambda: None) if idle else unavailable)
     register_owed(forwarder.name, owed, unavailable, is_unused=idle)
+    return script
 
 
 class Named:
@@ -145,14 +149,16 @@ class DeliveryRoutes:
         self._forwarder, self._named = forwarder, named
 
     def status(self, _request: Request) -> dict[str, Any]:
-        """Return whether it runs, the rows in each state, what was not sent back to whom, and what was deleted undelivered."""
+        """Return whether it runs, the rows in each state, what was delivered, not sent back to whom, and deleted undelivered."""
         engine = self._forwarder.engine
         gone, own = engine.rows.gone.instances, engine.assignment.loops.totals()
-        return {"Totals": engine.ledger.totals(), "NotSentBack": own, "InstancesGone": gone}
+        return {"Totals": engine.ledger.totals(), **engine.rows.flow(), "NotSentBack": own, "InstancesGone": gone}
 
-    @takes({**PAGE_PARAMETERS, **dict.fromkeys(FILTERS, Text()), "state": OneOf(choices=STATES)})
+    @takes(
+        {**PAGE_PARAMETERS, "before": WholeNumber(), **dict.fromkeys(FILTERS, Text()), "state": OneOf(choices=STATES)}
+    )
     def page(self, request: Request) -> dict[str, Any]:
-        """Return a page of rows, oldest first: `since` (the last row's id), `limit`, and filters by column."""
+        """Return a page of rows, oldest first after the id `since`, newest first `before` one: `limit`, and filters by column."""
         query, engine = request.parameters, self._forwarder.engine
         which = Which(
             states=[query["state"]] if "state" in query else None,
@@ -163,7 +169,8 @@ class DeliveryRoutes:
             about=query.get("study"),
         )
         total, totals = engine.work.count(which), engine.ledger.totals()
-        page = page_answer(query, total, lambda since, limit: engine.work.page(which, since, limit), _shown_row)
+        before = query.get("before")
+        page = page_answer(query, total, lambda since, limit: engine.work.page(which, since, limit, before), _shown_row)
         return {"Total": total, "Totals": totals, **page}
 
     def one(self, request: Request) -> dict[str, Any]:

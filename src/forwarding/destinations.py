@@ -48,6 +48,7 @@ class Destination:
         self.answered = False  # since the last failure
         self.was_silent = False  # a probe since then had no answer
         self._silent_since: float | None = None  # monotonic; None: it answers, as far as is known
+        self._away_since = 0.0  # monotonic
         self.seconds_of_job = math.inf  # how long its last job took; inf: that failed, or there was none yet
         self._takes_nothing = False  # it answers probes, and many jobs in a row have failed
         self._failures = 0  # jobs that have failed since the last one that succeeded, or since it was silent
@@ -63,6 +64,7 @@ class Destination:
             self._trial_pauses.reset()
             self._next_probe, self._next_trial = 0.0, time.monotonic() + self._trial_pauses.next()
             self.was_silent, self._silent_since = False, None  # a probe that ends late is of the time before
+            self._away_since = time.monotonic()
         self.away, self.error, self.answered = True, error, False
         self.seconds_of_job = math.inf
         self._failures += 1
@@ -122,6 +124,10 @@ class Destination:
         """Return for how long it has not answered, a probe or a job; -1 where it answers, as far as is known."""
         since = self._silent_since
         return -1.0 if since is None or not self.away else time.monotonic() - since
+
+    def away_seconds(self) -> float:
+        """Return for how long nothing could be sent there, trials apart; 0 where something can."""
+        return time.monotonic() - self._away_since if self.away else 0.0
 
     def settings_changed(self) -> None:
         """Probe it at once, and try a job: it is another one, or Orthanc knows it again."""

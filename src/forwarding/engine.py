@@ -72,13 +72,13 @@ class Engine:
         self.destinations = Destinations(context, destinations_changed)
         self._owing = Owing(ledger, loopback)
         self.protection = Protection(context, self._owing)
-        self._misconfigured, self._metrics = Misconfigured(ledger), Metrics(name, ledger)
+        self._misconfigured, self.metrics = Misconfigured(ledger), Metrics(ledger, self.destinations)
         self._deleter: Deleter | None = None
         if settings.delete_after_forward:
             prove = functools.partial(context.transport.prove, loopback)
             is_ours = self.protection.is_by_scripts
             self._deleter = Deleter(name, ledger, loopback, prove, settings.retry, context.trouble, is_ours)
-        self.rows = Rows(context, self.destinations, self._metrics, self._deleter)
+        self.rows = Rows(context, self.destinations, self.metrics, self._deleter)
         self._intake = Intake(context, reports, self._sent, self.rows.gone)
         self.assignment = Assignment(
             *(context, self.router, self.rows, self.destinations, self._sent, self._passed_over),
@@ -170,7 +170,6 @@ class Engine:
         self.ledger.forget_finished(self._keep_done_days)
         self._sent.forget_routed()
         self._forget_deleted()
-        self._metrics.report()
         has_more = self.protection.look()
         self._next_look = time.monotonic() + (0.0 if has_more else IDLE_SECONDS)
 

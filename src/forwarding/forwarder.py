@@ -11,8 +11,10 @@ import orthanc
 from common.http_threads import HttpTurns
 from common.ledger import Ledger
 from common.loopback import Loopback
+from common.metrics import listen_to_changes
 from common.quirks import KEPT_ALIVE
 from common.state import configuration_folder, state_folder
+from common.status import ListedScript
 from common.worker import STOPS_WITHIN, Worker
 from forwarding.context import Context
 from forwarding.engine import ENGINE_TABLES, IDLE_SECONDS, Engine
@@ -69,13 +71,13 @@ class Forwarder:
         names = {*EVENTS, *stable, *((transport.changed,) if transport.changed else ())}
         self._events = {int(getattr(orthanc.ChangeType, event)): event for event in names}
 
-    def register(self) -> None:
-        """Register what Orthanc calls."""
+    def register(self, script: ListedScript) -> None:
+        """Register what Orthanc calls; `script` is the entry of this one."""
         if limits := recycling_of(self._configuration):
             orthanc.LogWarning(f"{self.name}: {about_recycling(limits, self.settings)}")
-        KEPT_ALIVE.extend((self.on_change, self._reports.arrivals.stored))
-        orthanc.RegisterOnChangeCallback(KEPT_ALIVE[-2])
-        orthanc.RegisterOnStoredInstanceCallback(KEPT_ALIVE[-1])
+        KEPT_ALIVE.append(self._reports.arrivals.stored)
+        listen_to_changes(script, self.on_change, lambda: self.engine.metrics.measure())
+        orthanc.RegisterOnStoredInstanceCallback(self._reports.arrivals.stored)
 
     def on_change(self, change: int, level: int, resource: str) -> None:
         """Take an event of Orthanc's; return at once."""

@@ -89,6 +89,10 @@ class Rows:
         if self._deleter:
             self._deleter.delivered(json.loads(row["data"]).get("Of", row["subject"]))
 
+    def flow(self) -> dict[str, Any]:
+        """Return what was delivered since the start, and since when the oldest waits."""
+        return self._metrics.flow()
+
     def end_gone(self, row: Mapping[str, Any]) -> None:
         """End a row that was deleted before it could be sent; one of a whole resource counts as one instance."""
         data = json.loads((self._work.get(row["id"]) or row)["data"])

@@ -31,7 +31,7 @@ import json
 
 import orthanc
 
-from common.quirks import KEPT_ALIVE
+from common.metrics import listen_to_changes
 from common.routes import register_route, warn_if_open
 from common.settings import SettingsError
 from common.status import register_status
@@ -56,7 +56,7 @@ def register() -> None:
     route = "/purge-old-studies"
     register_route(route, {"GET": purges.purge, "POST": purges.purge}, purges.unavailable)
     look = purges.condition
-    register_status("purge_old_studies", look, purges.status, purges.unavailable, routes=f"{route}/routes")
+    script = register_status("purge_old_studies", look, purges.status, purges.unavailable, routes=f"{route}/routes")
     register_route(f"{route}/jobs", {"GET": purges.jobs}, purges.unavailable)
     register_route(f"{route}/jobs/([^/]+)", {"GET": purges.job}, purges.unavailable)
     register_route(f"{route}/jobs/([^/]+)/cancel", {"POST": purges.cancel}, purges.unavailable)
@@ -66,8 +66,9 @@ def register() -> None:
     # It tells a DICOMweb server of `OnlyIfAt` that leads back to this Orthanc from another one.
     purges.elsewhere.servers.register_route(purges.turns.bound, refusal)
     if refusal is None:
-        KEPT_ALIVE.append(purges.on_change)
-        orthanc.RegisterOnChangeCallback(KEPT_ALIVE[-1])
+        listen_to_changes(script, purges.on_change, lambda: purges.measures.measure())
+    else:
+        listen_to_changes(script)
 
 
 register()

@@ -29,6 +29,7 @@ from .elsewhere import Elsewhere
 from .guards import warn_of_guards
 from .history import History, now_utc, who_asks
 from .jobs import TABLES, Jobs
+from .measures import Measures
 from .parameters import PARAMETERS, wants_json
 from .rules import RuleViews
 from .runner import Runner
@@ -82,11 +83,10 @@ class Purges:
 
     def _open(self) -> Ledger:
         folder = state_folder(self._settings.state_path, self._configuration)
-        durability = self._settings.durability
-        ledger = Ledger(folder / "purge_old_studies.sqlite", TABLES, durability=durability)
+        ledger = Ledger(folder / "purge_old_studies.sqlite", TABLES, durability=self._settings.durability)
         try:
             self._ledger, self._clock, self._jobs = ledger, Clock(ledger), Jobs(ledger)
-            self._history = History(folder / "purge_old_studies.jsonl", durable=durability == "full")
+            self._history = History(folder / "purge_old_studies.jsonl", durable=self._settings.durability == "full")
             self._archive = Archive(self._loopback, self._settings, self._clock, self.elsewhere)
             runner = Runner(self._settings, ledger, self._history, self._archive)
             schedule = Schedule(self._settings, ledger, self._clock, self._archive, runner)
@@ -95,6 +95,7 @@ class Purges:
             disk = Disk(self._loopback, storage)
             space = SpaceRules(self._settings, self._jobs, self._clock, self._archive, runner, disk)
             self._rules = RuleViews(self._settings, self._clock, self._archive, runner.last_runs, schedule, space)
+            self.measures = Measures(runner, self._clock, space, disk, self._archive)
             runner.start()
         except BaseException:
             ledger.close()  # the next try opens it

@@ -117,6 +117,14 @@ class Disk:
             raise OSError(f"{self._folder} is on another file system than before: it was unmounted, or mounted late")
         return Fill(Level(100 * used / max(size, 1), is_percent=True), size, archive)
 
+    def room(self) -> tuple[int, float] | None:
+        """Return the bytes that are left on the file system of the storage, and how full it is in percent; None: not known."""
+        try:
+            used, size, _ = _measured(self._folder)
+        except OSError:
+            return None
+        return size - used, 100 * used / max(size, 1)
+
 
 def _measured(folder: Path) -> tuple[int, int, int]:
     """Return the bytes of a file system that are used, those that there are, and what tells it from others."""

@@ -11,8 +11,6 @@ import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-import orthanc
-
 from common.ledger import Ledger
 
 from .archive import PIECE, WINDOW, Archive
@@ -42,6 +40,7 @@ class Purge:
         self.number, self._asked, self._who = number, asked, who
         self._ledger, self._history, self._archive = ledger, history, archive
         self.stopping = self.cancelled = False
+        self.left = 0  # studies that it still has to delete, while it runs
         self.done = threading.Event()
         self._proving = archive.proving(asked)
         self._began, self._settled = time.monotonic(), 0
@@ -59,12 +58,11 @@ class Purge:
         One thing after the other: to look ahead meanwhile makes it no faster, and others wait longer.
         """
         self.complete_record()
-        left = self._count("waiting")
+        self.left = self._count("waiting")
         for settled in itertools.chain.from_iterable(map(self._window, self._windows())):
             for state, of_it in settled.items():
                 self._settle(of_it, state)
-            left -= sum(map(len, settled.values()))
-            orthanc.SetMetricsValue("purge_old_studies_remaining", float(left), orthanc.MetricsType.DEFAULT)
+            self.left -= sum(map(len, settled.values()))
         if self._halted() and self._count(*UNFINISHED):
             return "cancelled" if self.cancelled else "interrupted"
         return "partly" if self._count("kept", "failed") else "done"

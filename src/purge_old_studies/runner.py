@@ -40,6 +40,7 @@ class Runner:
         self._jobs, self.last_runs = Jobs(ledger), LastRuns(ledger)
         self.busy, self.stopping = threading.Lock(), threading.Event()
         self.current: Purge | None = None
+        self.last_totals: dict[str, int] = {}  # of the purge that ended last, since the start
         self._threads: list[threading.Thread] = []
 
     # From start to stop
@@ -175,8 +176,7 @@ class Runner:
         found = self._jobs.as_json(self._jobs.row(number))
         totals = {name: found[name] for name in ("Deleted", "Gone", "Kept", "Failed", "Remaining")}
         who = json.loads(self._jobs.row(number)["asked"])
-        for name, count in totals.items():
-            orthanc.SetMetricsValue(f"purge_old_studies_{name.lower()}", float(count), orthanc.MetricsType.DEFAULT)
+        self.last_totals = totals
         self.tell("ended", number, who, State=state, **totals)
         if who["Rule"] is not None:
             self.last_runs.ended(who["Rule"], number, State=state, **totals)

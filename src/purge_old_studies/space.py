@@ -70,6 +70,11 @@ class SpaceRules:
         """Return when the disk is looked at next, and what the last look found."""
         return {"Next": utc_time(self._next_look), "Disk": self._seen.get(rule.name)}
 
+    @property
+    def stuck(self) -> int:
+        """How many rules can't free what they should."""
+        return len(self._stuck)
+
     def dry_run(self, rule: Rule) -> dict[str, Any]:
         """Return what the rule would delete if it looked at the disk now, and why.
 

@@ -27,6 +27,7 @@ import json
 
 import orthanc
 
+from common.metrics import listen_to_changes
 from common.quirks import KEPT_ALIVE
 from common.routes import register_route
 from common.settings import SettingsError, read_settings
@@ -66,16 +67,18 @@ def register() -> None:
     def look() -> Condition:
         return unused(refusal) if refusal and is_unused else condition_of(private_tags.worker, refusal)
 
-    register_status("series_private_tags", look, routes.status, unavailable, also="/with-private-tags/status")
+    script = register_status("series_private_tags", look, routes.status, unavailable, also="/with-private-tags/status")
     register_route("/with-private-tags/series", {"GET": routes.series}, unavailable)
     register_route("/with-private-tags/series/([^/]+)", {"GET": routes.one_series}, unavailable)
     register_route("/with-private-tags/studies/([^/]+)/series", {"GET": routes.series_of_study}, unavailable)
     register_route("/with-private-tags/patients/([^/]+)/series", {"GET": routes.series_of_patient}, unavailable)
     register_route("/with-private-tags/reconstruct", {"POST": routes.reconstruct}, unavailable)
-    if refusal is None:
-        KEPT_ALIVE.extend((private_tags.on_stored, private_tags.on_change))
-        orthanc.RegisterOnStoredInstanceCallback(KEPT_ALIVE[-2])
-        orthanc.RegisterOnChangeCallback(KEPT_ALIVE[-1])
+    if refusal is not None:
+        listen_to_changes(script)
+    else:
+        KEPT_ALIVE.append(private_tags.on_stored)
+        orthanc.RegisterOnStoredInstanceCallback(KEPT_ALIVE[-1])
+        listen_to_changes(script, private_tags.on_change, private_tags.measure)
 
 
 register()

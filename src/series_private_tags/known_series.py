@@ -160,7 +160,7 @@ class KnownSeries:
             sql = "DELETE FROM todo WHERE anew=0 AND series IN (SELECT series FROM series WHERE looked=?)"
             db.execute(sql, (self._list,))
             self.ledger.set_value("listed", self._list)
-            self._count_todo()
+            self.ledger.set_value("total", self.count_todo())
 
     def look_again(self, series: str) -> None:
         """Put a series on the list, to be looked at for all entries."""
@@ -172,10 +172,7 @@ class KnownSeries:
             rows = [(each,) for each in series]
             db.executemany("UPDATE series SET looked=NULL, found='{}' WHERE series=?", rows)
             db.executemany("INSERT OR REPLACE INTO todo VALUES(?,1)", rows)
-            self._count_todo()
-
-    def _count_todo(self) -> None:
-        self.ledger.set_value("total", int(self.ledger.rows("SELECT COUNT(*) n FROM todo")[0]["n"]))
+            self.ledger.set_value("total", self.count_todo())
 
     def next_to_look_at(self, without: Iterable[str] = ()) -> tuple[str, dict[str, Entry]] | None:
         """Return a series of the list, but for some, and the entries that it lacks by their keys; None: there is no other."""
@@ -192,6 +189,10 @@ class KnownSeries:
     def was_looked_at(self, series: str) -> None:
         """Take a series from the list."""
         self.ledger.run("DELETE FROM todo WHERE series=?", series)
+
+    def count_todo(self, most: int = -1) -> int:
+        """Return how many series are on the list; of more than `most`, that number."""
+        return int(self.ledger.rows("SELECT COUNT(*) n FROM (SELECT 1 FROM todo LIMIT ?)", most)[0]["n"])
 
     def counts(self) -> tuple[int, int, int]:
         """Return how many series are known, how many are on the list, and how many were when it was made."""

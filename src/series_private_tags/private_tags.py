@@ -25,6 +25,7 @@ from .values import Reading
 from .writer import Writer
 
 REPORTS_PER_BATCH = 1000
+MOST_COUNTED = 10_000  # series of the list, for the metric
 PAUSE_SECONDS = 0.3  # between turns while instances arrive: what belongs together is written together
 IDLE_SECONDS = 10.0  # between turns when nothing arrives
 FOLLOW_SECONDS = 2.0  # between looks at the log of changes while instances arrive
@@ -74,6 +75,10 @@ class PrivateTags:
             self.worker.start()
         elif change == self._stopped:
             self.worker.stop()
+
+    def measure(self) -> dict[str, float]:
+        """Return its metrics."""
+        return {"waiting": len(self.stored), "to_look_at": self.known_series.count_todo(MOST_COUNTED)}
 
     # The one thread
 

@@ -28,7 +28,7 @@ import json
 import orthanc
 
 from common.loopback import Loopback
-from common.quirks import KEPT_ALIVE
+from common.metrics import listen_to_changes
 from common.routes import register_route
 from common.settings import SettingsError, read_settings
 from common.status import Condition, misconfigured, register_status
@@ -68,12 +68,13 @@ def register() -> None:
     handlers = {"series": routes.of_series, "studies": routes.of_study, "instances": routes.of_instance}
     for level, handler in handlers.items():
         register_route(f"/{level}/([^/]+)/thumbnail", {"GET": handler}, unavailable, routes.answer_from_cache)
-    register_status("series_thumbnail", look, routes.status, unavailable)
-    if refusal is None:
-        if settings.explorer:
-            extend_explorer()
-        KEPT_ALIVE.append(thumbnails.on_change)
-        orthanc.RegisterOnChangeCallback(KEPT_ALIVE[-1])
+    script = register_status("series_thumbnail", look, routes.status, unavailable)
+    if refusal is not None:
+        listen_to_changes(script)
+        return
+    if settings.explorer:
+        extend_explorer()
+    listen_to_changes(script, thumbnails.on_change, routes.measure)
 
 
 register()

@@ -28,6 +28,7 @@ class Routes:
     ) -> None:
         self._settings, self._pool, self._cache = settings, pool, cache
         self._archive, self._renderer = archive, renderer
+        self._answered = self._icons = 0  # since the start
 
     @takes(PARAMETERS)
     def of_series(self, request: Request) -> Answer:
@@ -53,6 +54,21 @@ class Routes:
             "Background": len(self._pool.background),
         }
 
+    def measure(self) -> dict[str, float]:
+        """Return its metrics."""
+        return {
+            "answered": self._answered,
+            "icons": self._icons,
+            "drawn": self._renderer.drawn,
+            "waiting": self._pool.waiting,
+            "background": len(self._pool.background),
+            "memory_bytes": self._cache.bytes,
+        }
+
+    def _count(self, picture: Picture) -> None:
+        self._answered += 1
+        self._icons += picture.is_icon
+
     def answer_from_cache(self, output: Any, uri: str, raw: Mapping[str, Any]) -> bool:
         """Answer what was asked before, in the same words: most requests, in a fifth of the time; return whether it could."""
         if raw["method"] != "GET":
@@ -61,6 +77,7 @@ class Routes:
         picture = self._cache.answers.get((uri, headers.get("accept"), tuple(raw["get"].items())))
         if picture is None or not self._archive.is_believed(picture):
             return False
+        self._count(picture)
         output.SetHttpHeader("ETag", picture.etag)
         output.SetHttpHeader("Cache-Control", "private, no-cache")
         if is_known(picture, headers.get("if-none-match")):
@@ -76,6 +93,7 @@ class Routes:
         picture = self._picture(level, request.groups[0], options)
         if picture.is_icon and not icon_will_do:
             raise Refused(404, "There is no image to draw, only an icon; icon=false refuses icons")
+        self._count(picture)
         # What the same words get from now on; not where icon=false has decided.
         if icon_will_do:
             request_key = request.uri, request.headers.get("accept"), tuple(request.query.items())

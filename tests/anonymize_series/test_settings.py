@@ -37,7 +37,7 @@ def test_what_is_misconfigured_is_one_error_that_names_the_key(configuration: di
     assert complaint in error
     assert "allowed: " in error
     assert "too short" not in error
-    assert "RegisterOnChangeCallback" not in standin.registered
+    assert "RegisterOnStoredInstanceCallback" not in standin.registered
 
 
 SCALAR = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=40)
@@ -67,6 +67,6 @@ def test_whatever_the_section_holds_the_script_runs_or_is_idle_with_one_error(fo
         standin.load(SCRIPT)
     errors = [text for level, text in standin.logs if level == "error"]
     assert len(errors) <= 1
-    assert bool(errors) != ("RegisterOnChangeCallback" in standin.registered)
+    assert bool(errors) != ("RegisterOnStoredInstanceCallback" in standin.registered)
     says = ("allowed: ", " is not a known key (did you mean ")
     assert all(error.startswith("AnonymizeSeries") and any(each in error for each in says) for error in errors)

@@ -402,7 +402,7 @@ def test_a_wrong_configuration_is_one_error_that_names_the_key_and_the_script_st
         standin.load(SCRIPT)
     errors = [text for level, text in standin.logs if level == "error"]
     assert len(errors) <= 1
-    assert bool(errors) != ("RegisterOnChangeCallback" in standin.registered)
+    assert bool(errors) != ("RegisterOnStoredInstanceCallback" in standin.registered)
     for error in errors:
         assert error.startswith("AuditLog")
         says = ("allowed: ", " is not a known key (did you mean ", "AuditLog.MaxFileSize is gone: ")

@@ -40,9 +40,12 @@ def test_when_its_time_is_over_it_is_dead_until_a_person_retries_or_drops_it(
     source.wait_until(lambda: states(source) == ["done", "done"], what="run the third again")
     assert len(list(storescp.folder.glob("CT*"))) == 2
     assert source.request("POST", f"/auto-retries/jobs/{third}/retry").status_code == 409
-    metrics = source.get("/tools/metrics-prometheus")
-    assert "auto_retries_done 2" in metrics
-    assert "auto_retries_dead 0" in metrics
+
+    def metrics() -> str:
+        return str(source.get("/tools/metrics-prometheus"))
+
+    source.wait_until(lambda: "auto_retries_done 2" in metrics(), what="measure")
+    assert "auto_retries_dead 0" in metrics()
 
 
 @pytest.fixture(scope="module")

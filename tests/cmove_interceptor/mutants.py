@@ -5,6 +5,10 @@ By file and the tests that watch it: the text in the file, which is there once, 
 """
 
 TABLE: dict[tuple[str, str], dict[str, str]] = {
+    ("src/cmove_interceptor/records.py", "tests/cmove_interceptor/unit/test_newest_first.py"): {
+        "ORDER BY id DESC LIMIT": "ORDER BY id LIMIT",
+        "WHERE id>? AND id<? {where}": "WHERE id>? AND id<=? {where}",
+    },
     ("src/cmove_interceptor/archive.py", "tests/cmove_interceptor/unit/test_guards.py"): {
         'if normalized(each["MainDicomTags"].get(tag, "")) == normalized(token)': "if True",
         'if not token or re.search(r"[*?]", token):': "if not token:",

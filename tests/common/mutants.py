@@ -18,6 +18,14 @@ TABLE: dict[tuple[str, str], dict[str, str]] = {
         "if recipe.peer is None:\n            return False": "if recipe.peer is None:\n            return True",
         "self._ends.get(row": "(lambda _: None)(row",
     },
+    ("src/common/metrics.py", "tests/common/unit/test_metrics.py"): {
+        "            if not self._stopping.is_set():\n": "            if True:\n",
+        "        with self._calling:\n            pass": "        if True:\n            pass",
+        "found.state != RUNNING and not found.is_unused": "found.state != RUNNING",
+        "        if found.state == RUNNING:": "        if True:",
+        "contextlib.suppress(sqlite3.Error, OSError, LoopbackError)": "contextlib.suppress(LoopbackError)",
+        "if text != self._complaint and not": "if not",
+    },
     ("src/common/aets.py", "tests/common/unit/test_aets.py"): {
         'aet = aet.strip(" ")': "pass",
         "return aet if self._is_strict else aet.lower()": "return aet.lower()",

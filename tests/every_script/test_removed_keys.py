@@ -98,7 +98,7 @@ def test_a_removed_key_of_a_broker_puts_only_that_broker_off(events: Script) -> 
         [line] = events.start({"DicomEvents": {"Broker": {"Type": "log"}, "Brokers": {"A": broker}}})
         assert line.startswith(f"DicomEvents.Brokers.A{as_text(path)} is gone: {now}")
         assert "This broker is off until this is corrected." in line
-        assert "RegisterOnChangeCallback" in events.standin.registered
+        assert not events.is_refused()
 
 
 @pytest.mark.parametrize("script", ["series_thumbnail.py"], indirect=True)

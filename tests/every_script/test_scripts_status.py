@@ -34,6 +34,7 @@ SCRIPTS: dict[str, dict[str, Any]] = {
     "auto_forward_peer.py": {},
     "auto_retries.py": {},
     "cmove_interceptor.py": {},
+    "dashboard.py": {},
     "dicom_events/__init__.py": {},
     "instance_dump.py": {},
     "purge_old_studies.py": {},

@@ -95,6 +95,7 @@ CASES = [
     ),
     Case("purge_old_studies", {}, "/purge-old-studies/status", lambda _server: True),
     Case("cmove_interceptor", {}, "/cmove-interceptor/status", lambda _server: True),
+    Case("dashboard", {}, "/dashboard/flow", lambda server: server.get("/dashboard/summary")["Server"]["Studies"] > 0),
     Case(
         "event_dispatcher",
         {},

@@ -31,9 +31,12 @@ def test_the_history_tells_who_asked_when_and_what_went(start_briefly: StartOrth
         "StudyInstanceUID": study["MainDicomTags"]["StudyInstanceUID"], "Purge": 1,
     }  # fmt: skip
     assert (started["Event"], started["Conditions"]["last"], end["State"]) == ("started", "20200101", "done")
-    metrics = server.request("GET", "/tools/metrics-prometheus").text
-    assert "purge_old_studies_deleted 1 " in metrics
-    assert "purge_old_studies_remaining 0 " in metrics
+
+    def metrics() -> str:
+        return server.request("GET", "/tools/metrics-prometheus").text
+
+    server.wait_until(lambda: "purge_old_studies_deleted 1 " in metrics(), what="measure")
+    assert "purge_old_studies_remaining 0 " in metrics()
     file = server.folder / "storage" / "purge_old_studies.jsonl"
     assert stat.S_IMODE(file.stat().st_mode) == 0o600
     assert "secret" not in file.read_text() + server.log
