@@ -678,7 +678,7 @@ def _typed(hint: Any, limits: Mapping[str, Any], path: str, found: Any) -> tuple
 
 
 def _may_hold_secrets(hint: Any) -> bool:
-    """Return whether what somebody gave in the place of such a value may have a secret in it, in brackets or in quotes too many."""
+    """Return whether what somebody gave in the place of such a value may have a secret in it: in brackets too many, say."""
     if not dataclasses.is_dataclass(hint):
         return any(map(_may_hold_secrets, typing.get_args(hint)))
     hints = typing.get_type_hints(hint)
@@ -3284,6 +3284,11 @@ ACTS_ON_GET = re.compile(r"^/purge-old-studies/?$")
 WITH_QUERY = re.compile(
     r"^/(?:purge-old-studies|anonymize-series/register)/?$"
 )  # what they are asked is no patient's name
+# Parameters of these that are written down with their values: another one may be somebody's token.
+KNOWN_PARAMETERS = {
+    *("since", "older-than", "by", "Query", "Labels", "LabelsConstraint", "limit", "undated", "keep-received-days"),
+    *("dry-run", "force", "async", "format", "patient", "study", "pseudonym"),
+}
 # What scripts ask over and over, and what tells nobody else anything.
 READ_BY_POST = re.compile(
     r"^/(?:tools/(?:find|bulk-content|count-resources|lookup)|[^/]+/(?:owed|protected|rules/test))/?$"
@@ -3369,7 +3374,10 @@ class RequestWatcher:
             who,
             method != "GET" or ACTS_ON_GET.match(uri) is not None,
             named[1] if named else given.get("studyUID") or given.get("StudyInstanceUID") or "",
-            {one_line(name): one_line(value)[:LONGEST_PARAMETER] for name, value in query.items()},
+            {
+                one_line(name): one_line(value)[:LONGEST_PARAMETER] if name in KNOWN_PARAMETERS else "***"
+                for name, value in query.items()
+            },
         )
 
 

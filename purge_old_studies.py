@@ -681,7 +681,7 @@ def _typed(hint: Any, limits: Mapping[str, Any], path: str, found: Any) -> tuple
 
 
 def _may_hold_secrets(hint: Any) -> bool:
-    """Return whether what somebody gave in the place of such a value may have a secret in it, in brackets or in quotes too many."""
+    """Return whether what somebody gave in the place of such a value may have a secret in it: in brackets too many, say."""
     if not dataclasses.is_dataclass(hint):
         return any(map(_may_hold_secrets, typing.get_args(hint)))
     hints = typing.get_type_hints(hint)
