@@ -25,6 +25,11 @@ ACTS_ON_GET = re.compile(r"^/purge-old-studies/?$")
 WITH_QUERY = re.compile(
     r"^/(?:purge-old-studies|anonymize-series/register)/?$"
 )  # what they are asked is no patient's name
+# Parameters of these that are written down with their values: another one may be somebody's token.
+KNOWN_PARAMETERS = {
+    *("since", "older-than", "by", "Query", "Labels", "LabelsConstraint", "limit", "undated", "keep-received-days"),
+    *("dry-run", "force", "async", "format", "patient", "study", "pseudonym"),
+}
 # What scripts ask over and over, and what tells nobody else anything.
 READ_BY_POST = re.compile(
     r"^/(?:tools/(?:find|bulk-content|count-resources|lookup)|[^/]+/(?:owed|protected|rules/test))/?$"
@@ -110,5 +115,8 @@ class RequestWatcher:
             who,
             method != "GET" or ACTS_ON_GET.match(uri) is not None,
             named[1] if named else given.get("studyUID") or given.get("StudyInstanceUID") or "",
-            {one_line(name): one_line(value)[:LONGEST_PARAMETER] for name, value in query.items()},
+            {
+                one_line(name): one_line(value)[:LONGEST_PARAMETER] if name in KNOWN_PARAMETERS else "***"
+                for name, value in query.items()
+            },
         )

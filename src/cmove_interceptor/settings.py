@@ -84,6 +84,7 @@ class Service:
         default=None,
         metadata={
             "check": _body,
+            "secret": True,
             "help": "JSON of a POST, placeholders in its texts; null: all fields of the request.",
         },
     )

@@ -240,7 +240,7 @@ def _wrong_keys_below(hint: Any, path: str, found: Any) -> Iterator[str]:
 
 def _read_object(cls: type[S], path: str, found: Any) -> S:
     if not isinstance(found, dict):
-        raise _wrong(path, found, "an object of keys and values")
+        raise _wrong(path, found, "an object of keys and values", {"secret": _may_hold_secrets(cls)})
     fields, hints = _fields(cls), typing.get_type_hints(cls)
     values = {
         field.name: _read_value(hints[field.name], field.metadata, f"{path}.{key}", found[key])
@@ -283,7 +283,7 @@ def _typed(hint: Any, limits: Mapping[str, Any], path: str, found: Any) -> tuple
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if origin in (list, tuple):
         if not isinstance(found, list):
-            raise _wrong(path, found, "a list", limits)
+            raise _wrong(path, found, "a list", {"secret": limits.get("secret") or _may_hold_secrets(hint)})
         shown = {"secret": limits.get("secret")}
         items = [_read_value(arguments[0], shown, f"{path}[{i}]", item) for i, item in enumerate(found)]
         return tuple(items) if origin is tuple else items, True, ""
@@ -318,6 +318,16 @@ def _free(limits: Mapping[str, Any], path: str, found: Any, *, may_be_number: bo
     if found.unset:
         raise _wrong(path, found, "a value, or one with a default, as ${NAME:-default}", limits)
     return found.value if may_be_number or limits.get("texts") == () else str(found)
+
+
+def _may_hold_secrets(hint: Any) -> bool:
+    """Return whether what somebody gave in the place of such a value may have a secret in it: in brackets too many, say."""
+    if not dataclasses.is_dataclass(hint):
+        return any(map(_may_hold_secrets, typing.get_args(hint)))
+    hints = typing.get_type_hints(hint)
+    return any(
+        field.metadata.get("secret") or _may_hold_secrets(hints[field.name]) for field in dataclasses.fields(hint)
+    )
 
 
 def _printable(key: str) -> str:
