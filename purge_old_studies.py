@@ -1533,6 +1533,8 @@ def _send_error(output: Any, refused: Refused, method: str, uri: str) -> None:
 # ---- src/common/route_list.py: What a script's routes are, for people: in the answer of `GET /<script>`, and in the tables of docs/.
 
 
+F = TypeVar("F", bound=Callable[..., Any])
+
 # The groups of the patterns of our routes, as a person writes them.
 SHOWN_GROUPS = {
     "([0-9]+)": "{id}",
@@ -1541,6 +1543,22 @@ SHOWN_GROUPS = {
     "(.+)": "{name}",
     "(.*)": "{…}",
 }
+
+
+def answers(*statuses: int, media: tuple[str, ...] = ()) -> Callable[[F], F]:
+    """Say what a handler answers besides what all do: for docs/openapi.json, against which its answers are tested.
+
+    Parameters
+    ----------
+    statuses : its own; where one of them is below 300, 200 only if it is named.
+    media : the types of what it returns, if that is not JSON alone.
+    """
+
+    def mark(handler: F) -> F:
+        vars(handler)["statuses"], vars(handler)["media"] = statuses, media
+        return handler
+
+    return mark
 
 
 def shown_path(pattern: str) -> str:
@@ -5043,6 +5061,7 @@ class Purges:
     # A purge, from request to end
 
     @takes(PARAMETERS, get_acts=True)
+    @answers(200, 202, 403, 409, 500, media=("text/plain", "application/json"))
     def purge(self, request: Request) -> Any:
         """Delete the studies that the parameters name, or show which those are (`dry-run`)."""
         found = request.parameters
@@ -5131,6 +5150,7 @@ class Purges:
         row = self._jobs.row(row_number(request.groups[0]))
         return {**self._job(row), "NotDeleted": self._jobs.studies(row["id"], "kept", "failed")}
 
+    @answers(409)
     def cancel(self, request: Request) -> Any:
         """Let a purge that is going on stop after what it is deleting at the moment."""
         row = self._jobs.row(row_number(request.groups[0]))
@@ -5159,6 +5179,7 @@ class Purges:
             "Clock": self._clock.read().as_json(),
         }
 
+    @answers(409)
     def dry_run_of_rule(self, request: Request) -> Any:
         """What a rule would delete if it ran now, and why: a dry run."""
         return self._rules.dry_run(request, self._turns, functools.partial(self._dry_run, force=False))
