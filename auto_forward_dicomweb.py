@@ -8914,6 +8914,34 @@ def dicomweb_servers_route(configuration: Mapping[str, Any]) -> str:
     return "/".join(filter(None, (dicomweb_root(configuration), "servers")))
 
 
+# ---- src/common/path_segments.py: The parts of a path between slashes: none that comes from a value, or is in a template, climbs out of its place.
+
+
+SEPARATOR = r"/|\\|%2F|%5C"  # also encoded: many servers decode before they split
+
+
+def has_dot_segments(path: str) -> bool:
+    """Return whether a path has a part `.` or `..`, in whatever way it is written."""
+    parts = re.split(SEPARATOR, path, flags=re.IGNORECASE)
+    return any(urllib.parse.unquote(part) in (".", "..") for part in parts)
+
+
+def harmless_segment(segment: str) -> str:
+    """Return one part of a path, percent-encoded, in which dots that would climb and NUL became `_`, and so did nothing at all.
+
+    >>> harmless_segment("..%2Fa"), harmless_segment(""), harmless_segment("1.2.3")
+    ('__%2Fa', '_', '1.2.3')
+    """
+    dots = rf"(?:(?<=%2F)|(?<=%5C)|^)\.{{1,2}}(?={SEPARATOR}|$)"
+    found = re.sub(dots, lambda each: "_" * len(each[0]), segment.replace("%00", "_"), flags=re.IGNORECASE)
+    return found or "_"
+
+
+def fits_in_path(uid: str) -> bool:
+    """Return whether a UID is one part of a path as it is; real ones that are no UIDs by the letter are, too."""
+    return re.fullmatch(r"[\w.-]*[\w-][\w.-]*", uid, re.ASCII) is not None
+
+
 # ---- src/forwarding/patient_proof.py: Proof that a destination has instances, and of the same patient: by what it answers when it is searched (C-FIND, QIDO-RS).
 
 
@@ -9138,7 +9166,10 @@ class DicomWebServers:
         if level == "Study":
             path, arguments = "/studies", {**arguments, "StudyInstanceUID": study}
         else:
-            path = f"/studies/{study}/series/{query['SeriesInstanceUID']}/instances"
+            series = query["SeriesInstanceUID"]
+            if not fits_in_path(study) or not fits_in_path(series):
+                return []  # whoever made such a UID would choose with it what else is asked for: so nothing is proved
+            path = f"/studies/{study}/series/{series}/instances"
         answers: dict[tuple[tuple[str, str], ...], dict[str, str]] = {}
         number = 0
         while True:
