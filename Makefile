@@ -2,6 +2,8 @@
 PYTHON := .venv/bin/python
 # What cog fills in docs/: the tables of keys and routes.
 COG := PYTHONPATH=.:src $(PYTHON) -m cogapp -I . --markers='<<<cog >>> <<<end>>>'
+# All routes as OpenAPI: docs/openapi.json.
+OPENAPI := PYTHONPATH=.:src $(PYTHON) -m docs.openapi
 # Tests mostly wait for servers to end: more at a time than there are processors. What fails in that crowd is run once more,
 # alone: servers that had to wait for a processor are no defect, whatever fails alone is one.
 AT_A_TIME ?= 8
@@ -27,7 +29,7 @@ test: check  ## Everything, on the installed Orthanc (TEST_ARGS goes to pytest)
 	$(PYTHON) -m pytest -n $(AT_A_TIME) --dist worksteal $(TEST_ARGS) || $(PYTHON) -m pytest $(TEST_ARGS) $(ALONE)
 
 test-all: check  ## Everything, on three versions of Orthanc, and the images
-	tests/all_versions -n $(AT_A_TIME) --dist worksteal $(TEST_ARGS)
+	OPENAPI_LONG=1 tests/all_versions -n $(AT_A_TIME) --dist worksteal $(TEST_ARGS)
 	@$(MAKE) image-test
 
 image-test:  ## Builds the Dockerfile on both base images and runs the README's container blocks; needs root, no engine
@@ -50,11 +52,13 @@ check:  ## Style, types, and whether the built files and the tables of docs/ are
 	$(PYTHON) tests/sizes.py
 	$(PYTHON) src/build.py --check
 	$(COG) --check $(wildcard docs/*.md)
+	$(OPENAPI) --check
 
 build:  ## Builds the scripts at the top from src/, and the tables of docs/ from the scripts
 	python3 src/build.py
 	@testing/install test
 	$(COG) -r $(wildcard docs/*.md)
+	$(OPENAPI)
 
 release: check  ## What people download, in dist/: the scripts, all of them combined, and checksums (CONTRIBUTING.md, "A release")
 	$(PYTHON) src/build_release.py dist

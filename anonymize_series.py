@@ -4715,6 +4715,8 @@ def page_answer(
 # ---- src/common/route_list.py: What a script's routes are, for people: in the answer of `GET /<script>`, and in the tables of docs/.
 
 
+F = TypeVar("F", bound=Callable[..., Any])
+
 # The groups of the patterns of our routes, as a person writes them.
 SHOWN_GROUPS = {
     "([0-9]+)": "{id}",
@@ -4723,6 +4725,22 @@ SHOWN_GROUPS = {
     "(.+)": "{name}",
     "(.*)": "{…}",
 }
+
+
+def answers(*statuses: int, media: tuple[str, ...] = ()) -> Callable[[F], F]:
+    """Say what a handler answers besides what all do: for docs/openapi.json, against which its answers are tested.
+
+    Parameters
+    ----------
+    statuses : its own; where one of them is below 300, 200 only if it is named.
+    media : the types of what it returns, if that is not JSON alone.
+    """
+
+    def mark(handler: F) -> F:
+        vars(handler)["statuses"], vars(handler)["media"] = statuses, media
+        return handler
+
+    return mark
 
 
 def shown_path(pattern: str) -> str:
@@ -7360,6 +7378,7 @@ class Routes:
         """Return one piece of work: its state, what was made, its last error."""
         return _shown(self._row(request))
 
+    @answers(409)
     def drop(self, request: Request) -> dict[str, Any]:
         """Give a piece of work up that waits or is dead."""
         row = self._row(request)
@@ -7367,6 +7386,7 @@ class Routes:
             raise Refused(409, "It is being done just now")
         return {}
 
+    @answers(409)
     def retry(self, request: Request) -> dict[str, Any]:
         """Try a piece of work again that is dead or waits."""
         row, work = self._row(request), self._anonymizer.work
@@ -7384,6 +7404,7 @@ class Routes:
         return page_answer(request.parameters, register.counts()["held"], register.held, _shown_held)
 
     @takes(dict.fromkeys(STUDY_CONDITIONS, Text()))
+    @answers(403)
     def studies(self, request: Request) -> dict[str, Any]:
         """Return which copy is whose, both ways (with `ReIdentify`): `?patient=`, `?study=`, `?pseudonym=` of either."""
         self._must_re_identify()
@@ -7412,6 +7433,7 @@ class Routes:
             found = self._found(request)
         return self._add(ANONYMIZE, recipe, *found)
 
+    @answers(403, 409)
     def re_identify(self, request: Request) -> dict[str, Any]:
         """Take a result (a study, series or instance) back to the original study; return the work."""
         self._must_re_identify()

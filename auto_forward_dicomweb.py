@@ -1050,6 +1050,8 @@ def _is_json(headers: http.client.HTTPMessage) -> bool:
 # ---- src/common/route_list.py: What a script's routes are, for people: in the answer of `GET /<script>`, and in the tables of docs/.
 
 
+F = TypeVar("F", bound=Callable[..., Any])
+
 # The groups of the patterns of our routes, as a person writes them.
 SHOWN_GROUPS = {
     "([0-9]+)": "{id}",
@@ -1058,6 +1060,22 @@ SHOWN_GROUPS = {
     "(.+)": "{name}",
     "(.*)": "{…}",
 }
+
+
+def answers(*statuses: int, media: tuple[str, ...] = ()) -> Callable[[F], F]:
+    """Say what a handler answers besides what all do: for docs/openapi.json, against which its answers are tested.
+
+    Parameters
+    ----------
+    statuses : its own; where one of them is below 300, 200 only if it is named.
+    media : the types of what it returns, if that is not JSON alone.
+    """
+
+    def mark(handler: F) -> F:
+        vars(handler)["statuses"], vars(handler)["media"] = statuses, media
+        return handler
+
+    return mark
 
 
 def shown_path(pattern: str) -> str:
@@ -9238,6 +9256,7 @@ class DeliveryRoutes:
             "Modify": data.get("Modify"),
         }
 
+    @answers(409)
     def drop(self, request: Request) -> dict[str, Any]:
         """Forget a row that is dead or waits; one that is being sent can't be called back."""
         row = self._named.row(request)
@@ -9245,6 +9264,7 @@ class DeliveryRoutes:
             raise Refused(409, f"Delivery {row['id']} is being sent; drop it when its job has ended")
         return _shown_row(row)
 
+    @answers(409)
     def retry(self, request: Request) -> dict[str, Any]:
         """Try a row that is dead, or waits, again now, with the whole time until it is given up."""
         row = self._named.row(request)
@@ -9264,6 +9284,7 @@ class DeliveryRoutes:
         return count
 
     @takes({**RESOURCE, "Destinations": Texts(), "Rule": Text()})
+    @answers(202, 404)
     def send(self, request: Request) -> Answer:
         """Send a resource now, rules or not: `{"Resource": …, "Level": "Study", "Destinations": […]}`; 202 with the rows.
 
@@ -9282,6 +9303,7 @@ class DeliveryRoutes:
         return Answer({"Deliveries": rows}, 202)
 
     @takes({"From": Day(), "To": Day(), "Destination": Text(), "Rule": Text(), "DryRun": Flag()})
+    @answers(200, 202)
     def backfill(self, request: Request) -> Answer:
         """Send what the archive holds already: whole studies by StudyDate, `From` to `To`, both included; 202 with how many.
 
@@ -9352,6 +9374,7 @@ class DestinationRoutes:
         }
 
     @takes(RESOURCE)
+    @answers(404, 422)
     def test(self, request: Request) -> dict[str, Any]:
         """Return what would happen to a resource and why, sending nothing: `{"Resource": …, "Level": "Study"}`."""
         engine = self._forwarder.engine
@@ -9448,6 +9471,34 @@ def dicomweb_root(configuration: Mapping[str, Any]) -> str:
 def dicomweb_servers_route(configuration: Mapping[str, Any]) -> str:
     """Return the path of the servers that the plugin can send to: `dicom-web/servers`."""
     return "/".join(filter(None, (dicomweb_root(configuration), "servers")))
+
+
+# ---- src/common/path_segments.py: The parts of a path between slashes: none that comes from a value, or is in a template, climbs out of its place.
+
+
+SEPARATOR = r"/|\\|%2F|%5C"  # also encoded: many servers decode before they split
+
+
+def has_dot_segments(path: str) -> bool:
+    """Return whether a path has a part `.` or `..`, in whatever way it is written."""
+    parts = re.split(SEPARATOR, path, flags=re.IGNORECASE)
+    return any(urllib.parse.unquote(part) in (".", "..") for part in parts)
+
+
+def harmless_segment(segment: str) -> str:
+    """Return one part of a path, percent-encoded, in which dots that would climb and NUL became `_`, and so did nothing at all.
+
+    >>> harmless_segment("..%2Fa"), harmless_segment(""), harmless_segment("1.2.3")
+    ('__%2Fa', '_', '1.2.3')
+    """
+    dots = rf"(?:(?<=%2F)|(?<=%5C)|^)\.{{1,2}}(?={SEPARATOR}|$)"
+    found = re.sub(dots, lambda each: "_" * len(each[0]), segment.replace("%00", "_"), flags=re.IGNORECASE)
+    return found or "_"
+
+
+def fits_in_path(uid: str) -> bool:
+    """Return whether a UID is one part of a path as it is; real ones that are no UIDs by the letter are, too."""
+    return re.fullmatch(r"[\w.-]*[\w-][\w.-]*", uid, re.ASCII) is not None
 
 
 # ---- src/forwarding/patient_proof.py: Proof that a destination has instances, and of the same patient: by what it answers when it is searched (C-FIND, QIDO-RS).
@@ -9706,7 +9757,10 @@ class DicomWebServers:
         if level == "Study":
             path, arguments = "/studies", {**arguments, "StudyInstanceUID": study}
         else:
-            path = f"/studies/{study}/series/{query['SeriesInstanceUID']}/instances"
+            series = query["SeriesInstanceUID"]
+            if not fits_in_path(study) or not fits_in_path(series):
+                return []  # whoever made such a UID would choose with it what else is asked for: so nothing is proved
+            path = f"/studies/{study}/series/{series}/instances"
         answers: dict[tuple[tuple[str, str], ...], dict[str, str]] = {}
         number = 0
         while True:

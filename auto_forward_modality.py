@@ -1100,6 +1100,8 @@ def _is_json(headers: http.client.HTTPMessage) -> bool:
 # ---- src/common/route_list.py: What a script's routes are, for people: in the answer of `GET /<script>`, and in the tables of docs/.
 
 
+F = TypeVar("F", bound=Callable[..., Any])
+
 # The groups of the patterns of our routes, as a person writes them.
 SHOWN_GROUPS = {
     "([0-9]+)": "{id}",
@@ -1108,6 +1110,22 @@ SHOWN_GROUPS = {
     "(.+)": "{name}",
     "(.*)": "{…}",
 }
+
+
+def answers(*statuses: int, media: tuple[str, ...] = ()) -> Callable[[F], F]:
+    """Say what a handler answers besides what all do: for docs/openapi.json, against which its answers are tested.
+
+    Parameters
+    ----------
+    statuses : its own; where one of them is below 300, 200 only if it is named.
+    media : the types of what it returns, if that is not JSON alone.
+    """
+
+    def mark(handler: F) -> F:
+        vars(handler)["statuses"], vars(handler)["media"] = statuses, media
+        return handler
+
+    return mark
 
 
 def shown_path(pattern: str) -> str:
@@ -9236,6 +9254,7 @@ class DeliveryRoutes:
             "Modify": data.get("Modify"),
         }
 
+    @answers(409)
     def drop(self, request: Request) -> dict[str, Any]:
         """Forget a row that is dead or waits; one that is being sent can't be called back."""
         row = self._named.row(request)
@@ -9243,6 +9262,7 @@ class DeliveryRoutes:
             raise Refused(409, f"Delivery {row['id']} is being sent; drop it when its job has ended")
         return _shown_row(row)
 
+    @answers(409)
     def retry(self, request: Request) -> dict[str, Any]:
         """Try a row that is dead, or waits, again now, with the whole time until it is given up."""
         row = self._named.row(request)
@@ -9262,6 +9282,7 @@ class DeliveryRoutes:
         return count
 
     @takes({**RESOURCE, "Destinations": Texts(), "Rule": Text()})
+    @answers(202, 404)
     def send(self, request: Request) -> Answer:
         """Send a resource now, rules or not: `{"Resource": …, "Level": "Study", "Destinations": […]}`; 202 with the rows.
 
@@ -9280,6 +9301,7 @@ class DeliveryRoutes:
         return Answer({"Deliveries": rows}, 202)
 
     @takes({"From": Day(), "To": Day(), "Destination": Text(), "Rule": Text(), "DryRun": Flag()})
+    @answers(200, 202)
     def backfill(self, request: Request) -> Answer:
         """Send what the archive holds already: whole studies by StudyDate, `From` to `To`, both included; 202 with how many.
 
@@ -9350,6 +9372,7 @@ class DestinationRoutes:
         }
 
     @takes(RESOURCE)
+    @answers(404, 422)
     def test(self, request: Request) -> dict[str, Any]:
         """Return what would happen to a resource and why, sending nothing: `{"Resource": …, "Level": "Study"}`."""
         engine = self._forwarder.engine

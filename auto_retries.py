@@ -3698,6 +3698,8 @@ def page_answer(
 # ---- src/common/route_list.py: What a script's routes are, for people: in the answer of `GET /<script>`, and in the tables of docs/.
 
 
+F = TypeVar("F", bound=Callable[..., Any])
+
 # The groups of the patterns of our routes, as a person writes them.
 SHOWN_GROUPS = {
     "([0-9]+)": "{id}",
@@ -3706,6 +3708,22 @@ SHOWN_GROUPS = {
     "(.+)": "{name}",
     "(.*)": "{…}",
 }
+
+
+def answers(*statuses: int, media: tuple[str, ...] = ()) -> Callable[[F], F]:
+    """Say what a handler answers besides what all do: for docs/openapi.json, against which its answers are tested.
+
+    Parameters
+    ----------
+    statuses : its own; where one of them is below 300, 200 only if it is named.
+    media : the types of what it returns, if that is not JSON alone.
+    """
+
+    def mark(handler: F) -> F:
+        vars(handler)["statuses"], vars(handler)["media"] = statuses, media
+        return handler
+
+    return mark
 
 
 def shown_path(pattern: str) -> str:
@@ -5021,6 +5039,7 @@ class Routes:
         data = json.loads(row["data"])
         return {**_shown(row), "Body": data["Body"], "History": data.get("History", [])}
 
+    @answers(409)
     def drop_job(self, request: Request) -> dict[str, Any]:
         """Don't run it again; what is running now is Orthanc's (`/jobs/{id}/cancel`)."""
         row = self._row(request)
@@ -5028,6 +5047,7 @@ class Routes:
             raise Refused(409, f"Job {row['id']} is running as {row['job']}; cancel that, then drop this")
         return _shown(row)
 
+    @answers(409)
     def retry_job(self, request: Request) -> dict[str, Any]:
         """Run one that is dead, or waits, again now, with the whole time until it is given up."""
         row = self._row(request)

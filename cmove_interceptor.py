@@ -1043,6 +1043,8 @@ def _is_json(headers: http.client.HTTPMessage) -> bool:
 # ---- src/common/route_list.py: What a script's routes are, for people: in the answer of `GET /<script>`, and in the tables of docs/.
 
 
+F = TypeVar("F", bound=Callable[..., Any])
+
 # The groups of the patterns of our routes, as a person writes them.
 SHOWN_GROUPS = {
     "([0-9]+)": "{id}",
@@ -1051,6 +1053,22 @@ SHOWN_GROUPS = {
     "(.+)": "{name}",
     "(.*)": "{…}",
 }
+
+
+def answers(*statuses: int, media: tuple[str, ...] = ()) -> Callable[[F], F]:
+    """Say what a handler answers besides what all do: for docs/openapi.json, against which its answers are tested.
+
+    Parameters
+    ----------
+    statuses : its own; where one of them is below 300, 200 only if it is named.
+    media : the types of what it returns, if that is not JSON alone.
+    """
+
+    def mark(handler: F) -> F:
+        vars(handler)["statuses"], vars(handler)["media"] = statuses, media
+        return handler
+
+    return mark
 
 
 def shown_path(pattern: str) -> str:
@@ -3254,6 +3272,34 @@ def is_orthanc_identifier(text: str) -> bool:
     return re.fullmatch("[0-9a-f]{8}(-[0-9a-f]{8}){4}", text) is not None
 
 
+# ---- src/common/path_segments.py: The parts of a path between slashes: none that comes from a value, or is in a template, climbs out of its place.
+
+
+SEPARATOR = r"/|\\|%2F|%5C"  # also encoded: many servers decode before they split
+
+
+def has_dot_segments(path: str) -> bool:
+    """Return whether a path has a part `.` or `..`, in whatever way it is written."""
+    parts = re.split(SEPARATOR, path, flags=re.IGNORECASE)
+    return any(urllib.parse.unquote(part) in (".", "..") for part in parts)
+
+
+def harmless_segment(segment: str) -> str:
+    """Return one part of a path, percent-encoded, in which dots that would climb and NUL became `_`, and so did nothing at all.
+
+    >>> harmless_segment("..%2Fa"), harmless_segment(""), harmless_segment("1.2.3")
+    ('__%2Fa', '_', '1.2.3')
+    """
+    dots = rf"(?:(?<=%2F)|(?<=%5C)|^)\.{{1,2}}(?={SEPARATOR}|$)"
+    found = re.sub(dots, lambda each: "_" * len(each[0]), segment.replace("%00", "_"), flags=re.IGNORECASE)
+    return found or "_"
+
+
+def fits_in_path(uid: str) -> bool:
+    """Return whether a UID is one part of a path as it is; real ones that are no UIDs by the letter are, too."""
+    return re.fullmatch(r"[\w.-]*[\w-][\w.-]*", uid, re.ASCII) is not None
+
+
 # ---- src/common/orphans.py: What waits for a name that the configuration has no more: it is kept, and forgotten after days.
 
 
@@ -4152,7 +4198,7 @@ def filled_url(template: str, values: Mapping[str, Any]) -> str:
         return urllib.parse.quote(text, safe="", errors="replace")
 
     head, mark, query = template.partition("?")
-    path = "/".join(_without_dots(_filled(segment, values, encode), segment) for segment in head.split("/"))
+    path = "/".join(_filled_segment(segment, values, encode) for segment in head.split("/"))
     return path + mark + _filled(query, values, encode)
 
 
@@ -4173,9 +4219,9 @@ def _filled(template: str, values: Mapping[str, Any], encode: Callable[[str], st
     return re.sub(r"\{\{|\}\}|\{([A-Za-z]+)\}", value, template)
 
 
-def _without_dots(segment: str, template: str) -> str:
-    """Return a segment in which `..` that comes from a value climbs nowhere."""
-    return segment.replace(".", "%2E") if segment != template and segment in (".", "..") else segment
+def _filled_segment(template: str, values: Mapping[str, Any], encode: Callable[[str], str]) -> str:
+    """Return a part of a path with the values in it; what has none, as the host and an empty part, stays as it is."""
+    return harmless_segment(_filled(template, values, encode)) if placeholders(template) else template
 
 
 # ---- src/cmove_interceptor/settings.py: The section CMoveInterceptor of the configuration.
@@ -4194,6 +4240,8 @@ def _url(template: str) -> str | None:
         return "http:// or https://, a host without placeholders or credentials, a path"
     if not re.fullmatch(r"[!-~]+", template) or parts.fragment:
         return "a URL of printable ASCII characters, without a fragment"
+    if has_dot_segments(parts.path):
+        return "a URL whose path has no part . or .."
     return wrong_template(template)
 
 
@@ -5636,6 +5684,7 @@ class Routes:
             "Ended": utc_or_none(row["ended"]),
         }
 
+    @answers(409)
     def drop_service(self, request: Request) -> dict[str, Any]:
         """Drop what waits for a service that is not configured any more."""
         notifier = self._interceptor.notifier

@@ -1792,6 +1792,8 @@ def is_orthanc_identifier(text: str) -> bool:
 # ---- src/common/route_list.py: What a script's routes are, for people: in the answer of `GET /<script>`, and in the tables of docs/.
 
 
+F = TypeVar("F", bound=Callable[..., Any])
+
 # The groups of the patterns of our routes, as a person writes them.
 SHOWN_GROUPS = {
     "([0-9]+)": "{id}",
@@ -1800,6 +1802,22 @@ SHOWN_GROUPS = {
     "(.+)": "{name}",
     "(.*)": "{…}",
 }
+
+
+def answers(*statuses: int, media: tuple[str, ...] = ()) -> Callable[[F], F]:
+    """Say what a handler answers besides what all do: for docs/openapi.json, against which its answers are tested.
+
+    Parameters
+    ----------
+    statuses : its own; where one of them is below 300, 200 only if it is named.
+    media : the types of what it returns, if that is not JSON alone.
+    """
+
+    def mark(handler: F) -> F:
+        vars(handler)["statuses"], vars(handler)["media"] = statuses, media
+        return handler
+
+    return mark
 
 
 def shown_path(pattern: str) -> str:
@@ -2866,6 +2884,7 @@ class Dump:
         self._turns = HttpTurns(configuration)
 
     @takes({"format": OneOf(choices=tuple(FORMATS))})
+    @answers(406, 413, 415, media=tuple(FORMATS.values()))
     def get(self, request: Request) -> Answer:
         """The instance as pydicom prints it, or as DICOM JSON: `?format=text`, `json`, `dicom+json`, else by `Accept`."""
         chosen = chosen_format(request.parameters, request.headers.get("accept", ""))

@@ -1048,6 +1048,8 @@ def _is_json(headers: http.client.HTTPMessage) -> bool:
 # ---- src/common/route_list.py: What a script's routes are, for people: in the answer of `GET /<script>`, and in the tables of docs/.
 
 
+F = TypeVar("F", bound=Callable[..., Any])
+
 # The groups of the patterns of our routes, as a person writes them.
 SHOWN_GROUPS = {
     "([0-9]+)": "{id}",
@@ -1056,6 +1058,22 @@ SHOWN_GROUPS = {
     "(.+)": "{name}",
     "(.*)": "{…}",
 }
+
+
+def answers(*statuses: int, media: tuple[str, ...] = ()) -> Callable[[F], F]:
+    """Say what a handler answers besides what all do: for docs/openapi.json, against which its answers are tested.
+
+    Parameters
+    ----------
+    statuses : its own; where one of them is below 300, 200 only if it is named.
+    media : the types of what it returns, if that is not JSON alone.
+    """
+
+    def mark(handler: F) -> F:
+        vars(handler)["statuses"], vars(handler)["media"] = statuses, media
+        return handler
+
+    return mark
 
 
 def shown_path(pattern: str) -> str:
@@ -2918,6 +2936,34 @@ def dicomweb_servers_route(configuration: Mapping[str, Any]) -> str:
     return "/".join(filter(None, (dicomweb_root(configuration), "servers")))
 
 
+# ---- src/common/path_segments.py: The parts of a path between slashes: none that comes from a value, or is in a template, climbs out of its place.
+
+
+SEPARATOR = r"/|\\|%2F|%5C"  # also encoded: many servers decode before they split
+
+
+def has_dot_segments(path: str) -> bool:
+    """Return whether a path has a part `.` or `..`, in whatever way it is written."""
+    parts = re.split(SEPARATOR, path, flags=re.IGNORECASE)
+    return any(urllib.parse.unquote(part) in (".", "..") for part in parts)
+
+
+def harmless_segment(segment: str) -> str:
+    """Return one part of a path, percent-encoded, in which dots that would climb and NUL became `_`, and so did nothing at all.
+
+    >>> harmless_segment("..%2Fa"), harmless_segment(""), harmless_segment("1.2.3")
+    ('__%2Fa', '_', '1.2.3')
+    """
+    dots = rf"(?:(?<=%2F)|(?<=%5C)|^)\.{{1,2}}(?={SEPARATOR}|$)"
+    found = re.sub(dots, lambda each: "_" * len(each[0]), segment.replace("%00", "_"), flags=re.IGNORECASE)
+    return found or "_"
+
+
+def fits_in_path(uid: str) -> bool:
+    """Return whether a UID is one part of a path as it is; real ones that are no UIDs by the letter are, too."""
+    return re.fullmatch(r"[\w.-]*[\w-][\w.-]*", uid, re.ASCII) is not None
+
+
 # ---- src/forwarding/dicomweb.py: The servers of Orthanc's DICOMweb plugin (`DicomWeb.Servers`), asked through the plugin: it has their passwords.
 
 
@@ -3084,7 +3130,10 @@ class DicomWebServers:
         if level == "Study":
             path, arguments = "/studies", {**arguments, "StudyInstanceUID": study}
         else:
-            path = f"/studies/{study}/series/{query['SeriesInstanceUID']}/instances"
+            series = query["SeriesInstanceUID"]
+            if not fits_in_path(study) or not fits_in_path(series):
+                return []  # whoever made such a UID would choose with it what else is asked for: so nothing is proved
+            path = f"/studies/{study}/series/{series}/instances"
         answers: dict[tuple[tuple[str, str], ...], dict[str, str]] = {}
         number = 0
         while True:
@@ -6573,6 +6622,7 @@ class Purges:
     # A purge, from request to end
 
     @takes(PARAMETERS, get_acts=True)
+    @answers(200, 202, 403, 409, 500, media=("text/plain", "application/json"))
     def purge(self, request: Request) -> Any:
         """Delete the studies that the parameters name, or show which those are (`dry-run`)."""
         found = request.parameters
@@ -6661,6 +6711,7 @@ class Purges:
         row = self._jobs.row(row_number(request.groups[0]))
         return {**self._job(row), "NotDeleted": self._jobs.studies(row["id"], "kept", "failed")}
 
+    @answers(409)
     def cancel(self, request: Request) -> Any:
         """Let a purge that is going on stop after what it is deleting at the moment."""
         row = self._jobs.row(row_number(request.groups[0]))
@@ -6689,6 +6740,7 @@ class Purges:
             "Clock": self._clock.read().as_json(),
         }
 
+    @answers(409)
     def dry_run_of_rule(self, request: Request) -> Any:
         """What a rule would delete if it ran now, and why: a dry run."""
         return self._rules.dry_run(request, self.turns, functools.partial(self._dry_run, force=False))

@@ -1037,6 +1037,8 @@ def _is_json(headers: http.client.HTTPMessage) -> bool:
 # ---- src/common/route_list.py: What a script's routes are, for people: in the answer of `GET /<script>`, and in the tables of docs/.
 
 
+F = TypeVar("F", bound=Callable[..., Any])
+
 # The groups of the patterns of our routes, as a person writes them.
 SHOWN_GROUPS = {
     "([0-9]+)": "{id}",
@@ -1045,6 +1047,22 @@ SHOWN_GROUPS = {
     "(.+)": "{name}",
     "(.*)": "{…}",
 }
+
+
+def answers(*statuses: int, media: tuple[str, ...] = ()) -> Callable[[F], F]:
+    """Say what a handler answers besides what all do: for docs/openapi.json, against which its answers are tested.
+
+    Parameters
+    ----------
+    statuses : its own; where one of them is below 300, 200 only if it is named.
+    media : the types of what it returns, if that is not JSON alone.
+    """
+
+    def mark(handler: F) -> F:
+        vars(handler)["statuses"], vars(handler)["media"] = statuses, media
+        return handler
+
+    return mark
 
 
 def shown_path(pattern: str) -> str:
@@ -3843,6 +3861,7 @@ class Routes:
         return with_tags(found, decoded_values(metadata.get(self._archive.metadata)), page.instances)
 
     @takes(dict.fromkeys(PLURAL_OF_PARENT, Text()))
+    @answers(404)
     def reconstruct(self, request: Request) -> dict[str, int]:
         """Looks at the series of a `Patient`, `Study` or `Series` again, or at all; answers how many."""
         asked = request.parameters

@@ -1042,6 +1042,8 @@ def _is_json(headers: http.client.HTTPMessage) -> bool:
 # ---- src/common/route_list.py: What a script's routes are, for people: in the answer of `GET /<script>`, and in the tables of docs/.
 
 
+F = TypeVar("F", bound=Callable[..., Any])
+
 # The groups of the patterns of our routes, as a person writes them.
 SHOWN_GROUPS = {
     "([0-9]+)": "{id}",
@@ -1050,6 +1052,22 @@ SHOWN_GROUPS = {
     "(.+)": "{name}",
     "(.*)": "{…}",
 }
+
+
+def answers(*statuses: int, media: tuple[str, ...] = ()) -> Callable[[F], F]:
+    """Say what a handler answers besides what all do: for docs/openapi.json, against which its answers are tested.
+
+    Parameters
+    ----------
+    statuses : its own; where one of them is below 300, 200 only if it is named.
+    media : the types of what it returns, if that is not JSON alone.
+    """
+
+    def mark(handler: F) -> F:
+        vars(handler)["statuses"], vars(handler)["media"] = statuses, media
+        return handler
+
+    return mark
 
 
 def shown_path(pattern: str) -> str:
@@ -4030,16 +4048,19 @@ class Routes:
         self._answered = self._icons = 0  # since the start
 
     @takes(PARAMETERS)
+    @answers(200, 304, 406, media=(JPEG, PNG))
     def of_series(self, request: Request) -> Answer:
         """The middle image of a series, else an icon; `?size=`, `?format=jpeg` or `png`, `?quality=`, `?icon=false`."""
         return self._answer("series", request)
 
     @takes(PARAMETERS)
+    @answers(200, 304, 406, media=(JPEG, PNG))
     def of_study(self, request: Request) -> Answer:
         """The middle image of a study's first series of images, else an icon; parameters as for a series."""
         return self._answer("studies", request)
 
     @takes(PARAMETERS)
+    @answers(200, 304, 406, media=(JPEG, PNG))
     def of_instance(self, request: Request) -> Answer:
         """One instance, of several frames the middle one, else an icon; parameters as for a series."""
         return self._answer("instances", request)

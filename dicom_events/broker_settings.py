@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from typing import Any, ClassVar
 
 from ._common.outside import proxy_or_null
+from ._common.path_segments import has_dot_segments
 from ._common.settings import empty_values
 from ._common.wildcards import matches_pattern
 
@@ -40,6 +41,8 @@ def _url(*schemes: str) -> Any:
         urls = (value,) if isinstance(value, str) else value
         if not all(map(is_one, urls)):
             return allowed
+        if any(has_dot_segments(urllib.parse.urlsplit(url).path) for url in urls):
+            return "a URL whose path has no part . or .."
         return WITHOUT_PASSWORD if any(map(_lacks_password, urls)) else None
 
     def is_one(url: str) -> bool:

@@ -12,6 +12,7 @@ from ._common.catch_up import CATCH_UP_PARAMETERS
 from ._common.json_text import decoded
 from ._common.loopback import LoopbackError
 from ._common.parameters import PAGE_PARAMETERS, Moment, Text, row_number, takes
+from ._common.route_list import answers
 from ._common.routes import Answer, Refused, Request, one_line
 from ._common.times import utc
 
@@ -79,6 +80,7 @@ class Routes:
 
     # Brokers
 
+    @answers(409)
     def drop_broker(self, request: Request) -> dict[str, Any]:
         """Drop what waits for a broker that is not configured any more: backlog, dead letters and its place."""
         pipeline, given = self._pipeline(), request.groups[0]
@@ -97,6 +99,7 @@ class Routes:
     # Replay
 
     @takes({"Study": Text(STUDY, "[0-9a-f.-]{1,64}"), "From": Moment(), "To": Moment()})
+    @answers(202, 404)
     def replay(self, request: Request) -> Answer:
         """Publish again from what Orthanc has: `{"Study": …}`, or `{"From": …, "To": …}`; 202 with how many studies.
 

@@ -38,6 +38,7 @@ from common.loopback import Loopback, LoopbackError
 from common.metrics import listen_to_changes
 from common.packages import package_problem
 from common.parameters import OneOf, takes
+from common.route_list import answers
 from common.routes import Answer, Refused, Request, one_line, register_route
 from common.settings import SettingsError, settings_of_all_scripts
 from common.status import RUNNING, Condition, misconfigured, register_status
@@ -169,6 +170,7 @@ class Dump:
         self._turns = HttpTurns(configuration)
 
     @takes({"format": OneOf(choices=tuple(FORMATS))})
+    @answers(406, 413, 415, media=tuple(FORMATS.values()))
     def get(self, request: Request) -> Answer:
         """The instance as pydicom prints it, or as DICOM JSON: `?format=text`, `json`, `dicom+json`, else by `Accept`."""
         chosen = chosen_format(request.parameters, request.headers.get("accept", ""))

@@ -3,7 +3,9 @@
 """What a script's routes are, for people: in the answer of `GET /<script>`, and in the tables of docs/."""
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, TypeVar
+
+F = TypeVar("F", bound=Callable[..., Any])
 
 # The groups of the patterns of our routes, as a person writes them.
 SHOWN_GROUPS = {
@@ -13,6 +15,22 @@ SHOWN_GROUPS = {
     "(.+)": "{name}",
     "(.*)": "{…}",
 }
+
+
+def answers(*statuses: int, media: tuple[str, ...] = ()) -> Callable[[F], F]:
+    """Say what a handler answers besides what all do: for docs/openapi.json, against which its answers are tested.
+
+    Parameters
+    ----------
+    statuses : its own; where one of them is below 300, 200 only if it is named.
+    media : the types of what it returns, if that is not JSON alone.
+    """
+
+    def mark(handler: F) -> F:
+        vars(handler)["statuses"], vars(handler)["media"] = statuses, media
+        return handler
+
+    return mark
 
 
 def shown_path(pattern: str) -> str:

@@ -15,6 +15,7 @@ from common.loopback import LoopbackError
 from common.owed import register_owed
 from common.pages import page_answer
 from common.parameters import PAGE_PARAMETERS, OneOf, Text, WholeNumber, row_number, takes
+from common.route_list import answers
 from common.routes import Refused, Request, register_route
 from common.status import Condition, ListedScript, condition_of, register_status, unused
 from common.times import utc
@@ -80,6 +81,7 @@ class Routes:
         """Return one piece of work: its state, what was made, its last error."""
         return _shown(self._row(request))
 
+    @answers(409)
     def drop(self, request: Request) -> dict[str, Any]:
         """Give a piece of work up that waits or is dead."""
         row = self._row(request)
@@ -87,6 +89,7 @@ class Routes:
             raise Refused(409, "It is being done just now")
         return {}
 
+    @answers(409)
     def retry(self, request: Request) -> dict[str, Any]:
         """Try a piece of work again that is dead or waits."""
         row, work = self._row(request), self._anonymizer.work
@@ -104,6 +107,7 @@ class Routes:
         return page_answer(request.parameters, register.counts()["held"], register.held, _shown_held)
 
     @takes(dict.fromkeys(STUDY_CONDITIONS, Text()))
+    @answers(403)
     def studies(self, request: Request) -> dict[str, Any]:
         """Return which copy is whose, both ways (with `ReIdentify`): `?patient=`, `?study=`, `?pseudonym=` of either."""
         self._must_re_identify()
@@ -132,6 +136,7 @@ class Routes:
             found = self._found(request)
         return self._add(ANONYMIZE, recipe, *found)
 
+    @answers(403, 409)
     def re_identify(self, request: Request) -> dict[str, Any]:
         """Take a result (a study, series or instance) back to the original study; return the work."""
         self._must_re_identify()

@@ -11,6 +11,7 @@ from common.ledger import STATES
 from common.owed import register_owed
 from common.pages import page_answer
 from common.parameters import PAGE_PARAMETERS, OneOf, Text, row_number, takes
+from common.route_list import answers
 from common.routes import Refused, Request, register_route
 from common.status import ListedScript, condition_of, register_status
 from common.times import utc
@@ -68,6 +69,7 @@ class Routes:
         data = json.loads(row["data"])
         return {**_shown(row), "Body": data["Body"], "History": data.get("History", [])}
 
+    @answers(409)
     def drop_job(self, request: Request) -> dict[str, Any]:
         """Don't run it again; what is running now is Orthanc's (`/jobs/{id}/cancel`)."""
         row = self._row(request)
@@ -75,6 +77,7 @@ class Routes:
             raise Refused(409, f"Job {row['id']} is running as {row['job']}; cancel that, then drop this")
         return _shown(row)
 
+    @answers(409)
     def retry_job(self, request: Request) -> dict[str, Any]:
         """Run one that is dead, or waits, again now, with the whole time until it is given up."""
         row = self._row(request)

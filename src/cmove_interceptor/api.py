@@ -10,6 +10,7 @@ from typing import Any
 
 from common.pages import page_answer
 from common.parameters import PAGE_PARAMETERS, Text, WholeNumber, takes
+from common.route_list import answers
 from common.routes import Refused, Request, one_line
 from common.times import utc, utc_or_none
 
@@ -58,6 +59,7 @@ class Routes:
             "Ended": utc_or_none(row["ended"]),
         }
 
+    @answers(409)
     def drop_service(self, request: Request) -> dict[str, Any]:
         """Drop what waits for a service that is not configured any more."""
         notifier = self._interceptor.notifier

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 from common.outside import proxy_or_null
+from common.path_segments import has_dot_segments
 from common.retry import Retry
 from common.settings import SettingsError, durability_field, empty_values, is_nearly, not_empty, state_path_field
 
@@ -30,6 +31,8 @@ def _url(template: str) -> str | None:
         return "http:// or https://, a host without placeholders or credentials, a path"
     if not re.fullmatch(r"[!-~]+", template) or parts.fragment:
         return "a URL of printable ASCII characters, without a fragment"
+    if has_dot_segments(parts.path):
+        return "a URL whose path has no part . or .."
     return wrong_template(template)
 
 

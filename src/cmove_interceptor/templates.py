@@ -8,6 +8,8 @@ import urllib.parse
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
+from common.path_segments import harmless_segment
+
 from .move_request import FIELDS
 
 RESULTS = ("State", "Instances", "Completed", "Error")  # what a notification after the move may say besides
@@ -47,7 +49,7 @@ def filled_url(template: str, values: Mapping[str, Any]) -> str:
         return urllib.parse.quote(text, safe="", errors="replace")
 
     head, mark, query = template.partition("?")
-    path = "/".join(_without_dots(_filled(segment, values, encode), segment) for segment in head.split("/"))
+    path = "/".join(_filled_segment(segment, values, encode) for segment in head.split("/"))
     return path + mark + _filled(query, values, encode)
 
 
@@ -68,6 +70,6 @@ def _filled(template: str, values: Mapping[str, Any], encode: Callable[[str], st
     return re.sub(r"\{\{|\}\}|\{([A-Za-z]+)\}", value, template)
 
 
-def _without_dots(segment: str, template: str) -> str:
-    """Return a segment in which `..` that comes from a value climbs nowhere."""
-    return segment.replace(".", "%2E") if segment != template and segment in (".", "..") else segment
+def _filled_segment(template: str, values: Mapping[str, Any], encode: Callable[[str], str]) -> str:
+    """Return a part of a path with the values in it; what has none, as the host and an empty part, stays as it is."""
+    return harmless_segment(_filled(template, values, encode)) if placeholders(template) else template

@@ -11,6 +11,7 @@ from common.catch_up import CATCH_UP_PARAMETERS
 from common.json_text import decoded
 from common.loopback import LoopbackError
 from common.parameters import PAGE_PARAMETERS, Moment, Text, row_number, takes
+from common.route_list import answers
 from common.routes import Answer, Refused, Request, one_line
 from common.times import utc
 
@@ -78,6 +79,7 @@ class Routes:
 
     # Brokers
 
+    @answers(409)
     def drop_broker(self, request: Request) -> dict[str, Any]:
         """Drop what waits for a broker that is not configured any more: backlog, dead letters and its place."""
         pipeline, given = self._pipeline(), request.groups[0]
@@ -96,6 +98,7 @@ class Routes:
     # Replay
 
     @takes({"Study": Text(STUDY, "[0-9a-f.-]{1,64}"), "From": Moment(), "To": Moment()})
+    @answers(202, 404)
     def replay(self, request: Request) -> Answer:
         """Publish again from what Orthanc has: `{"Study": …}`, or `{"From": …, "To": …}`; 202 with how many studies.
 

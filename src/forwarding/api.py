@@ -17,6 +17,7 @@ from common.loopback import LoopbackError
 from common.owed import register_owed
 from common.pages import page_answer
 from common.parameters import IDENTIFIER, PAGE_PARAMETERS, Day, Flag, OneOf, Text, Texts, WholeNumber, row_number, takes
+from common.route_list import answers
 from common.routes import Answer, Refused, Request, one_line, register_route
 from common.status import RUNNING, Condition, ListedScript, condition_of, register_status, unused
 from common.times import utc, utc_or_none
@@ -185,6 +186,7 @@ class DeliveryRoutes:
             "Modify": data.get("Modify"),
         }
 
+    @answers(409)
     def drop(self, request: Request) -> dict[str, Any]:
         """Forget a row that is dead or waits; one that is being sent can't be called back."""
         row = self._named.row(request)
@@ -192,6 +194,7 @@ class DeliveryRoutes:
             raise Refused(409, f"Delivery {row['id']} is being sent; drop it when its job has ended")
         return _shown_row(row)
 
+    @answers(409)
     def retry(self, request: Request) -> dict[str, Any]:
         """Try a row that is dead, or waits, again now, with the whole time until it is given up."""
         row = self._named.row(request)
@@ -211,6 +214,7 @@ class DeliveryRoutes:
         return count
 
     @takes({**RESOURCE, "Destinations": Texts(), "Rule": Text()})
+    @answers(202, 404)
     def send(self, request: Request) -> Answer:
         """Send a resource now, rules or not: `{"Resource": …, "Level": "Study", "Destinations": […]}`; 202 with the rows.
 
@@ -229,6 +233,7 @@ class DeliveryRoutes:
         return Answer({"Deliveries": rows}, 202)
 
     @takes({"From": Day(), "To": Day(), "Destination": Text(), "Rule": Text(), "DryRun": Flag()})
+    @answers(200, 202)
     def backfill(self, request: Request) -> Answer:
         """Send what the archive holds already: whole studies by StudyDate, `From` to `To`, both included; 202 with how many.
 
@@ -299,6 +304,7 @@ class DestinationRoutes:
         }
 
     @takes(RESOURCE)
+    @answers(404, 422)
     def test(self, request: Request) -> dict[str, Any]:
         """Return what would happen to a resource and why, sending nothing: `{"Resource": …, "Level": "Study"}`."""
         engine = self._forwarder.engine

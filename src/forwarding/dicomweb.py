@@ -12,6 +12,7 @@ import orthanc
 
 from common.dicomweb import dicomweb_root, dicomweb_servers_route
 from common.loopback import Loopback, LoopbackError
+from common.path_segments import fits_in_path
 from common.routes import Refused, Request, RouteHandler, register_route
 from forwarding.patient_proof import is_this_machine, proved_by_patient
 
@@ -178,7 +179,10 @@ class DicomWebServers:
         if level == "Study":
             path, arguments = "/studies", {**arguments, "StudyInstanceUID": study}
         else:
-            path = f"/studies/{study}/series/{query['SeriesInstanceUID']}/instances"
+            series = query["SeriesInstanceUID"]
+            if not fits_in_path(study) or not fits_in_path(series):
+                return []  # whoever made such a UID would choose with it what else is asked for: so nothing is proved
+            path = f"/studies/{study}/series/{series}/instances"
         answers: dict[tuple[tuple[str, str], ...], dict[str, str]] = {}
         number = 0
         while True:

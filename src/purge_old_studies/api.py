@@ -16,6 +16,7 @@ from common.http_threads import HttpTurns
 from common.ledger import Ledger
 from common.loopback import Loopback, LoopbackError
 from common.parameters import PAGE_PARAMETERS, WholeNumber, row_number, takes
+from common.route_list import answers
 from common.routes import Answer, Refused, Request, one_line
 from common.state import configuration_folder, state_folder
 from common.status import RUNNING, Condition, condition_of
@@ -115,6 +116,7 @@ class Purges:
     # A purge, from request to end
 
     @takes(PARAMETERS, get_acts=True)
+    @answers(200, 202, 403, 409, 500, media=("text/plain", "application/json"))
     def purge(self, request: Request) -> Any:
         """Delete the studies that the parameters name, or show which those are (`dry-run`)."""
         found = request.parameters
@@ -203,6 +205,7 @@ class Purges:
         row = self._jobs.row(row_number(request.groups[0]))
         return {**self._job(row), "NotDeleted": self._jobs.studies(row["id"], "kept", "failed")}
 
+    @answers(409)
     def cancel(self, request: Request) -> Any:
         """Let a purge that is going on stop after what it is deleting at the moment."""
         row = self._jobs.row(row_number(request.groups[0]))
@@ -231,6 +234,7 @@ class Purges:
             "Clock": self._clock.read().as_json(),
         }
 
+    @answers(409)
     def dry_run_of_rule(self, request: Request) -> Any:
         """What a rule would delete if it ran now, and why: a dry run."""
         return self._rules.dry_run(request, self.turns, functools.partial(self._dry_run, force=False))

@@ -12,6 +12,7 @@ from typing import Any
 from common.identifiers import is_orthanc_identifier
 from common.loopback import LoopbackError
 from common.parameters import Text, takes
+from common.route_list import answers
 from common.routes import Answer, Refused, Request, one_line
 
 from .entries import Wanted
@@ -62,6 +63,7 @@ class Routes:
         return with_tags(found, decoded_values(metadata.get(self._archive.metadata)), page.instances)
 
     @takes(dict.fromkeys(PLURAL_OF_PARENT, Text()))
+    @answers(404)
     def reconstruct(self, request: Request) -> dict[str, int]:
         """Looks at the series of a `Patient`, `Study` or `Series` again, or at all; answers how many."""
         asked = request.parameters

@@ -9,6 +9,7 @@ from typing import Any
 from common.identifiers import is_orthanc_identifier
 from common.loopback import LoopbackError
 from common.parameters import takes
+from common.route_list import answers
 from common.routes import Answer, Refused, Request, one_line
 
 from .archive import Archive
@@ -17,7 +18,7 @@ from .drawing import PICTURE_TIMEOUT_SECONDS, DrawingPool
 from .options import PARAMETERS, RenderOptions, wanted
 from .pictures import Picture, is_known
 from .renderer import Renderer
-from .settings import Settings
+from .settings import JPEG, PNG, Settings
 
 
 class Routes:
@@ -31,16 +32,19 @@ class Routes:
         self._answered = self._icons = 0  # since the start
 
     @takes(PARAMETERS)
+    @answers(200, 304, 406, media=(JPEG, PNG))
     def of_series(self, request: Request) -> Answer:
         """The middle image of a series, else an icon; `?size=`, `?format=jpeg` or `png`, `?quality=`, `?icon=false`."""
         return self._answer("series", request)
 
     @takes(PARAMETERS)
+    @answers(200, 304, 406, media=(JPEG, PNG))
     def of_study(self, request: Request) -> Answer:
         """The middle image of a study's first series of images, else an icon; parameters as for a series."""
         return self._answer("studies", request)
 
     @takes(PARAMETERS)
+    @answers(200, 304, 406, media=(JPEG, PNG))
     def of_instance(self, request: Request) -> Answer:
         """One instance, of several frames the middle one, else an icon; parameters as for a series."""
         return self._answer("instances", request)
