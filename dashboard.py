@@ -7877,10 +7877,12 @@ class Routes:
             "Actions": self._dashboard.settings.actions,
         }
 
+    @answers(media=("text/html",))
     def page(self, _request: Request) -> Answer:
         """Return the page: open it in a browser."""
         return Answer(PAGE, mime="text/html; charset=utf-8", headers=PAGE_HEADERS)
 
+    @answers(media=("text/javascript", "text/css", "image/svg+xml", "text/plain"))
     def file(self, request: Request) -> Answer:
         """Return a file of the page: its code, its style, a library."""
         version, name = request.groups

@@ -6550,6 +6550,12 @@ KEEP_FINISHED_DAYS = 30.0  # in the list
 FORGET_EVERY = 60.0  # seconds
 
 
+def _storage_folder(configuration: Mapping[str, Any]) -> Path:
+    return configuration_folder() / (
+        configuration.get("StorageDirectory") or "OrthancStorage"
+    )  # the default is Orthanc's
+
+
 class Purges:
     """The script's routes, from its start to its stop."""
 
@@ -6597,9 +6603,7 @@ class Purges:
             self._archive = Archive(self._loopback, self._settings, self._clock, self.elsewhere)
             runner = Runner(self._settings, ledger, self._history, self._archive)
             schedule = Schedule(self._settings, ledger, self._clock, self._archive, runner)
-            # Its default is Orthanc's own.
-            storage = configuration_folder() / (self._configuration.get("StorageDirectory") or "OrthancStorage")
-            disk = Disk(self._loopback, storage)
+            disk = Disk(self._loopback, _storage_folder(self._configuration))
             space = SpaceRules(self._settings, self._jobs, self._clock, self._archive, runner, disk)
             self._rules = RuleViews(self._settings, self._clock, self._archive, runner.last_runs, schedule, space)
             self.measures = Measures(runner, self._clock, space, disk, self._archive)
@@ -6656,9 +6660,8 @@ class Purges:
         try:
             asked = conditions(found, local_day(reading.earliest), has_labels=has_labels)
         except Refused as refused:
-            raise Refused(
-                refused.status, f"{refused.message}. {reading.doubt}" if reading.doubt else refused.message
-            ) from None
+            doubt = f". {reading.doubt}" if reading.doubt else ""
+            raise Refused(refused.status, f"{refused.message}{doubt}") from None
         if reading.doubt and ("older-than" in found or keeps):
             raise Refused(409, f"{reading.doubt}. A purge by since=YYYYMMDD alone needs no clock")
         return dataclasses.replace(asked, received_until=received_until(keeps, reading.now))

@@ -6,6 +6,7 @@ from __future__ import annotations
 from typing import Any
 
 from common.parameters import WholeNumber, takes
+from common.route_list import answers
 from common.routes import Answer, Refused, Request, register_route
 from common.status import ListedScript, register_status
 
@@ -47,10 +48,12 @@ class Routes:
             "Actions": self._dashboard.settings.actions,
         }
 
+    @answers(media=("text/html",))
     def page(self, _request: Request) -> Answer:
         """Return the page: open it in a browser."""
         return Answer(PAGE, mime="text/html; charset=utf-8", headers=PAGE_HEADERS)
 
+    @answers(media=("text/javascript", "text/css", "image/svg+xml", "text/plain"))
     def file(self, request: Request) -> Answer:
         """Return a file of the page: its code, its style, a library."""
         version, name = request.groups
