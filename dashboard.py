@@ -13,7 +13,7 @@ Needs no configuration. A page that only shows, for everybody:
 One that also writes a mail when something needs a person, and one when that is over:
 
     "Dashboard": {"Notify": {"Mail": {"Host": "mail.example", "User": "orthanc", "Password": "${SMTP_PASSWORD}",
-                                      "From": "orthanc@hospital.example", "To": ["radiology-it@hospital.example"]}}}
+                                      "From": "orthanc@hospital.example", "Recipients": ["radiology-it@hospital.example"]}}}
 
 To look at:
 
@@ -6972,7 +6972,7 @@ class MailTarget:
     sender: str | None = dataclasses.field(
         default=None, metadata={"key": "From", "check": wrong_address, "help": "Address of the sender; needed."}
     )
-    to: tuple[str, ...] = dataclasses.field(
+    recipients: tuple[str, ...] = dataclasses.field(
         default=(), metadata={"check": wrong_addresses, "help": "Addresses of those who get the mail; needed."}
     )
     ca_certificate: str | None = _ca_certificate()
@@ -7011,7 +7011,7 @@ class NotifySettings:
             return "Webhook.URL is needed, allowed: https://HOST/PATH"
         if mail is None:
             return None
-        for key, value in (("Host", mail.host), ("From", mail.sender), ("To", mail.to)):
+        for key, value in (("Host", mail.host), ("From", mail.sender), ("Recipients", mail.recipients)):
             if not value:
                 return f"Mail.{key} is needed"
         if (mail.user is None) != (mail.password is None):
@@ -7332,7 +7332,7 @@ class MailSender:
                     client.starttls(context=self._context)
                 if target.user and target.password:
                     client.login(target.user, target.password)
-                refused = client.send_message(content, target.sender, list(target.to))
+                refused = client.send_message(content, target.sender, list(target.recipients))
         except smtplib.SMTPAuthenticationError as error:  # its text may quote what was sent
             raise NotSentError(f"the mail server refuses User and Password (code {error.smtp_code})") from None
         except smtplib.SMTPResponseException as error:
@@ -7366,7 +7366,7 @@ class MailSender:
     def _mail(self, message: Message, server: str) -> email.message.EmailMessage:
         found = email.message.EmailMessage()
         found["Subject"] = f"Orthanc {one_line(server)[:100]}: {message.subject}"
-        found["From"], found["To"] = self._target.sender, ", ".join(self._target.to)
+        found["From"], found["To"] = self._target.sender, ", ".join(self._target.recipients)
         found["Date"] = email.utils.localtime()
         assert self._target.sender
         found["Message-ID"] = f"<{message.identifier}.orthanc-dashboard@{self._target.sender.rpartition('@')[2]}>"

@@ -11,7 +11,7 @@ Needs no configuration. A page that only shows, for everybody:
 One that also writes a mail when something needs a person, and one when that is over:
 
     "Dashboard": {"Notify": {"Mail": {"Host": "mail.example", "User": "orthanc", "Password": "${SMTP_PASSWORD}",
-                                      "From": "orthanc@hospital.example", "To": ["radiology-it@hospital.example"]}}}
+                                      "From": "orthanc@hospital.example", "Recipients": ["radiology-it@hospital.example"]}}}
 
 To look at:
 

@@ -113,7 +113,7 @@ class MailTarget:
     sender: str | None = dataclasses.field(
         default=None, metadata={"key": "From", "check": wrong_address, "help": "Address of the sender; needed."}
     )
-    to: tuple[str, ...] = dataclasses.field(
+    recipients: tuple[str, ...] = dataclasses.field(
         default=(), metadata={"check": wrong_addresses, "help": "Addresses of those who get the mail; needed."}
     )
     ca_certificate: str | None = _ca_certificate()
@@ -152,7 +152,7 @@ class NotifySettings:
             return "Webhook.URL is needed, allowed: https://HOST/PATH"
         if mail is None:
             return None
-        for key, value in (("Host", mail.host), ("From", mail.sender), ("To", mail.to)):
+        for key, value in (("Host", mail.host), ("From", mail.sender), ("Recipients", mail.recipients)):
             if not value:
                 return f"Mail.{key} is needed"
         if (mail.user is None) != (mail.password is None):

@@ -100,7 +100,7 @@ class MailSender:
                     client.starttls(context=self._context)
                 if target.user and target.password:
                     client.login(target.user, target.password)
-                refused = client.send_message(content, target.sender, list(target.to))
+                refused = client.send_message(content, target.sender, list(target.recipients))
         except smtplib.SMTPAuthenticationError as error:  # its text may quote what was sent
             raise NotSentError(f"the mail server refuses User and Password (code {error.smtp_code})") from None
         except smtplib.SMTPResponseException as error:
@@ -134,7 +134,7 @@ class MailSender:
     def _mail(self, message: Message, server: str) -> email.message.EmailMessage:
         found = email.message.EmailMessage()
         found["Subject"] = f"Orthanc {one_line(server)[:100]}: {message.subject}"
-        found["From"], found["To"] = self._target.sender, ", ".join(self._target.to)
+        found["From"], found["To"] = self._target.sender, ", ".join(self._target.recipients)
         found["Date"] = email.utils.localtime()
         assert self._target.sender
         found["Message-ID"] = f"<{message.identifier}.orthanc-dashboard@{self._target.sender.rpartition('@')[2]}>"

@@ -56,7 +56,7 @@ def test_one_mail_when_a_destination_dies_and_one_when_it_has_everything(
         mail = {
             **{"Host": "127.0.0.1", "Port": port, "CACertificate": str(certificate)},
             **{"User": "orthanc", "Password": "${SMTP_PASSWORD}"},
-            **{"From": "orthanc@hospital.example", "To": ["anna@hospital.example"]},
+            **{"From": "orthanc@hospital.example", "Recipients": ["anna@hospital.example"]},
         }
         configuration = {
             "DicomModalities": {storescp.aet: storescp.as_modality()},

@@ -58,7 +58,7 @@ def mail_sender(parts: SimpleNamespace, port: int, folder: Path, **more: Any) ->
         "sender": "orthanc@hospital.example",
     }
     target = parts.notify_settings.MailTarget(
-        **{**given, "to": ("anna@hospital.example", "bob@hospital.example"), **more}
+        **{**given, "recipients": ("anna@hospital.example", "bob@hospital.example"), **more}
     )
     return parts.senders.MailSender(target, folder)
 
@@ -306,17 +306,29 @@ def test_how_full_it_is_comes_from_the_file_system(parts: SimpleNamespace, tmp_p
     ("section", "complaint"),
     [
         ({"Webhook": {}}, "Webhook.URL is needed"),
-        ({"Mail": {"From": "a@b", "To": ["a@b"]}}, "Mail.Host is needed"),
-        ({"Mail": {"Host": "m", "To": ["a@b"]}}, "Mail.From is needed"),
-        ({"Mail": {"Host": "m", "From": "a@b"}}, "Mail.To is needed"),
-        ({"Mail": {"Host": "m", "From": "a@b", "To": []}}, "Mail.To"),
-        ({"Mail": {"Host": "m", "From": "a@b", "To": ["Bob <b@c>"]}}, "Mail.To"),
-        ({"Mail": {"Host": "m", "From": "a@b\nBcc: c@d", "To": ["a@b"]}}, "Mail.From"),
-        ({"Mail": {"Host": "http://m/", "From": "a@b", "To": ["a@b"]}}, "Mail.Host"),
-        ({"Mail": {"Host": "m", "From": "a@b", "To": ["a@b"], "User": "u"}}, "Mail.Password is needed"),
-        ({"Mail": {"Host": "m", "From": "a@b", "To": ["a@b"], "User": "u", "Password": ""}}, "Mail.Password is empty"),
+        ({"Mail": {"From": "a@b", "Recipients": ["a@b"]}}, "Mail.Host is needed"),
+        ({"Mail": {"Host": "m", "Recipients": ["a@b"]}}, "Mail.From is needed"),
+        ({"Mail": {"Host": "m", "From": "a@b"}}, "Mail.Recipients is needed"),
+        ({"Mail": {"Host": "m", "From": "a@b", "Recipients": []}}, "Mail.Recipients"),
+        ({"Mail": {"Host": "m", "From": "a@b", "Recipients": ["Bob <b@c>"]}}, "Mail.Recipients"),
+        ({"Mail": {"Host": "m", "From": "a@b\nBcc: c@d", "Recipients": ["a@b"]}}, "Mail.From"),
+        ({"Mail": {"Host": "http://m/", "From": "a@b", "Recipients": ["a@b"]}}, "Mail.Host"),
+        ({"Mail": {"Host": "m", "From": "a@b", "Recipients": ["a@b"], "User": "u"}}, "Mail.Password is needed"),
         (
-            {"Mail": {"Host": "m", "From": "a@b", "To": ["a@b"], "User": "u", "Password": "p", "Security": "none"}},
+            {"Mail": {"Host": "m", "From": "a@b", "Recipients": ["a@b"], "User": "u", "Password": ""}},
+            "Mail.Password is empty",
+        ),
+        (
+            {
+                "Mail": {
+                    "Host": "m",
+                    "From": "a@b",
+                    "Recipients": ["a@b"],
+                    "User": "u",
+                    "Password": "p",
+                    "Security": "none",
+                }
+            },
             'Mail.Security: found "none" with a Password',
         ),
         ({"Webhook": {"URL": "ftp://x"}}, "Webhook.URL"),
