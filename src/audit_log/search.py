@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import re
 import zlib
 from collections import Counter
 from collections.abc import Iterator, Mapping
@@ -14,12 +13,9 @@ from typing import Any
 
 from common.line_index import LineBlock, LineIndex
 
-from .lines import MAC, log_files, parse_line
+from .lines import log_files, parse_line
 
-TEXT = rb'"(?:[^"\\]|\\.)*"'
-HEAD = re.compile(rb'\{"Number": (\d+), "At": "([^"\\]*)", "Event": (' + TEXT + rb")")
-NAME = re.compile(rb'"(?:Patient|Study|StudyInstanceUID)": (' + TEXT + rb")")
-MAC_BYTES = 80  # at the end of a line
+NAMES = ("Patient", "Study", "StudyInstanceUID")
 NAME_BITS = 8192  # of a block: one that doesn't have a name is read for it once in some fifty times
 READ_AHEAD_BYTES = 1 << 20  # at a time
 
@@ -30,36 +26,42 @@ class BlockOfLines:
     Attributes
     ----------
     newest : the highest number of a line.
-    events : how many lines there are of each event, as it stands in the file.
+    events : how many lines there are of each event.
     earliest, latest : of their times; the clock may have been set back in between.
     """
 
     __slots__ = ("_names", "earliest", "events", "latest", "newest")
 
     def __init__(self) -> None:
-        self.newest, self.events = 0, Counter[bytes]()
+        self.newest, self.events = 0, Counter[str]()
         self.earliest = self.latest = ""
         self._names = 0
 
     def add(self, line: bytes) -> None:
         """Take in a line; what is none counts as nothing."""
-        head = HEAD.match(line)
-        if not head or not MAC.search(line, max(0, len(line) - MAC_BYTES)):
+        if (entry := _entry_of(line)) is None:
             return
-        at = head[2].decode(errors="replace")
+        at = entry["At"]
         self.earliest, self.latest = min(self.earliest or at, at), max(self.latest, at)
-        self.newest = max(self.newest, int(head[1]))
-        self.events[head[3]] += 1
-        for name in NAME.findall(line):
-            self._names |= _bit_of(name)
+        self.newest = max(self.newest, entry["Number"])
+        self.events[str(entry.get("Event", ""))] += 1
+        for name in map(entry.get, NAMES):
+            if isinstance(name, str):
+                self._names |= _bit_of(name)
 
-    def may_name(self, text: bytes) -> bool:
+    def may_name(self, text: str) -> bool:
         """Return False if no line names this patient or study."""
         return bool(self._names & _bit_of(text))
 
 
-def _bit_of(name: bytes) -> int:
-    return 1 << zlib.crc32(name) % NAME_BITS
+def _bit_of(name: str) -> int:
+    return 1 << zlib.crc32(name.encode(errors="surrogatepass")) % NAME_BITS
+
+
+def _entry_of(line: bytes) -> dict[str, Any] | None:
+    """Return what a line says; None: it is none, or damaged. What is counted and what is shown are the same lines."""
+    found = parse_line(line)
+    return found.content if found and isinstance(found.content.get("At"), str) else None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -94,8 +96,8 @@ class LineFilter:
     def may_be_in(self, block: BlockOfLines) -> bool:
         """Return False if no line of a block is asked for."""
         return (
-            all(block.may_name(_in_line(value)) for value in (self.patient, self.study) if value)
-            and (not self.event or _in_line(self.event) in block.events)
+            all(block.may_name(value) for value in (self.patient, self.study) if value)
+            and (not self.event or self.event in block.events)
             and self.since <= block.latest
             and (not self.until or block.earliest < self.until)
         )
@@ -105,7 +107,7 @@ class LineFilter:
         in_span = self.since <= block.earliest and (not self.until or block.latest < self.until)
         if self.patient or self.study or not in_span:
             return None
-        return block.events[_in_line(self.event)] if self.event else block.events.total()
+        return block.events[self.event] if self.event else block.events.total()
 
 
 def _in_line(value: str) -> bytes:
@@ -167,7 +169,7 @@ def _entries(
     needles = asked.needles()
     try:
         for _, raw in index.lines(block):
-            if all(needle in raw for needle in needles) and (line := parse_line(raw)) and asked.includes(line.content):
-                yield line.content
+            if all(needle in raw for needle in needles) and (entry := _entry_of(raw)) and asked.includes(entry):
+                yield entry
     except FileNotFoundError:
         return

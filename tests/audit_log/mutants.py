@@ -10,10 +10,11 @@ TABLE: dict[tuple[str, str], dict[str, str]] = {
         "in_span = self.since <= block.earliest and": "in_span =",
         "(not self.until or block.earliest < self.until)": "True",
         "block.summary.newest > after": "True",
-        "(line := parse_line(raw)) and asked.includes(line.content)": "(line := parse_line(raw))",
+        "(entry := _entry_of(raw)) and asked.includes(entry)": "(entry := _entry_of(raw))",
+        'found.content if found and isinstance(found.content.get("At"), str) else None': "found.content if found else None",
+        "if (entry := _entry_of(line)) is None:": "if (entry := getattr(parse_line(line), 'content', None)) is None:",
         "            except FileNotFoundError:  # deleted meanwhile": "            except ZeroDivisionError:",
         "{*list(self._indexes)}.difference(files)": "()",
-        "or not MAC.search(": "or MAC.search(",
     },
     ("src/common/line_index.py", "tests/audit_log/unit/test_search.py"): {
         "        with self._lock:\n            self._file = None": "        with self._lock:\n            pass",
