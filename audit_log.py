@@ -563,7 +563,7 @@ def _wrong_keys_below(hint: Any, path: str, found: Any) -> Iterator[str]:
 
 def _read_object(cls: type[S], path: str, found: Any) -> S:
     if not isinstance(found, dict):
-        raise _wrong(path, found, "an object of keys and values", {"secret": _may_hold_secrets(cls)})
+        raise _wrong(path, found, "an object of keys and values", {"secret": found and _may_hold_secrets(cls)})
     fields, hints = _fields(cls), typing.get_type_hints(cls)
     values = {
         field.name: _read_value(hints[field.name], field.metadata, f"{path}.{key}", found[key])
@@ -3723,10 +3723,7 @@ def entries_of(path: Path) -> Iterator[dict[str, Any]]:
 # ---- src/audit_log/search.py: Finds lines of the log by an index in memory: what nobody asks for is not read.
 
 
-TEXT = rb'"(?:[^"\\]|\\.)*"'
-HEAD = re.compile(rb'\{"Number": (\d+), "At": "([^"\\]*)", "Event": (' + TEXT + rb")")
-NAME = re.compile(rb'"(?:Patient|Study|StudyInstanceUID)": (' + TEXT + rb")")
-MAC_BYTES = 80  # at the end of a line
+NAMES = ("Patient", "Study", "StudyInstanceUID")
 NAME_BITS = 8192  # of a block: one that doesn't have a name is read for it once in some fifty times
 READ_AHEAD_BYTES = 1 << 20  # at a time
 
@@ -3737,36 +3734,42 @@ class BlockOfLines:
     Attributes
     ----------
     newest : the highest number of a line.
-    events : how many lines there are of each event, as it stands in the file.
+    events : how many lines there are of each event.
     earliest, latest : of their times; the clock may have been set back in between.
     """
 
     __slots__ = ("_names", "earliest", "events", "latest", "newest")
 
     def __init__(self) -> None:
-        self.newest, self.events = 0, Counter[bytes]()
+        self.newest, self.events = 0, Counter[str]()
         self.earliest = self.latest = ""
         self._names = 0
 
     def add(self, line: bytes) -> None:
         """Take in a line; what is none counts as nothing."""
-        head = HEAD.match(line)
-        if not head or not MAC.search(line, max(0, len(line) - MAC_BYTES)):
+        if (entry := _entry_of(line)) is None:
             return
-        at = head[2].decode(errors="replace")
+        at = entry["At"]
         self.earliest, self.latest = min(self.earliest or at, at), max(self.latest, at)
-        self.newest = max(self.newest, int(head[1]))
-        self.events[head[3]] += 1
-        for name in NAME.findall(line):
-            self._names |= _bit_of(name)
+        self.newest = max(self.newest, entry["Number"])
+        self.events[str(entry.get("Event", ""))] += 1
+        for name in map(entry.get, NAMES):
+            if isinstance(name, str):
+                self._names |= _bit_of(name)
 
-    def may_name(self, text: bytes) -> bool:
+    def may_name(self, text: str) -> bool:
         """Return False if no line names this patient or study."""
         return bool(self._names & _bit_of(text))
 
 
-def _bit_of(name: bytes) -> int:
-    return 1 << zlib.crc32(name) % NAME_BITS
+def _bit_of(name: str) -> int:
+    return 1 << zlib.crc32(name.encode(errors="surrogatepass")) % NAME_BITS
+
+
+def _entry_of(line: bytes) -> dict[str, Any] | None:
+    """Return what a line says; None: it is none, or damaged. What is counted and what is shown are the same lines."""
+    found = parse_line(line)
+    return found.content if found and isinstance(found.content.get("At"), str) else None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -3801,8 +3804,8 @@ class LineFilter:
     def may_be_in(self, block: BlockOfLines) -> bool:
         """Return False if no line of a block is asked for."""
         return (
-            all(block.may_name(_in_line(value)) for value in (self.patient, self.study) if value)
-            and (not self.event or _in_line(self.event) in block.events)
+            all(block.may_name(value) for value in (self.patient, self.study) if value)
+            and (not self.event or self.event in block.events)
             and self.since <= block.latest
             and (not self.until or block.earliest < self.until)
         )
@@ -3812,7 +3815,7 @@ class LineFilter:
         in_span = self.since <= block.earliest and (not self.until or block.latest < self.until)
         if self.patient or self.study or not in_span:
             return None
-        return block.events[_in_line(self.event)] if self.event else block.events.total()
+        return block.events[self.event] if self.event else block.events.total()
 
 
 def _in_line(value: str) -> bytes:
@@ -3874,8 +3877,8 @@ def _entries(
     needles = asked.needles()
     try:
         for _, raw in index.lines(block):
-            if all(needle in raw for needle in needles) and (line := parse_line(raw)) and asked.includes(line.content):
-                yield line.content
+            if all(needle in raw for needle in needles) and (entry := _entry_of(raw)) and asked.includes(entry):
+                yield entry
     except FileNotFoundError:
         return
 

@@ -579,7 +579,7 @@ def _wrong_keys_below(hint: Any, path: str, found: Any) -> Iterator[str]:
 
 def _read_object(cls: type[S], path: str, found: Any) -> S:
     if not isinstance(found, dict):
-        raise _wrong(path, found, "an object of keys and values", {"secret": _may_hold_secrets(cls)})
+        raise _wrong(path, found, "an object of keys and values", {"secret": found and _may_hold_secrets(cls)})
     fields, hints = _fields(cls), typing.get_type_hints(cls)
     values = {
         field.name: _read_value(hints[field.name], field.metadata, f"{path}.{key}", found[key])
