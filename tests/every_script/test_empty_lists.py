@@ -66,7 +66,7 @@ EMPTY: dict[str, dict[str, str]] = {
         "Notify": "nobody is told",
         "Fetch.From": "nobody is asked",
     },
-    "dashboard": {},
+    "dashboard": {"Notify.Mail.Recipients": REFUSED},
     "dicom_events": {
         "Events.StoredInstanceSkipOrigin": "no origin is left out",
         "Events.StoredInstancePublishTags": "no tag is told",
