@@ -147,9 +147,8 @@ class Purges:
         try:
             asked = conditions(found, local_day(reading.earliest), has_labels=has_labels)
         except Refused as refused:
-            raise Refused(
-                refused.status, f"{refused.message}. {reading.doubt}" if reading.doubt else refused.message
-            ) from None
+            doubt = f". {reading.doubt}" if reading.doubt else ""
+            raise Refused(refused.status, f"{refused.message}{doubt}") from None
         if reading.doubt and ("older-than" in found or keeps):
             raise Refused(409, f"{reading.doubt}. A purge by since=YYYYMMDD alone needs no clock")
         return dataclasses.replace(asked, received_until=received_until(keeps, reading.now))
@@ -177,12 +176,10 @@ class Purges:
             stay = "".join(f"; {in_words(count, reason)}" for reason, count in undelivered.items())
             return content if as_json else f"Purged {asked.in_words(found['Deleted'])}{stay}\n"
         left = found["Kept"] + found["Failed"] + found["Remaining"]
-        message = (
-            f"{found['Deleted']} studies went, {left} did not ({row['state']}): see /purge-old-studies/jobs/{number}"
-        )
+        text = f"{found['Deleted']} studies went, {left} did not ({row['state']}): see /purge-old-studies/jobs/{number}"
         states = {name: self._jobs.studies(number, *of) for name, of in (("Failed", ("failed",)), ("Kept", ("kept",)))}
         details = {name: [each["ID"] for each in studies] for name, studies in states.items()}
-        raise Refused(500, message, Purge=number, Deleted=found["Deleted"], Remaining=found["Remaining"], **details)
+        raise Refused(500, text, Purge=number, Deleted=found["Deleted"], Remaining=found["Remaining"], **details)
 
     # What there is to look at
 

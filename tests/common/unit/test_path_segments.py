@@ -98,7 +98,12 @@ def test_nothing_is_asked_of_a_dicomweb_server_by_a_uid_that_would_lead_elsewher
 ) -> None:
     """And what can't be asked for is not proved to have arrived."""
     asked: list[Any] = []
-    rest.answers["POST", "/dicom-web/servers/cloud/get"] = lambda path, body: asked.append(body) or []
+
+    def answer(_path: str, body: Any) -> list[Any]:
+        asked.append(body)
+        return []
+
+    rest.answers["POST", "/dicom-web/servers/cloud/get"] = answer
     loopback = source("common.loopback").Loopback({})
     servers = source("forwarding.dicomweb").DicomWebServers({}, loopback, is_wanted=False)
     query = {"StudyInstanceUID": "1.2", "SeriesInstanceUID": "1.2.3"}
