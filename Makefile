@@ -13,7 +13,7 @@ SUDO := $(if $(filter 0,$(shell id -u)),,sudo)
 unexport PYTHONDONTWRITEBYTECODE
 ALONE := -n 0 --last-failed --last-failed-no-failures none
 
-.PHONY: build demo dev test test-all image-test fresh-debian mutate check docs docs-answers docs-images gallery release help clean
+.PHONY: build demo dev test test-all image-test fresh-debian mutate audit-packages check docs docs-answers docs-images gallery release help clean
 
 demo:  ## Combines the scripts, and shows real studies travel through them (DEMO_ARGS=--exit ends after the table)
 	@testing/install demo
@@ -43,6 +43,10 @@ fresh-debian:  ## Does what the README says in a fresh Debian 12 and 13 (SUITES=
 mutate:  ## Breaks guards on purpose, one at a time: a test has to notice each (MUTATE_ARGS: a word of a row, -j 2)
 	@testing/install test
 	$(PYTHON) -m tests.mutants $(MUTATE_ARGS)
+
+audit-packages:  ## Known vulnerabilities of the packages; says so and does not fail where the database can't be reached
+	@[ -x build/pip-audit/bin/pip-audit ] || { python3 -m venv --clear build/pip-audit && build/pip-audit/bin/pip -q install pip-audit==2.10.1; }
+	@build/pip-audit/bin/python tests/audit_packages.py
 
 check:  ## Style, types, and whether the built files and the tables of docs/ are what src/ gives
 	@testing/install test

@@ -184,12 +184,10 @@ class Purges:
             stay = "".join(f"; {in_words(count, reason)}" for reason, count in undelivered.items())
             return content if as_json else f"Purged {asked.in_words(found['Deleted'])}{stay}\n"
         left = found["Kept"] + found["Failed"] + found["Remaining"]
-        message = (
-            f"{found['Deleted']} studies went, {left} did not ({row['state']}): see /purge-old-studies/jobs/{number}"
-        )
+        text = f"{found['Deleted']} studies went, {left} did not ({row['state']}): see /purge-old-studies/jobs/{number}"
         states = {name: self._jobs.studies(number, *of) for name, of in (("Failed", ("failed",)), ("Kept", ("kept",)))}
         details = {name: [each["ID"] for each in studies] for name, studies in states.items()}
-        raise Refused(500, message, Purge=number, Deleted=found["Deleted"], Remaining=found["Remaining"], **details)
+        raise Refused(500, text, Purge=number, Deleted=found["Deleted"], Remaining=found["Remaining"], **details)
 
     # What there is to look at
 
