@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from tests.audit_log.unit.test_search import MAC, made, plainly, text_of
-from tests.audit_log.unit.test_search import search as search  # noqa: PLC0414 - a fixture
+from tests.audit_log.unit.test_search import search as search  # a fixture
 
 FILTERS = [
     ("", "", "", "", ""),
@@ -22,7 +22,7 @@ FILTERS = [
 ]
 
 
-def page_of(search: Any, folder: Path, content: bytes, *asked: Any) -> Any:  # noqa: F811
+def page_of(search: Any, folder: Path, content: bytes, *asked: Any) -> Any:
     (folder / "audit-000000000001.jsonl").write_bytes(content)
     return search.LogIndex(folder).page(*asked)
 
@@ -36,7 +36,7 @@ def page_of(search: Any, folder: Path, content: bytes, *asked: Any) -> Any:  # n
     ],
     ids=["no time", "a time that is none", "no JSON"],
 )
-def test_a_line_that_can_not_be_read_is_neither_shown_nor_counted(search: Any, tmp_path: Path, damaged: str) -> None:  # noqa: F811
+def test_a_line_that_can_not_be_read_is_neither_shown_nor_counted(search: Any, tmp_path: Path, damaged: str) -> None:
     others = [made(random.Random(2), number) for number in (1, 3)]
     content = (text_of(others[0]) + damaged + text_of(others[1])).encode()
     everything = search.LineFilter("", "", "", "", "")
@@ -44,7 +44,7 @@ def test_a_line_that_can_not_be_read_is_neither_shown_nor_counted(search: Any, t
         assert page_of(search, tmp_path, content, everything, after, limit) == plainly(others, everything, after, limit)
 
 
-def test_whatever_bits_are_spoilt_a_page_is_what_reading_each_line_gives(search: Any, tmp_path: Path) -> None:  # noqa: F811
+def test_whatever_bits_are_spoilt_a_page_is_what_reading_each_line_gives(search: Any, tmp_path: Path) -> None:
     for seed in range(30):
         chance = random.Random(seed)
         content = bytearray("".join(text_of(made(chance, number)) for number in range(1, 41)).encode())
@@ -57,6 +57,6 @@ def test_whatever_bits_are_spoilt_a_page_is_what_reading_each_line_gives(search:
             assert found == plainly(lines, asked, after, 5), (seed, given, after)
 
 
-def _is_whole(search: Any, raw: bytes) -> bool:  # noqa: F811
+def _is_whole(search: Any, raw: bytes) -> bool:
     line = search.parse_line(raw)
     return line is not None and isinstance(line.content.get("At"), str)
