@@ -2883,6 +2883,7 @@ def committed_to(
         asked[name] = [loopback.post(path, {"Resources": [*instances]})["ID"], time.time()]
         return None
     transaction, since = asked[name]
+    _raise_if_asked_here(loopback, name, transaction)
     try:
         report = loopback.get(f"/storage-commitment/{transaction}")
     except LoopbackError as error:
@@ -2895,6 +2896,13 @@ def committed_to(
     if report["Status"] == "Pending":
         raise ValueError(f"{name} has sent no report of storage commitment within {COMMITTED_WITHIN:g} s")
     return {by_uid[one["SOPInstanceUID"]] for one in report["Success"] if one["SOPInstanceUID"] in by_uid}
+
+
+def _raise_if_asked_here(loopback: Loopback, name: str, transaction: str) -> None:
+    """Raise ValueError if it is this server that was asked to commit itself, as through a port forward: it has a job of it."""
+    for job in loopback.get("/jobs?expand"):
+        if job.get("Type") == "StorageCommitmentScp" and job["Content"].get("TransactionUid") == transaction:
+            raise ValueError(f"{name} leads back to this server, which was asked itself to commit to what it has")
 
 
 def found_by_patient(
@@ -4469,7 +4477,7 @@ LOOK_FOR_REPORT_SECONDS = 0.1
 INSTANCES_PER_COMMITMENT = 100
 FAILURES_IN_A_ROW = 3  # after which a destination is not asked any more by a purge
 LACKING_SECONDS = 6 * 3600.0  # in which rules by space leave out what a destination did not have
-MOST_REMEMBERED = 50_000  # studies that a destination did not have
+MOST_REMEMBERED = 200_000  # questions of which a destination lacked something: some 30 MB
 NAMES_SHOWN = 20
 
 
@@ -4488,7 +4496,7 @@ class Elsewhere:
         self._peers = Peers(configuration, loopback)
         self.servers = DicomWebServers(configuration, loopback, is_wanted=False, script="purge-old-studies")
         self._silent: dict[Destination, str] = {}  # that did not answer last
-        self._lacking: dict[str, tuple[str, float]] = {}  # of studies: LastUpdate, and when a destination lacked it
+        self._lacking: dict[int, float] = {}  # by what was asked of a study: when a destination lacked some of it
 
     def destinations(self, names: Sequence[str]) -> list[Destination]:
         """Return the destinations of these names.
@@ -4580,17 +4588,33 @@ class Elsewhere:
         else:
             self.servers.probe(self._loopback, destination.name)
 
-    def lacks(self, study: Study) -> None:
-        """Note that a destination does not have all of a study."""
-        self._lacking.pop(study.id, None)  # the newest ones are last
-        self._lacking[study.id] = study.received, time.monotonic()
+    def lacks(self, study: Study, names: Sequence[str], proof: str) -> None:
+        """Note that one of these destinations does not have all of a study."""
+        question = _question(study, names, proof)
+        self._lacking.pop(question, None)  # the newest ones are last
+        self._lacking[question] = time.monotonic()
         if len(self._lacking) > MOST_REMEMBERED:
             del self._lacking[next(iter(self._lacking))]
 
-    def has_lacked(self, study: Study) -> bool:
+    def has_lacked(self, study: Study, asked: Conditions) -> bool:
         """Return whether a destination lacked some of a study lately: rules by space would choose it again and again."""
-        received, at = self._lacking.get(study.id, ("", 0.0))
-        return received == study.received and time.monotonic() - at < LACKING_SECONDS
+        at = self._lacking.get(_question(study, asked.only_if_at, asked.proof))
+        return at is not None and time.monotonic() - at < LACKING_SECONDS
+
+    def in_turn(self, studies: Sequence[Study], asked: Conditions) -> list[Study]:
+        """Return studies in their order, but last those of which a destination lacked some, the one asked longest ago first.
+
+        Else where few go at a time, the same oldest ones would be asked for ever, and no younger one.
+        """
+        if not (asked.only_if_at and self._lacking):
+            return [*studies]
+        at = {study.id: self._lacking.get(_question(study, asked.only_if_at, asked.proof), -1.0) for study in studies}
+        return sorted(studies, key=lambda study: at[study.id])
+
+
+def _question(study: Study, names: Sequence[str], proof: str) -> int:
+    """Return a number that stands for what was asked of a study: many are remembered, and texts would take much room."""
+    return hash((study.id, study.received, tuple(names), proof))
 
 
 class Proving:
@@ -4636,7 +4660,7 @@ class Proving:
             reasons |= self._missing_at(destination, left, is_halted) if left else {}
         for study in studies:
             if study.id in self._lacking and not is_halted():
-                self._elsewhere.lacks(study)
+                self._elsewhere.lacks(study, self._names, self._proof)
         self.proved = {study: [*instances] for study, instances in content.items() if study not in reasons}
         return reasons
 
@@ -5269,7 +5293,10 @@ class Archive:
         found, reasons = dict[str, Study](), Counter[str]()
         for start in range(0, len(meant), WINDOW):
             found |= {study.id: study for study in self._that_may_go(meant[start : start + WINDOW], reasons)}
-        return Choice(in_order(found.values(), asked)[: asked.limit], reasons)
+        ordered = in_order(found.values(), asked)
+        if asked.limit:
+            ordered = self.elsewhere.in_turn(ordered, asked)[: asked.limit]
+        return Choice(ordered, reasons)
 
     def oldest(self, asked: Conditions, most: int, size: float) -> Choice:
         """Return the oldest studies that may go, at most so many, and no more than free so many bytes.
@@ -5279,10 +5306,10 @@ class Archive:
         """
         meant, found, reasons, total = in_order(self._meant(asked), asked), list[Study](), Counter[str](), 0
         if asked.only_if_at:
-            left = [study for study in meant if not self.elsewhere.has_lacked(study)]
+            left = [study for study in meant if not self.elsewhere.has_lacked(study, asked)]
             where = ", ".join(asked.only_if_at)
             reasons.update({f"{where} did not prove to have them within the last hours": len(meant) - len(left)})
-            meant, reasons = left, +reasons
+            meant, reasons = self.elsewhere.in_turn(left, asked), +reasons
         for start in range(0, len(meant), SIZED):
             if len(found) == most or total >= size:
                 break
@@ -6689,12 +6716,10 @@ class Purges:
             stay = "".join(f"; {in_words(count, reason)}" for reason, count in undelivered.items())
             return content if as_json else f"Purged {asked.in_words(found['Deleted'])}{stay}\n"
         left = found["Kept"] + found["Failed"] + found["Remaining"]
-        message = (
-            f"{found['Deleted']} studies went, {left} did not ({row['state']}): see /purge-old-studies/jobs/{number}"
-        )
+        text = f"{found['Deleted']} studies went, {left} did not ({row['state']}): see /purge-old-studies/jobs/{number}"
         states = {name: self._jobs.studies(number, *of) for name, of in (("Failed", ("failed",)), ("Kept", ("kept",)))}
         details = {name: [each["ID"] for each in studies] for name, studies in states.items()}
-        raise Refused(500, message, Purge=number, Deleted=found["Deleted"], Remaining=found["Remaining"], **details)
+        raise Refused(500, text, Purge=number, Deleted=found["Deleted"], Remaining=found["Remaining"], **details)
 
     # What there is to look at
 

@@ -64,6 +64,7 @@ def committed_to(
         asked[name] = [loopback.post(path, {"Resources": [*instances]})["ID"], time.time()]
         return None
     transaction, since = asked[name]
+    _raise_if_asked_here(loopback, name, transaction)
     try:
         report = loopback.get(f"/storage-commitment/{transaction}")
     except LoopbackError as error:
@@ -76,6 +77,13 @@ def committed_to(
     if report["Status"] == "Pending":
         raise ValueError(f"{name} has sent no report of storage commitment within {COMMITTED_WITHIN:g} s")
     return {by_uid[one["SOPInstanceUID"]] for one in report["Success"] if one["SOPInstanceUID"] in by_uid}
+
+
+def _raise_if_asked_here(loopback: Loopback, name: str, transaction: str) -> None:
+    """Raise ValueError if it is this server that was asked to commit itself, as through a port forward: it has a job of it."""
+    for job in loopback.get("/jobs?expand"):
+        if job.get("Type") == "StorageCommitmentScp" and job["Content"].get("TransactionUid") == transaction:
+            raise ValueError(f"{name} leads back to this server, which was asked itself to commit to what it has")
 
 
 def found_by_patient(

@@ -62,7 +62,10 @@ class Archive:
         found, reasons = dict[str, Study](), Counter[str]()
         for start in range(0, len(meant), WINDOW):
             found |= {study.id: study for study in self._that_may_go(meant[start : start + WINDOW], reasons)}
-        return Choice(in_order(found.values(), asked)[: asked.limit], reasons)
+        ordered = in_order(found.values(), asked)
+        if asked.limit:
+            ordered = self.elsewhere.in_turn(ordered, asked)[: asked.limit]
+        return Choice(ordered, reasons)
 
     def oldest(self, asked: Conditions, most: int, size: float) -> Choice:
         """Return the oldest studies that may go, at most so many, and no more than free so many bytes.
@@ -72,10 +75,10 @@ class Archive:
         """
         meant, found, reasons, total = in_order(self._meant(asked), asked), list[Study](), Counter[str](), 0
         if asked.only_if_at:
-            left = [study for study in meant if not self.elsewhere.has_lacked(study)]
+            left = [study for study in meant if not self.elsewhere.has_lacked(study, asked)]
             where = ", ".join(asked.only_if_at)
             reasons.update({f"{where} did not prove to have them within the last hours": len(meant) - len(left)})
-            meant, reasons = left, +reasons
+            meant, reasons = self.elsewhere.in_turn(left, asked), +reasons
         for start in range(0, len(meant), SIZED):
             if len(found) == most or total >= size:
                 break

@@ -29,7 +29,7 @@ LOOK_FOR_REPORT_SECONDS = 0.1
 INSTANCES_PER_COMMITMENT = 100
 FAILURES_IN_A_ROW = 3  # after which a destination is not asked any more by a purge
 LACKING_SECONDS = 6 * 3600.0  # in which rules by space leave out what a destination did not have
-MOST_REMEMBERED = 50_000  # studies that a destination did not have
+MOST_REMEMBERED = 200_000  # questions of which a destination lacked something: some 30 MB
 NAMES_SHOWN = 20
 
 
@@ -48,7 +48,7 @@ class Elsewhere:
         self._peers = Peers(configuration, loopback)
         self.servers = DicomWebServers(configuration, loopback, is_wanted=False, script="purge-old-studies")
         self._silent: dict[Destination, str] = {}  # that did not answer last
-        self._lacking: dict[str, tuple[str, float]] = {}  # of studies: LastUpdate, and when a destination lacked it
+        self._lacking: dict[int, float] = {}  # by what was asked of a study: when a destination lacked some of it
 
     def destinations(self, names: Sequence[str]) -> list[Destination]:
         """Return the destinations of these names.
@@ -140,17 +140,33 @@ class Elsewhere:
         else:
             self.servers.probe(self._loopback, destination.name)
 
-    def lacks(self, study: Study) -> None:
-        """Note that a destination does not have all of a study."""
-        self._lacking.pop(study.id, None)  # the newest ones are last
-        self._lacking[study.id] = study.received, time.monotonic()
+    def lacks(self, study: Study, names: Sequence[str], proof: str) -> None:
+        """Note that one of these destinations does not have all of a study."""
+        question = _question(study, names, proof)
+        self._lacking.pop(question, None)  # the newest ones are last
+        self._lacking[question] = time.monotonic()
         if len(self._lacking) > MOST_REMEMBERED:
             del self._lacking[next(iter(self._lacking))]
 
-    def has_lacked(self, study: Study) -> bool:
+    def has_lacked(self, study: Study, asked: Conditions) -> bool:
         """Return whether a destination lacked some of a study lately: rules by space would choose it again and again."""
-        received, at = self._lacking.get(study.id, ("", 0.0))
-        return received == study.received and time.monotonic() - at < LACKING_SECONDS
+        at = self._lacking.get(_question(study, asked.only_if_at, asked.proof))
+        return at is not None and time.monotonic() - at < LACKING_SECONDS
+
+    def in_turn(self, studies: Sequence[Study], asked: Conditions) -> list[Study]:
+        """Return studies in their order, but last those of which a destination lacked some, the one asked longest ago first.
+
+        Else where few go at a time, the same oldest ones would be asked for ever, and no younger one.
+        """
+        if not (asked.only_if_at and self._lacking):
+            return [*studies]
+        at = {study.id: self._lacking.get(_question(study, asked.only_if_at, asked.proof), -1.0) for study in studies}
+        return sorted(studies, key=lambda study: at[study.id])
+
+
+def _question(study: Study, names: Sequence[str], proof: str) -> int:
+    """Return a number that stands for what was asked of a study: many are remembered, and texts would take much room."""
+    return hash((study.id, study.received, tuple(names), proof))
 
 
 class Proving:
@@ -196,7 +212,7 @@ class Proving:
             reasons |= self._missing_at(destination, left, is_halted) if left else {}
         for study in studies:
             if study.id in self._lacking and not is_halted():
-                self._elsewhere.lacks(study)
+                self._elsewhere.lacks(study, self._names, self._proof)
         self.proved = {study: [*instances] for study, instances in content.items() if study not in reasons}
         return reasons
 

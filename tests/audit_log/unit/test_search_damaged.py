@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from tests.audit_log.unit.test_search import MAC, made, plainly, text_of
-from tests.audit_log.unit.test_search import search as search
+from tests.audit_log.unit.test_search import search as search  # a fixture
 
 FILTERS = [
     ("", "", "", "", ""),

@@ -560,10 +560,11 @@ def test_a_study_that_could_not_be_asked_for_is_not_left_out(filling: Filling, p
 def test_few_studies_are_remembered(source: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     module = source("purge_old_studies.elsewhere")
     monkeypatch.setattr(module, "MOST_REMEMBERED", 2)
-    found = module.Elsewhere({}, None)
+    found, question = module.Elsewhere({}, None), (("PACS",), "C-FIND")
+    asked = types.SimpleNamespace(only_if_at=question[0], proof=question[1])
     studies = [types.SimpleNamespace(id=f"a{number}", received="20000101T000000") for number in range(3)]
     for study in (studies[0], studies[1], studies[0], studies[2]):
-        found.lacks(study)
-    assert [found.has_lacked(study) for study in studies] == [True, False, True]
+        found.lacks(study, *question)
+    assert [found.has_lacked(study, asked) for study in studies] == [True, False, True]
     studies[0].received = "20260101T000000"
-    assert not found.has_lacked(studies[0])
+    assert not found.has_lacked(studies[0], asked)
