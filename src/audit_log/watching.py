@@ -28,7 +28,7 @@ WITH_QUERY = re.compile(
 # Parameters of these that are written down with their values: another one may be somebody's token.
 KNOWN_PARAMETERS = {
     *("since", "older-than", "by", "Query", "Labels", "LabelsConstraint", "limit", "undated", "keep-received-days"),
-    *("dry-run", "force", "async", "format", "patient", "study", "pseudonym"),
+    *("only-if-at", "proof", "dry-run", "force", "async", "format", "patient", "study", "pseudonym"),
 }
 # What scripts ask over and over, and what tells nobody else anything.
 READ_BY_POST = re.compile(
