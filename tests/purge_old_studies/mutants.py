@@ -40,7 +40,7 @@ TABLE: dict[tuple[str, str], dict[str, str]] = {
         "except Refused as refused:  # since": "except KeyError as refused:  # since",
         "set() if self._failures[destination] else content.keys()": "content.keys()",
         "self._lacking |= missing.keys()": "pass",
-        "return received == study.received and time": "return time",
+        "hash((study.id, study.received, ": "hash((study.id, ",
         " and time.monotonic() - at < LACKING_SECONDS": "",
     },
     ("src/purge_old_studies/purge.py", "tests/purge_old_studies/unit/test_elsewhere.py"): {
@@ -53,7 +53,7 @@ TABLE: dict[tuple[str, str], dict[str, str]] = {
     },
     ("src/purge_old_studies/archive.py", "tests/purge_old_studies/unit/test_elsewhere.py"): {
         "        self.elsewhere.destinations(asked.only_if_at)\n": "",
-        "if not self.elsewhere.has_lacked(study)]": "]",
+        "if not self.elsewhere.has_lacked(study, asked)]": "]",
     },
     ("src/purge_old_studies/conditions.py", "tests/purge_old_studies/unit/test_elsewhere.py"): {
         '("labels", "only_if_at")}': '("labels",)}',
@@ -150,7 +150,8 @@ TABLE: dict[tuple[str, str], dict[str, str]] = {
         "meant, reasons = self.elsewhere.in_turn(left, asked), +reasons": "meant, reasons = left, +reasons",
         "ordered = self.elsewhere.in_turn(ordered, asked)[: asked.limit]": "ordered = ordered[: asked.limit]",
     },
-    ("src/forwarding/node_proof.py", "tests/purge_old_studies/test_only_if_at_loops.py"): {
+    ("src/forwarding/node_proof.py", "tests/forwarding/unit/test_proofs_asked_here.py"): {
         "    _raise_if_asked_here(loopback, name, transaction)\n": "",
+        ' and job["Content"].get("TransactionUid") == transaction:': ":",
     },
 }
