@@ -3216,12 +3216,21 @@ APP = (  # src/dashboard/page/app.js
     '  </nav>`;\n'
     '}\n'
     '\n'
-    '/** What a panel says whose scripts are not there. */\n'
-    'const Absent = ({ panel }) => html`<div class="empty">\n'
-    '  <p class="empty-title">${panel.absent.title}</p>\n'
-    '  <p>${panel.absent.gives}</p>\n'
-    '  <p>Add <code>${panel.scripts[0]}.py</code> to your combined script: <code>python3 combine.py dashboard.py ${panel.scripts[0]}.py -o all.py</code></p>\n'
-    '</div>`;\n'
+    'const fileOf = (name) => (name === "dicom_events" ? name : `${name}.py`); // the one that is a folder\n'
+    '\n'
+    '/** What a panel says whose scripts are not there: the command has what is there already, so that nothing is left out. */\n'
+    'function Absent({ panel, names }) {\n'
+    '  const [file, ...others] = panel.scripts.map(fileOf);\n'
+    '  const files = [...(names.includes("dashboard") ? [] : ["dashboard"]), ...names].map(fileOf);\n'
+    '  return html`<div class="empty">\n'
+    '    <p class="empty-title">${panel.absent.title}</p>\n'
+    '    <p>${panel.absent.gives}</p>\n'
+    '    <p>Add <code>${file}</code>${others.length ? html` (or ${others.map((each, index) => html`${index ? ", " : ""}<code>${each}</code>`)})` : null} to\n'
+    '      your combined script: <code><${Text}>${["python3 combine.py", ...files, file, "-o all.py"].join(" ")}<//></code></p>\n'
+    '    ${file.startsWith("auto_forward") ? html`<p>Write its section first: without one, a forwarder sends each study to every destination that Orthanc knows.</p>` : null}\n'
+    '    <p>Scripts of your own go into the same command. Let <code>PythonScript</code> name the new file, and restart Orthanc.</p>\n'
+    '  </div>`;\n'
+    '}\n'
     '\n'
     'function Panel({ panel, place, summary }) {\n'
     '  const heading = useRef(null);\n'
@@ -3234,7 +3243,7 @@ APP = (  # src/dashboard/page/app.js
     '  const View = panel.view;\n'
     '  return html`<main id="main" class="panel" tabindex="-1">\n'
     '    <h1 ref=${heading} tabindex="-1">${panel.title}</h1>\n'
-    '    ${!summary ? html`<p class="loading quiet">Loading …</p>` : isThere ? html`<${View} key=${panel.id} place=${place} summary=${summary} />` : html`<${Absent} panel=${panel} />`}\n'
+    '    ${!summary ? html`<p class="loading quiet">Loading …</p>` : isThere ? html`<${View} key=${panel.id} place=${place} summary=${summary} />` : html`<${Absent} panel=${panel} names=${names} />`}\n'
     '  </main>`;\n'
     '}\n'
     '\n'
@@ -5307,7 +5316,7 @@ PANEL_JOBS = (  # src/dashboard/page/panels/jobs.js
     '  pause: { title: "Pause", says: "It stops where it is, and goes on from there when somebody resumes it.", came: "is paused" },\n'
     '  resume: { title: "Resume", says: "It goes on from where it is.", came: "goes on" },\n'
     '  cancel: { title: "Cancel", says: "It ends. What it has done already stays done.", came: "is cancelled", danger: true },\n'
-    '  resubmit: { title: "Run again", says: "It begins anew, with the same content.", came: "was submitted again" },\n'
+    '  resubmit: { title: "Run again", says: "It begins again from the start, with the same content.", came: "was submitted again" },\n'
     '};\n'
     'const MAY = { Running: ["pause", "cancel"], Pending: ["pause", "cancel"], Retry: ["cancel"], Paused: ["resume", "cancel"], Failure: ["resubmit"] };\n'
     '\n'
@@ -7007,6 +7016,8 @@ class NotifySettings:
     def complaint(self) -> str | None:
         """Return which key is missing, or has no effect, or does harm; None: all is well."""
         mail = self.mail
+        if mail is None and self.webhook is None:
+            return "Mail or Notify.Webhook is needed: else nobody is notified"
         if self.webhook is not None and not self.webhook.url:
             return "Webhook.URL is needed, allowed: https://HOST/PATH"
         if mail is None:
@@ -7382,16 +7393,30 @@ class MailSender:
 
 
 def senders_of(settings: NotifySettings, folder: Path) -> dict[str, Sender]:
-    """Return what sends, by its name. Raises OSError: certificates can't be read.
+    """Return what sends, by its name. Raises OSError: certificates can't be read; its text names the key.
 
     `folder` is the one that paths of the configuration begin in.
     """
     found: dict[str, Sender] = {}
     if settings.webhook:
-        found["webhook"] = WebhookSender(settings.webhook, folder)
+        with _named("Webhook", settings.webhook, folder):
+            found["webhook"] = WebhookSender(settings.webhook, folder)
     if settings.mail:
-        found["mail"] = MailSender(settings.mail, folder)
+        with _named("Mail", settings.mail, folder):
+            found["mail"] = MailSender(settings.mail, folder)
     return found
+
+
+@contextlib.contextmanager
+def _named(key: str, target: MailTarget | WebhookTarget, folder: Path) -> Iterator[None]:
+    """Name the key and the file where certificates can't be read: OpenSSL names neither."""
+    try:
+        yield
+    except OSError as error:  # ssl.SSLError is one
+        path = folder / target.ca_certificate if target.ca_certificate else "the authorities of the system"
+        raise OSError(
+            f"{SECTION}.Notify.{key}.CACertificate: {path} can't be read ({error}), allowed: a PEM file"
+        ) from None
 
 
 class PartlySentError(Exception):
