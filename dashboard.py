@@ -4062,6 +4062,10 @@ PARTS = (  # src/dashboard/page/parts.css
     '  min-width: 9rem;\n'
     '}\n'
     '\n'
+    '.filters input[type="search"] {\n'
+    '  width: 17rem; /* so that its hint can be read whole */\n'
+    '}\n'
+    '\n'
     '.pages {\n'
     '  align-items: center;\n'
     '  display: flex;\n'
@@ -4174,6 +4178,7 @@ PARTS = (  # src/dashboard/page/parts.css
     '\n'
     '  .filters label,\n'
     '  .filters input,\n'
+    '  .filters input[type="search"],\n'
     '  .filters select {\n'
     '    width: 100%;\n'
     '  }\n'
@@ -5045,7 +5050,7 @@ PANEL_AUDIT = (  # src/dashboard/page/panels/audit.js
     '\n'
     'import { html } from "../vendor/preact.js";\n'
     'import { get, withQuery } from "../lib/api.js";\n'
-    'import { number } from "../lib/format.js";\n'
+    'import { counted, number } from "../lib/format.js";\n'
     'import { Filters } from "../lib/list.js";\n'
     'import { usePoll } from "../lib/poll.js";\n'
     'import { link } from "../lib/router.js";\n'
@@ -5120,7 +5125,7 @@ PANEL_AUDIT = (  # src/dashboard/page/panels/audit.js
     '    <${Problem} error=${error} />\n'
     '    ${chosen ? html`<${One} line=${chosen} />` : null}\n'
     '    ${!data ? (error ? null : html`<${Loading} what="the log" />`) : data.Items.length\n'
-    '      ? html`<p class="quiet">${data.isSearch ? `${number(data.Total)} lines fit, the oldest first.` : `The newest ${number(data.Items.length)} lines of today and yesterday, the newest first.`}</p>\n'
+    '      ? html`<p class="quiet">${data.isSearch ? `${counted(data.Total, "line fits", "lines fit")}, the oldest first.` : `The newest ${data.Items.length === 1 ? "line" : `${number(data.Items.length)} lines`} of today and yesterday, the newest first.`}</p>\n'
     '          <${Table} caption="Audit log" columns=${columns} rows=${data.Items} keyOf=${(line) => line.Number} current=${(line) => line === chosen} />\n'
     '          ${data.Next ? html`<p><a class="button" href=${link("audit", [], { ...query, after: data.Next })}>Next ${number(PER_PAGE)}</a></p>` : null}`\n'
     '      : html`<${Empty} title=${data.isSearch ? "No line fits this" : "Nothing happened since yesterday"}>${data.isSearch ? "PatientID and study must be written exactly as they are; events are single words." : "Search for earlier days above."}<//>`}`;\n'
@@ -5849,7 +5854,7 @@ PANEL_EVENTS = (  # src/dashboard/page/panels/events.js
     '  ];\n'
     '  return html`${data.Items.length\n'
     '      ? html`<${Table} caption="Dead letters, oldest first" columns=${columns} rows=${data.Items} keyOf=${(letter) => letter.ID} current=${(letter) => String(letter.ID) === place.parts[0]} />`\n'
-    '      : html`<${Empty} title="No dead letter">An event is here that a broker refuses for good: a person retries or drops it.<//>`}\n'
+    '      : html`<${Empty} title="No dead letter">An event that a broker refuses for good shows up here: you can retry or drop it.<//>`}\n'
     '    <nav class="pages" aria-label="Pages"><span class="quiet">${number(data.Items.length)} of ${number(data.Total)} dead letters${broker ? html` of <${Text}>${broker}<//>` : null}</span>\n'
     '      ${broker || since ? html`<a class="button" href=${link("events")}>All</a>` : null}\n'
     '      ${data.Next ? html`<a class="button" href=${link("events", [], { broker, since: data.Next })}>Next</a>` : null}\n'
@@ -6224,7 +6229,7 @@ PANEL_DEIDENTIFICATION = (  # src/dashboard/page/panels/deidentification.js
     '  return data.Items.length\n'
     '    ? html`<${Table} caption="De-identification, newest first" columns=${columns} rows=${data.Items} keyOf=${(row) => row.ID} current=${(row) => String(row.ID) === place.parts[0]} />\n'
     '        <${Pages} total=${data.Total} shown=${data.Items.length} what="pieces of work" newer=${query.before ? at({ before: "" }) : null} older=${data.Next ? at({ before: data.Next }) : null} />`\n'
-    '    : html`<${Empty} title=${query.state ? "Nothing fits this" : "Nothing was de-identified yet"}>A rule, or a request, has copies made.<//>`;\n'
+    '    : html`<${Empty} title=${query.state ? "Nothing fits this" : "Nothing was de-identified yet"}>A rule or a request makes copies: each shows up here.<//>`;\n'
     '}\n'
     '\n'
     'function Held({ place }) {\n'
@@ -6244,7 +6249,7 @@ PANEL_DEIDENTIFICATION = (  # src/dashboard/page/panels/deidentification.js
     '        <nav class="pages" aria-label="Pages of images that were held back"><span class="quiet">${number(data.Items.length)} of ${number(data.Total)} images</span>\n'
     '          ${held ? html`<a class="button" href=${link("deidentification", [], { ...place.query, held: "" })}>First</a>` : null}\n'
     '          ${data.Next ? html`<a class="button" href=${link("deidentification", [], { ...place.query, held: data.Next })}>Next</a>` : null}</nav>`\n'
-    '    : html`<${Empty} title="No image was held back">What may show who the patient is stays here, with the reason.<//>`;\n'
+    '    : html`<${Empty} title="No image was held back">An image that may show who the patient is gets no copy. It shows up here, with the reason.<//>`;\n'
     '}\n'
     '\n'
     'function View({ place }) {\n'
@@ -7351,7 +7356,8 @@ class MailSender:
         except smtplib.SMTPRecipientsRefused as error:
             raise NotSentError(f"the mail server takes nothing for {_refusals(error.recipients)}") from None
         except (smtplib.SMTPException, OSError, UnicodeError) as error:
-            raise NotSentError(one_line(f"{type(error).__name__}: {error}")[:300]) from None
+            where = f"{target.host}, port {target.port_number()}"
+            raise NotSentError(one_line(f"{where}: {type(error).__name__}: {error}")[:300]) from None
         if refused:  # the others have it: to send it again would not help this one
             raise PartlySentError(f"the mail server takes nothing for {_refusals(refused)}")
 

@@ -109,7 +109,8 @@ class MailSender:
         except smtplib.SMTPRecipientsRefused as error:
             raise NotSentError(f"the mail server takes nothing for {_refusals(error.recipients)}") from None
         except (smtplib.SMTPException, OSError, UnicodeError) as error:
-            raise NotSentError(one_line(f"{type(error).__name__}: {error}")[:300]) from None
+            where = f"{target.host}, port {target.port_number()}"
+            raise NotSentError(one_line(f"{where}: {type(error).__name__}: {error}")[:300]) from None
         if refused:  # the others have it: to send it again would not help this one
             raise PartlySentError(f"the mail server takes nothing for {_refusals(refused)}")
 

@@ -44,6 +44,7 @@ TABLE: dict[tuple[str, str], dict[str, str]] = {
     },
     ("src/dashboard/senders.py", "tests/dashboard/unit/test_notify_keys.py"): {
         "except OSError as error:  # ssl.SSLError is one": "except ZeroDivisionError as error:",
+        'one_line(f"{where}: {type(error)': 'one_line(f"{type(error)',
     },
     ("src/dashboard/service.py", "tests/dashboard/unit/test_summary.py"): {
         "return time.monotonic() - self._seen_at < FRESH_SECONDS": "return False",

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -35,3 +36,15 @@ def test_an_error_names_the_key_of_notify(
     [error] = [text for level, text in orthanc_standin.logs if level == "error"]
     assert error.startswith(line)
     assert error.endswith("dashboard is idle until this is corrected.")
+
+
+def test_a_mail_server_that_is_not_there_is_named(
+    start: Callable[..., Any],
+) -> None:
+    """Its error alone (`Connection refused`) does not say who refused."""
+    senders = start("dashboard", {}).module.senders
+    target = senders.MailTarget(host="127.0.0.1", port=1, security="none", sender="a@b", recipients=("a@b",))
+    row = {"alert": "dead:a:b", "text": "3 failed", "number": 3, "began": 0.0, "ended": None, "changed": 7}
+    begun = [{"Alert": "dead:a:b", "Text": "3 failed", "Count": 3, "Since": "2026-01-31T13:00:00.000Z"}]
+    with pytest.raises(senders.NotSentError, match=r"^127\.0\.0\.1, port 1: ConnectionRefusedError"):
+        senders.MailSender(target, Path("/")).send(senders.Message(begun, [], [row]), "Radiology")
