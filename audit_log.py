@@ -3556,6 +3556,7 @@ KNOWN_PARAMETERS = {
 READ_BY_POST = re.compile(
     r"^/(?:tools/(?:find|bulk-content|count-resources|lookup)|[^/]+/(?:owed|protected|rules/test))/?$"
 )
+DOES_NOTHING = "/dashboard/may-act"  # the dashboard asks it each minute
 METHODS = {1: "GET", 2: "POST", 3: "PUT", 4: "DELETE"}  # orthanc.HttpMethod
 LONGEST_PARAMETER = 200  # characters of a parameter
 
@@ -3625,7 +3626,9 @@ class RequestWatcher:
         return seen._replace(deletes=request.resources) if uri == "/tools/bulk-delete" else seen
 
     def _is_watched(self, method: str, uri: str) -> bool:
-        return method != "GET" or self._content.match(uri) is not None or ACTS_ON_GET.match(uri) is not None
+        if method != "GET":
+            return uri != DOES_NOTHING
+        return self._content.match(uri) is not None or ACTS_ON_GET.match(uri) is not None
 
     def _described(self, method: str, uri: str, who: Mapping[str, Any], given: Mapping[str, str]) -> SeenRequest:
         named = self._study_uid.match(uri)

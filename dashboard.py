@@ -3216,12 +3216,21 @@ APP = (  # src/dashboard/page/app.js
     '  </nav>`;\n'
     '}\n'
     '\n'
-    '/** What a panel says whose scripts are not there. */\n'
-    'const Absent = ({ panel }) => html`<div class="empty">\n'
-    '  <p class="empty-title">${panel.absent.title}</p>\n'
-    '  <p>${panel.absent.gives}</p>\n'
-    '  <p>Add <code>${panel.scripts[0]}.py</code> to your combined script: <code>python3 combine.py dashboard.py ${panel.scripts[0]}.py -o all.py</code></p>\n'
-    '</div>`;\n'
+    'const fileOf = (name) => (name === "dicom_events" ? name : `${name}.py`); // the one that is a folder\n'
+    '\n'
+    '/** What a panel says whose scripts are not there: the command has what is there already, so that nothing is left out. */\n'
+    'function Absent({ panel, names }) {\n'
+    '  const [file, ...others] = panel.scripts.map(fileOf);\n'
+    '  const files = [...(names.includes("dashboard") ? [] : ["dashboard"]), ...names].map(fileOf);\n'
+    '  return html`<div class="empty">\n'
+    '    <p class="empty-title">${panel.absent.title}</p>\n'
+    '    <p>${panel.absent.gives}</p>\n'
+    '    <p>Add <code>${file}</code>${others.length ? html` (or ${others.map((each, index) => html`${index ? ", " : ""}<code>${each}</code>`)})` : null} to\n'
+    '      your combined script: <code><${Text}>${["python3 combine.py", ...files, file, "-o all.py"].join(" ")}<//></code></p>\n'
+    '    ${file.startsWith("auto_forward") ? html`<p>Write its section first: without one, a forwarder sends each study to every destination that Orthanc knows.</p>` : null}\n'
+    '    <p>Scripts of your own go into the same command. Let <code>PythonScript</code> name the new file, and restart Orthanc.</p>\n'
+    '  </div>`;\n'
+    '}\n'
     '\n'
     'function Panel({ panel, place, summary }) {\n'
     '  const heading = useRef(null);\n'
@@ -3234,7 +3243,7 @@ APP = (  # src/dashboard/page/app.js
     '  const View = panel.view;\n'
     '  return html`<main id="main" class="panel" tabindex="-1">\n'
     '    <h1 ref=${heading} tabindex="-1">${panel.title}</h1>\n'
-    '    ${!summary ? html`<p class="loading quiet">Loading …</p>` : isThere ? html`<${View} key=${panel.id} place=${place} summary=${summary} />` : html`<${Absent} panel=${panel} />`}\n'
+    '    ${!summary ? html`<p class="loading quiet">Loading …</p>` : isThere ? html`<${View} key=${panel.id} place=${place} summary=${summary} />` : html`<${Absent} panel=${panel} names=${names} />`}\n'
     '  </main>`;\n'
     '}\n'
     '\n'
@@ -4053,6 +4062,10 @@ PARTS = (  # src/dashboard/page/parts.css
     '  min-width: 9rem;\n'
     '}\n'
     '\n'
+    '.filters input[type="search"] {\n'
+    '  width: 17rem; /* so that its hint can be read whole */\n'
+    '}\n'
+    '\n'
     '.pages {\n'
     '  align-items: center;\n'
     '  display: flex;\n'
@@ -4165,6 +4178,7 @@ PARTS = (  # src/dashboard/page/parts.css
     '\n'
     '  .filters label,\n'
     '  .filters input,\n'
+    '  .filters input[type="search"],\n'
     '  .filters select {\n'
     '    width: 100%;\n'
     '  }\n'
@@ -5036,7 +5050,7 @@ PANEL_AUDIT = (  # src/dashboard/page/panels/audit.js
     '\n'
     'import { html } from "../vendor/preact.js";\n'
     'import { get, withQuery } from "../lib/api.js";\n'
-    'import { number } from "../lib/format.js";\n'
+    'import { counted, number } from "../lib/format.js";\n'
     'import { Filters } from "../lib/list.js";\n'
     'import { usePoll } from "../lib/poll.js";\n'
     'import { link } from "../lib/router.js";\n'
@@ -5111,7 +5125,7 @@ PANEL_AUDIT = (  # src/dashboard/page/panels/audit.js
     '    <${Problem} error=${error} />\n'
     '    ${chosen ? html`<${One} line=${chosen} />` : null}\n'
     '    ${!data ? (error ? null : html`<${Loading} what="the log" />`) : data.Items.length\n'
-    '      ? html`<p class="quiet">${data.isSearch ? `${number(data.Total)} lines fit, the oldest first.` : `The newest ${number(data.Items.length)} lines of today and yesterday, the newest first.`}</p>\n'
+    '      ? html`<p class="quiet">${data.isSearch ? `${counted(data.Total, "line fits", "lines fit")}, the oldest first.` : `The newest ${data.Items.length === 1 ? "line" : `${number(data.Items.length)} lines`} of today and yesterday, the newest first.`}</p>\n'
     '          <${Table} caption="Audit log" columns=${columns} rows=${data.Items} keyOf=${(line) => line.Number} current=${(line) => line === chosen} />\n'
     '          ${data.Next ? html`<p><a class="button" href=${link("audit", [], { ...query, after: data.Next })}>Next ${number(PER_PAGE)}</a></p>` : null}`\n'
     '      : html`<${Empty} title=${data.isSearch ? "No line fits this" : "Nothing happened since yesterday"}>${data.isSearch ? "PatientID and study must be written exactly as they are; events are single words." : "Search for earlier days above."}<//>`}`;\n'
@@ -5307,7 +5321,7 @@ PANEL_JOBS = (  # src/dashboard/page/panels/jobs.js
     '  pause: { title: "Pause", says: "It stops where it is, and goes on from there when somebody resumes it.", came: "is paused" },\n'
     '  resume: { title: "Resume", says: "It goes on from where it is.", came: "goes on" },\n'
     '  cancel: { title: "Cancel", says: "It ends. What it has done already stays done.", came: "is cancelled", danger: true },\n'
-    '  resubmit: { title: "Run again", says: "It begins anew, with the same content.", came: "was submitted again" },\n'
+    '  resubmit: { title: "Run again", says: "It begins again from the start, with the same content.", came: "was submitted again" },\n'
     '};\n'
     'const MAY = { Running: ["pause", "cancel"], Pending: ["pause", "cancel"], Retry: ["cancel"], Paused: ["resume", "cancel"], Failure: ["resubmit"] };\n'
     '\n'
@@ -5840,7 +5854,7 @@ PANEL_EVENTS = (  # src/dashboard/page/panels/events.js
     '  ];\n'
     '  return html`${data.Items.length\n'
     '      ? html`<${Table} caption="Dead letters, oldest first" columns=${columns} rows=${data.Items} keyOf=${(letter) => letter.ID} current=${(letter) => String(letter.ID) === place.parts[0]} />`\n'
-    '      : html`<${Empty} title="No dead letter">An event is here that a broker refuses for good: a person retries or drops it.<//>`}\n'
+    '      : html`<${Empty} title="No dead letter">An event that a broker refuses for good shows up here: you can retry or drop it.<//>`}\n'
     '    <nav class="pages" aria-label="Pages"><span class="quiet">${number(data.Items.length)} of ${number(data.Total)} dead letters${broker ? html` of <${Text}>${broker}<//>` : null}</span>\n'
     '      ${broker || since ? html`<a class="button" href=${link("events")}>All</a>` : null}\n'
     '      ${data.Next ? html`<a class="button" href=${link("events", [], { broker, since: data.Next })}>Next</a>` : null}\n'
@@ -6215,7 +6229,7 @@ PANEL_DEIDENTIFICATION = (  # src/dashboard/page/panels/deidentification.js
     '  return data.Items.length\n'
     '    ? html`<${Table} caption="De-identification, newest first" columns=${columns} rows=${data.Items} keyOf=${(row) => row.ID} current=${(row) => String(row.ID) === place.parts[0]} />\n'
     '        <${Pages} total=${data.Total} shown=${data.Items.length} what="pieces of work" newer=${query.before ? at({ before: "" }) : null} older=${data.Next ? at({ before: data.Next }) : null} />`\n'
-    '    : html`<${Empty} title=${query.state ? "Nothing fits this" : "Nothing was de-identified yet"}>A rule, or a request, has copies made.<//>`;\n'
+    '    : html`<${Empty} title=${query.state ? "Nothing fits this" : "Nothing was de-identified yet"}>A rule or a request makes copies: each shows up here.<//>`;\n'
     '}\n'
     '\n'
     'function Held({ place }) {\n'
@@ -6235,7 +6249,7 @@ PANEL_DEIDENTIFICATION = (  # src/dashboard/page/panels/deidentification.js
     '        <nav class="pages" aria-label="Pages of images that were held back"><span class="quiet">${number(data.Items.length)} of ${number(data.Total)} images</span>\n'
     '          ${held ? html`<a class="button" href=${link("deidentification", [], { ...place.query, held: "" })}>First</a>` : null}\n'
     '          ${data.Next ? html`<a class="button" href=${link("deidentification", [], { ...place.query, held: data.Next })}>Next</a>` : null}</nav>`\n'
-    '    : html`<${Empty} title="No image was held back">What may show who the patient is stays here, with the reason.<//>`;\n'
+    '    : html`<${Empty} title="No image was held back">An image that may show who the patient is gets no copy. It shows up here, with the reason.<//>`;\n'
     '}\n'
     '\n'
     'function View({ place }) {\n'
@@ -7007,6 +7021,8 @@ class NotifySettings:
     def complaint(self) -> str | None:
         """Return which key is missing, or has no effect, or does harm; None: all is well."""
         mail = self.mail
+        if mail is None and self.webhook is None:
+            return "Mail or Notify.Webhook is needed: else nobody is notified"
         if self.webhook is not None and not self.webhook.url:
             return "Webhook.URL is needed, allowed: https://HOST/PATH"
         if mail is None:
@@ -7340,7 +7356,8 @@ class MailSender:
         except smtplib.SMTPRecipientsRefused as error:
             raise NotSentError(f"the mail server takes nothing for {_refusals(error.recipients)}") from None
         except (smtplib.SMTPException, OSError, UnicodeError) as error:
-            raise NotSentError(one_line(f"{type(error).__name__}: {error}")[:300]) from None
+            where = f"{target.host}, port {target.port_number()}"
+            raise NotSentError(one_line(f"{where}: {type(error).__name__}: {error}")[:300]) from None
         if refused:  # the others have it: to send it again would not help this one
             raise PartlySentError(f"the mail server takes nothing for {_refusals(refused)}")
 
@@ -7382,16 +7399,30 @@ class MailSender:
 
 
 def senders_of(settings: NotifySettings, folder: Path) -> dict[str, Sender]:
-    """Return what sends, by its name. Raises OSError: certificates can't be read.
+    """Return what sends, by its name. Raises OSError: certificates can't be read; its text names the key.
 
     `folder` is the one that paths of the configuration begin in.
     """
     found: dict[str, Sender] = {}
     if settings.webhook:
-        found["webhook"] = WebhookSender(settings.webhook, folder)
+        with _named("Webhook", settings.webhook, folder):
+            found["webhook"] = WebhookSender(settings.webhook, folder)
     if settings.mail:
-        found["mail"] = MailSender(settings.mail, folder)
+        with _named("Mail", settings.mail, folder):
+            found["mail"] = MailSender(settings.mail, folder)
     return found
+
+
+@contextlib.contextmanager
+def _named(key: str, target: MailTarget | WebhookTarget, folder: Path) -> Iterator[None]:
+    """Name the key and the file where certificates can't be read: OpenSSL names neither."""
+    try:
+        yield
+    except OSError as error:  # ssl.SSLError is one
+        path = folder / target.ca_certificate if target.ca_certificate else "the authorities of the system"
+        raise OSError(
+            f"{SECTION}.Notify.{key}.CACertificate: {path} can't be read ({error}), allowed: a PEM file"
+        ) from None
 
 
 class PartlySentError(Exception):

@@ -5799,6 +5799,7 @@ class Purge:
     def _delete_proved(self, rows: list[dict[str, Any]], who: Mapping[str, Any]) -> Outcome:
         """Delete the instances that are proved to be elsewhere, and no other: one that has come in meanwhile stays."""
         proved = {row["study"]: self._proving.proved[row["study"]] for row in rows}
+        _write_counts(self._ledger, rows, proved)  # a kill may leave half of one
         error = self._archive.delete_instances(proved, who, lambda: self.stopping)
         if error is None:
             return {}
@@ -5836,10 +5837,13 @@ class Purge:
         written = frozenset(line["ID"] for line in self._history.lines_of(self.number) if "ID" in line)
         there = {row["study"] for row in rows if if_there(f"/studies/{row['study']}") is not None}
         self._settle([(row, "") for row in rows if row["study"] not in there], "deleted", written=written)
-        for row in rows:
-            if row["study"] in there and row["state"] == "pieces":
+        whole = []
+        for row in [row for row in rows if row["study"] in there]:
+            if row["state"] == "pieces" or (self._asked.only_if_at and _has_lost_some(row)):
                 self._finish_pieces(row)
-        self._mark([row for row in rows if row["study"] in there and row["state"] == "deleting"], "waiting")
+            else:
+                whole.append(row)
+        self._mark(whole, "waiting")
 
     def _finish_pieces(self, row: dict[str, Any]) -> None:
         """Delete the rest of a study that was begun, unless it was received again: half a study is worse than none."""
@@ -5867,6 +5871,19 @@ def batch_length(instances: Iterable[int], most: float) -> int:
 def _instances(row: Mapping[str, Any], study: Study | None) -> int:
     """Return how many a study has, counted now or when it was chosen (none came since); else `PIECE`: it is alone."""
     return (study.instances if study else 0) or row["facts"].get("Instances") or PIECE
+
+
+def _write_counts(ledger: Ledger, rows: Iterable[Mapping[str, Any]], instances: Mapping[str, Sequence[str]]) -> None:
+    """Write down how many instances studies have whose deletion begins now."""
+    sql = "UPDATE studies SET facts=json_set(facts,'$.Instances',?) WHERE purge=? AND number=?"
+    with ledger.transaction() as db:
+        db.executemany(sql, [(len(instances[row["study"]]), row["purge"], row["number"]) for row in rows])
+
+
+def _has_lost_some(row: Mapping[str, Any]) -> bool:
+    """Return whether a study has fewer instances than when its deletion began, one instance after the other."""
+    before = row["facts"].get("Instances") or 0
+    return before > 1 and int((if_there(f"/studies/{row['study']}/statistics") or {}).get("CountInstances", 0)) < before
 
 
 def _known(row: Mapping[str, Any]) -> dict[str, Any]:

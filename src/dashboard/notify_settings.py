@@ -148,6 +148,8 @@ class NotifySettings:
     def complaint(self) -> str | None:
         """Return which key is missing, or has no effect, or does harm; None: all is well."""
         mail = self.mail
+        if mail is None and self.webhook is None:
+            return "Mail or Notify.Webhook is needed: else nobody is notified"
         if self.webhook is not None and not self.webhook.url:
             return "Webhook.URL is needed, allowed: https://HOST/PATH"
         if mail is None:

@@ -15,7 +15,7 @@ import socket
 import ssl
 import time
 import urllib.parse
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -24,6 +24,7 @@ from common.routes import one_line
 
 from .notify import Message
 from .notify_settings import MailTarget, NotifySettings, WebhookTarget
+from .settings import SECTION
 
 LARGEST_ANSWER = 65536  # bytes that are read, so that the connection ends well; only the status counts
 
@@ -108,7 +109,8 @@ class MailSender:
         except smtplib.SMTPRecipientsRefused as error:
             raise NotSentError(f"the mail server takes nothing for {_refusals(error.recipients)}") from None
         except (smtplib.SMTPException, OSError, UnicodeError) as error:
-            raise NotSentError(one_line(f"{type(error).__name__}: {error}")[:300]) from None
+            where = f"{target.host}, port {target.port_number()}"
+            raise NotSentError(one_line(f"{where}: {type(error).__name__}: {error}")[:300]) from None
         if refused:  # the others have it: to send it again would not help this one
             raise PartlySentError(f"the mail server takes nothing for {_refusals(refused)}")
 
@@ -150,16 +152,30 @@ class MailSender:
 
 
 def senders_of(settings: NotifySettings, folder: Path) -> dict[str, Sender]:
-    """Return what sends, by its name. Raises OSError: certificates can't be read.
+    """Return what sends, by its name. Raises OSError: certificates can't be read; its text names the key.
 
     `folder` is the one that paths of the configuration begin in.
     """
     found: dict[str, Sender] = {}
     if settings.webhook:
-        found["webhook"] = WebhookSender(settings.webhook, folder)
+        with _named("Webhook", settings.webhook, folder):
+            found["webhook"] = WebhookSender(settings.webhook, folder)
     if settings.mail:
-        found["mail"] = MailSender(settings.mail, folder)
+        with _named("Mail", settings.mail, folder):
+            found["mail"] = MailSender(settings.mail, folder)
     return found
+
+
+@contextlib.contextmanager
+def _named(key: str, target: MailTarget | WebhookTarget, folder: Path) -> Iterator[None]:
+    """Name the key and the file where certificates can't be read: OpenSSL names neither."""
+    try:
+        yield
+    except OSError as error:  # ssl.SSLError is one
+        path = folder / target.ca_certificate if target.ca_certificate else "the authorities of the system"
+        raise OSError(
+            f"{SECTION}.Notify.{key}.CACertificate: {path} can't be read ({error}), allowed: a PEM file"
+        ) from None
 
 
 class PartlySentError(Exception):

@@ -69,7 +69,7 @@ def test_the_audit_log_is_searched(pair: Pair, seen: Watched) -> None:
     page.get_by_label("PatientID").fill("1CT1")
     page.get_by_label("Event").fill("received")
     page.get_by_role("button", name="Show").click()
-    expect(page.locator("main")).to_contain_text("1 lines fit")
+    expect(page.locator("main")).to_contain_text("1 line fits")
     expect(page.locator("main tbody tr")).to_have_count(1)
     assert "patient=1CT1" in page.url
     page.get_by_role("link", name="Clear").click()

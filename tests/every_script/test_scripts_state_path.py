@@ -23,7 +23,13 @@ SECTIONS = {
 }
 STATE_OF_ALL = {
     *("anonymize_series.sqlite", "audit-log", "audit_log.key", "audit_log.sqlite", "auto_forward_modality.sqlite"),
-    *("auto_forward_peer.sqlite", "auto_retries.sqlite", "cmove_interceptor.sqlite", "dicom_events.jsonl"),
+    *(
+        "auto_forward_peer.sqlite",
+        "auto_retries.sqlite",
+        "cmove_interceptor.sqlite",
+        "dashboard.sqlite",
+        "dicom_events.jsonl",
+    ),
     *("dicom_events.journal", "dicom_events.sqlite", "kept.sqlite", "series_private_tags.sqlite"),
 }
 # A script of a user's own, whose events are kept.

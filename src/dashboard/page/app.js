@@ -67,12 +67,21 @@ function Navigation({ panels, current, summary }) {
   </nav>`;
 }
 
-/** What a panel says whose scripts are not there. */
-const Absent = ({ panel }) => html`<div class="empty">
-  <p class="empty-title">${panel.absent.title}</p>
-  <p>${panel.absent.gives}</p>
-  <p>Add <code>${panel.scripts[0]}.py</code> to your combined script: <code>python3 combine.py dashboard.py ${panel.scripts[0]}.py -o all.py</code></p>
-</div>`;
+const fileOf = (name) => (name === "dicom_events" ? name : `${name}.py`); // the one that is a folder
+
+/** What a panel says whose scripts are not there: the command has what is there already, so that nothing is left out. */
+function Absent({ panel, names }) {
+  const [file, ...others] = panel.scripts.map(fileOf);
+  const files = [...(names.includes("dashboard") ? [] : ["dashboard"]), ...names].map(fileOf);
+  return html`<div class="empty">
+    <p class="empty-title">${panel.absent.title}</p>
+    <p>${panel.absent.gives}</p>
+    <p>Add <code>${file}</code>${others.length ? html` (or ${others.map((each, index) => html`${index ? ", " : ""}<code>${each}</code>`)})` : null} to
+      your combined script: <code><${Text}>${["python3 combine.py", ...files, file, "-o all.py"].join(" ")}<//></code></p>
+    ${file.startsWith("auto_forward") ? html`<p>Write its section first: without one, a forwarder sends each study to every destination that Orthanc knows.</p>` : null}
+    <p>Scripts of your own go into the same command. Let <code>PythonScript</code> name the new file, and restart Orthanc.</p>
+  </div>`;
+}
 
 function Panel({ panel, place, summary }) {
   const heading = useRef(null);
@@ -85,7 +94,7 @@ function Panel({ panel, place, summary }) {
   const View = panel.view;
   return html`<main id="main" class="panel" tabindex="-1">
     <h1 ref=${heading} tabindex="-1">${panel.title}</h1>
-    ${!summary ? html`<p class="loading quiet">Loading …</p>` : isThere ? html`<${View} key=${panel.id} place=${place} summary=${summary} />` : html`<${Absent} panel=${panel} />`}
+    ${!summary ? html`<p class="loading quiet">Loading …</p>` : isThere ? html`<${View} key=${panel.id} place=${place} summary=${summary} />` : html`<${Absent} panel=${panel} names=${names} />`}
   </main>`;
 }
 

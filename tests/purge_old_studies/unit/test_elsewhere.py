@@ -303,6 +303,7 @@ def test_a_name_that_orthanc_does_not_know_deletes_nothing(purging: Elsewhere, n
     purging.looked()
     purging.clock.advance(180)
     eventually(lambda: any("rule old does not run this time: OnlyIfAt" in text for _, text in purging.standin.logs))
+    eventually(lambda: purging.script.get(f"{NAME}/status")["Rules"][0]["Last"])
     assert purging.script.get(f"{NAME}/status")["Rules"][0]["Last"]["State"] == "not run"
     assert purging.deleted() == []
     assert purging.questions == []

@@ -2,7 +2,7 @@
 
 import { html } from "../vendor/preact.js";
 import { get, withQuery } from "../lib/api.js";
-import { number } from "../lib/format.js";
+import { counted, number } from "../lib/format.js";
 import { Filters } from "../lib/list.js";
 import { usePoll } from "../lib/poll.js";
 import { link } from "../lib/router.js";
@@ -77,7 +77,7 @@ function View({ place }) {
     <${Problem} error=${error} />
     ${chosen ? html`<${One} line=${chosen} />` : null}
     ${!data ? (error ? null : html`<${Loading} what="the log" />`) : data.Items.length
-      ? html`<p class="quiet">${data.isSearch ? `${number(data.Total)} lines fit, the oldest first.` : `The newest ${number(data.Items.length)} lines of today and yesterday, the newest first.`}</p>
+      ? html`<p class="quiet">${data.isSearch ? `${counted(data.Total, "line fits", "lines fit")}, the oldest first.` : `The newest ${data.Items.length === 1 ? "line" : `${number(data.Items.length)} lines`} of today and yesterday, the newest first.`}</p>
           <${Table} caption="Audit log" columns=${columns} rows=${data.Items} keyOf=${(line) => line.Number} current=${(line) => line === chosen} />
           ${data.Next ? html`<p><a class="button" href=${link("audit", [], { ...query, after: data.Next })}>Next ${number(PER_PAGE)}</a></p>` : null}`
       : html`<${Empty} title=${data.isSearch ? "No line fits this" : "Nothing happened since yesterday"}>${data.isSearch ? "PatientID and study must be written exactly as they are; events are single words." : "Search for earlier days above."}<//>`}`;

@@ -67,7 +67,7 @@ function Jobs({ place, data, error, refresh }) {
   return data.Items.length
     ? html`<${Table} caption="De-identification, newest first" columns=${columns} rows=${data.Items} keyOf=${(row) => row.ID} current=${(row) => String(row.ID) === place.parts[0]} />
         <${Pages} total=${data.Total} shown=${data.Items.length} what="pieces of work" newer=${query.before ? at({ before: "" }) : null} older=${data.Next ? at({ before: data.Next }) : null} />`
-    : html`<${Empty} title=${query.state ? "Nothing fits this" : "Nothing was de-identified yet"}>A rule, or a request, has copies made.<//>`;
+    : html`<${Empty} title=${query.state ? "Nothing fits this" : "Nothing was de-identified yet"}>A rule or a request makes copies: each shows up here.<//>`;
 }
 
 function Held({ place }) {
@@ -87,7 +87,7 @@ function Held({ place }) {
         <nav class="pages" aria-label="Pages of images that were held back"><span class="quiet">${number(data.Items.length)} of ${number(data.Total)} images</span>
           ${held ? html`<a class="button" href=${link("deidentification", [], { ...place.query, held: "" })}>First</a>` : null}
           ${data.Next ? html`<a class="button" href=${link("deidentification", [], { ...place.query, held: data.Next })}>Next</a>` : null}</nav>`
-    : html`<${Empty} title="No image was held back">What may show who the patient is stays here, with the reason.<//>`;
+    : html`<${Empty} title="No image was held back">An image that may show who the patient is gets no copy. It shows up here, with the reason.<//>`;
 }
 
 function View({ place }) {

@@ -124,7 +124,7 @@ function Letters({ place, data, error, refresh }) {
   ];
   return html`${data.Items.length
       ? html`<${Table} caption="Dead letters, oldest first" columns=${columns} rows=${data.Items} keyOf=${(letter) => letter.ID} current=${(letter) => String(letter.ID) === place.parts[0]} />`
-      : html`<${Empty} title="No dead letter">An event is here that a broker refuses for good: a person retries or drops it.<//>`}
+      : html`<${Empty} title="No dead letter">An event that a broker refuses for good shows up here: you can retry or drop it.<//>`}
     <nav class="pages" aria-label="Pages"><span class="quiet">${number(data.Items.length)} of ${number(data.Total)} dead letters${broker ? html` of <${Text}>${broker}<//>` : null}</span>
       ${broker || since ? html`<a class="button" href=${link("events")}>All</a>` : null}
       ${data.Next ? html`<a class="button" href=${link("events", [], { broker, since: data.Next })}>Next</a>` : null}

@@ -15,7 +15,7 @@ const VERBS = {
   pause: { title: "Pause", says: "It stops where it is, and goes on from there when somebody resumes it.", came: "is paused" },
   resume: { title: "Resume", says: "It goes on from where it is.", came: "goes on" },
   cancel: { title: "Cancel", says: "It ends. What it has done already stays done.", came: "is cancelled", danger: true },
-  resubmit: { title: "Run again", says: "It begins anew, with the same content.", came: "was submitted again" },
+  resubmit: { title: "Run again", says: "It begins again from the start, with the same content.", came: "was submitted again" },
 };
 const MAY = { Running: ["pause", "cancel"], Pending: ["pause", "cancel"], Retry: ["cancel"], Paused: ["resume", "cancel"], Failure: ["resubmit"] };
 
