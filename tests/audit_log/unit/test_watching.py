@@ -28,7 +28,7 @@ NOT_WATCHED = {
     *(f"/auto-forward-{kind}/{part}" for kind in ("dicomweb", "modality", "peer")
       for part in ("deliveries", "deliveries/x", "destinations", "rules", "catch-up")),
     *(f"/with-private-tags/{part}" for part in ("series", "series/x", "studies/x/series", "patients/x/series")),
-    *("/dicom-events/catch-up", "/dashboard/files/x/x", "/dashboard/summary", "/dashboard/flow"),
+    *("/dicom-events/catch-up", "/dashboard/routes", "/dashboard/files/x/x", "/dashboard/summary", "/dashboard/flow"),
     # the DICOMweb plugin's own requests, with a ticket
     *("/dicom-web/auto-forward-dicomweb/files/x", "/dicom-web/purge-old-studies/files/x"),
 }  # fmt: skip

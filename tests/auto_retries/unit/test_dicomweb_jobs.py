@@ -45,7 +45,7 @@ def test_a_job_that_shows_nothing_is_resubmitted_only_if_it_has_read_nothing(
     fail(retries, {"InstancesCount": "2", **more})
     retries.wait(40)
     assert retries.resubmitted("j1") == again
-    assert [row["State"] for row in retries.rows()] == ["sending" if again else "dead"]
+    eventually(lambda: [row["State"] for row in retries.rows()] == ["sending" if again else "dead"])
 
 
 def test_a_person_who_has_just_resubmitted_it_is_not_waited_for(retries: Retries) -> None:
