@@ -6,10 +6,10 @@ COG := PYTHONPATH=.:src $(PYTHON) -m cogapp -I . --markers='<<<cog >>> <<<end>>>
 OPENAPI := PYTHONPATH=.:src $(PYTHON) -m docs.openapi
 # Tests mostly wait for servers to end: more at a time than there are processors. What fails in that crowd is run once more,
 # alone: servers that had to wait for a processor are no defect, whatever fails alone is one.
-AT_A_TIME ?= 8
+AT_A_TIME ?= 12
 # For what only root may do.
 SUDO := $(if $(filter 0,$(shell id -u)),,sudo)
-# Python keeps what it has compiled, also in a container whose image says not to: else each of the eight compiles all tests.
+# Python keeps what it has compiled, also in a container whose image says not to: else each of the twelve compiles all tests.
 unexport PYTHONDONTWRITEBYTECODE
 ALONE := -n 0 --last-failed --last-failed-no-failures none
 

@@ -5650,10 +5650,10 @@ class LastRuns:
 
 
 STALE = 0.5  # seconds; what was looked at longer ago is looked at again
-BATCH = 60  # instances of the first request that deletes
+BATCH = 100  # instances of the first request that deletes
 # Seconds that one should take: a store in between waits for it. The fewer there are, the faster a purge, and the less others
 # notice, for at the end of each much happens at once.
-BATCH_SECONDS = 0.15
+BATCH_SECONDS = 0.25
 # A study of a purge is `waiting`, then `deleting` or, where that takes several requests, `pieces`; in the end `deleted`,
 # `gone` (somebody else was quicker), `kept` (it does not fit any more) or `failed`.
 UNFINISHED = ("waiting", "deleting", "pieces")
