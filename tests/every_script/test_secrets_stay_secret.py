@@ -271,9 +271,12 @@ def test_no_secret_is_in_logs_answers_or_state_whatever_fails(server: OrthancSer
             "POST", "/scripts/health", json={}, headers={"Authorization": f"Bearer {hush('Bearer')}"}, auth=None
         )
     failed = set[str]()
-    server.wait_until(
-        lambda: failed.update(failing(server)) or len(failed) == FAILURES, timeout=90, what="fail everywhere"
-    )
+
+    def all_failed() -> bool:
+        failed.update(failing(server))
+        return len(failed) == FAILURES
+
+    server.wait_until(all_failed, timeout=90, what="fail everywhere")
     token = server.get("/token")
     (server.folder / "orthanc.json").unlink()
     leaks = {path: found for path, content in answers(server) if (found := secrets_in(content))}
