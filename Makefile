@@ -88,7 +88,7 @@ bench-%:  ## benchmarks/NAME.py, e.g. bench-combine; BENCH_ARGS goes to it
 	$(PYTHON) -m benchmarks.$(subst -,_,$*) $(BENCH_ARGS)
 
 help:  ## This list
-	@sed -n 's/^\([a-z%-]*\):.*## \(.*\)/make \1|\2/p' Makefile | while IFS='|' read -r target text; do printf '%-17s %s\n' "$$target" "$$text"; done
+	@sed -n 's/^\([a-z%-]*\):.*## \(.*\)/make \1|\2/p' Makefile | while IFS='|' read -r target text; do printf '%-19s %s\n' "$$target" "$$text"; done
 
 clean:  ## Removes what the commands above made
 	[ ! -d .orthancs/systems ] || $(SUDO) rm -rf .orthancs/systems

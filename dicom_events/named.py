@@ -71,7 +71,7 @@ def _named_broker(content: Any) -> Named:
 
 def _one_of_brokers(name: str, content: Any) -> Named:
     if complaint := _complaint_of_name(name):
-        return Named(f"{SECTION}.Brokers.{json.dumps(name)}", complaint=f"{SECTION}.Brokers: {complaint}", bound=False)
+        return Named(f"{SECTION}.Brokers.{_shown_name(name)}", complaint=f"{SECTION}.Brokers: {complaint}", bound=False)
     path = f"{SECTION}.Brokers.{name}"
     if isinstance(content, dict) and "Name" in content:
         return Named(name, complaint=f"{path}.Name: found one, allowed: none, its name is its key in Brokers")
@@ -80,8 +80,20 @@ def _one_of_brokers(name: str, content: Any) -> Named:
 
 def _complaint_of_name(name: Any) -> str | None:
     fits = isinstance(name, str) and 0 < len(name) <= 200 and name.isprintable() and one_line(name) == name
-    shown = json.dumps(name if isinstance(name, str) and len(name) <= 200 else type(name).__name__)
-    return None if fits else f"found the name {shown}, allowed: a text of one line, at most 200 characters"
+    fits = fits and not _is_url(name)
+    allowed = "a text of one line, at most 200 characters, and no URL with a user"
+    return None if fits else f"found the name {_shown_name(name)}, allowed: {allowed}"
+
+
+def _is_url(name: str) -> bool:
+    """Return whether a name is a URL in the wrong place, with a password perhaps: names are shown everywhere."""
+    return "://" in name and "@" in name
+
+
+def _shown_name(name: Any) -> str:
+    if isinstance(name, str) and _is_url(name):
+        return "(a value that is not shown here)"
+    return json.dumps(name if isinstance(name, str) and len(name) <= 200 else type(name).__name__)
 
 
 def _read_named(path: str, name: str, content: Any, former: str = "") -> Named:

@@ -161,7 +161,8 @@ def test_alone_each_panel_says_what_it_would_give_and_the_page_says_that_the_ser
         ("audit", "audit_log"),
     ):
         watched.open(server.url, panel)
-        expect(page.locator(".empty")).to_contain_text(f"Add {script}.py to your combined script")
+        expect(page.locator(".empty")).to_contain_text(f"Add {script}.py")
+        expect(page.locator(".empty")).to_contain_text(f"python3 combine.py dashboard.py {script}.py -o all.py")
     expect(page.locator("footer")).to_contain_text("you may not act here")
     assert page.context.cookies() == []
     server.kill()

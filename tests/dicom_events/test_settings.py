@@ -185,6 +185,16 @@ def check(package: StandIn, folder: Path, section: Any, path: tuple[str, ...]) -
     assert SECRET not in str(package.logs) + json.dumps(answer)
 
 
+def test_a_url_in_the_place_of_a_name_is_refused_and_not_shown(package: StandIn, folder: Path) -> None:
+    url = f"amqp://me:{SECRET}@host/"
+    for section in (
+        {"Broker": {"Type": "log", "Name": url}},
+        {"Brokers": {url: {"Type": "log"}, "fine": {"Type": "log"}}},
+    ):
+        check(package, folder, section, ())
+        assert any("a value that is not shown here" in text for _, text in package.logs)
+
+
 @given(url=URLS, header=st.text(max_size=5), kind=st.sampled_from(["rabbitmq", "nats", "webhook"]))
 @example("amqp://me:pa/55Word@127.0.0.1:1/", "", "rabbitmq")
 @example("amqp://me:pa55Word@127.0.0.1:1?=0", "", "rabbitmq")
