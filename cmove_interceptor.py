@@ -876,6 +876,21 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_drop_locks_in_child)
 
 
+# ---- src/common/urls.py: URLs in texts that Orthanc gives.
+
+
+# A password may hold an @: the last one before the path ends it.
+URL = re.compile(r"(\b[a-z][a-z0-9+.-]*://)(?:[^\s/]*@)?([^\s?]*)(?:\?\S*)?", re.IGNORECASE)
+
+
+def without_secrets(text: str) -> str:
+    """Return a text of Orthanc's without users, passwords and queries of the URLs in it.
+
+    From 1.13.0 on, errors of requests to peers and DICOMweb servers name the whole URL, as the configuration has it.
+    """
+    return URL.sub(r"\1\2", text)
+
+
 # ---- src/common/loopback.py: This Orthanc's own REST API over HTTP: unlike a call through the SDK it does not hold the GIL, and with it every store.
 
 
@@ -969,7 +984,7 @@ class Loopback:
             connection.close()  # 1.12.7 drops it without a word
         if response.status >= 400:
             said = _said_by_orthanc(content)
-            reason = said.get("Details") or said.get("Message") or response.reason
+            reason = without_secrets(str(said.get("Details") or said.get("Message") or response.reason))
             raise LoopbackError(
                 response.status, f"{method} {path.partition('?')[0]}: {reason}", said.get("OrthancStatus")
             )
@@ -3200,7 +3215,7 @@ def ending_of(job: Mapping[str, Any] | None, reported: bool | None = None) -> tu
     content = job.get("Content") or {}  # where a job of the DICOMweb plugin says why
     reasons = [each for key in ("Description", "Details") if (each := content.get(f"FunctionError{key}"))]
     why = ": ".join(reasons) or job.get("ErrorDetails") or job.get("ErrorDescription") or "the job failed"
-    return Ending.CANCELED if job.get("ErrorCode") == CANCELED_JOB else Ending.FAILURE, why
+    return Ending.CANCELED if job.get("ErrorCode") == CANCELED_JOB else Ending.FAILURE, without_secrets(str(why))
 
 
 def url_of_peer(content: Mapping[str, Any]) -> str:

@@ -21,6 +21,7 @@ from .pinned_tls import pinned_tls
 from .quirks import import_for_small_stacks
 from .settings import SettingsError, settings_of_all_scripts
 from .state import configuration_folder
+from .urls import without_secrets
 
 import_for_small_stacks()
 
@@ -112,7 +113,7 @@ class Loopback:
             connection.close()  # 1.12.7 drops it without a word
         if response.status >= 400:
             said = _said_by_orthanc(content)
-            reason = said.get("Details") or said.get("Message") or response.reason
+            reason = without_secrets(str(said.get("Details") or said.get("Message") or response.reason))
             raise LoopbackError(
                 response.status, f"{method} {path.partition('?')[0]}: {reason}", said.get("OrthancStatus")
             )

@@ -18,6 +18,7 @@ from anonymize_series.settings import NAME, Recipe
 from common.jobs import END_EVENT_SECONDS, UNFINISHED_JOBS, Ending, JobEnds, ending_of, get_job, url_of_peer
 from common.ledger import Ledger
 from common.loopback import Loopback, LoopbackError
+from common.urls import without_secrets
 from common.work import Which, Work
 from forwarding.peers import Peers
 
@@ -161,7 +162,7 @@ def why_not_all(job: Mapping[str, Any], copies: Sequence[str]) -> str:
     content = job.get("Content") or {}
     if job["State"] != "Success":
         reasons = (content.get("FunctionErrorDetails"), job.get("ErrorDetails"), job.get("ErrorDescription"))
-        return str(next((reason for reason in reasons if reason), job["State"]))
+        return without_secrets(str(next((reason for reason in reasons if reason), job["State"])))
     sent, failed = int(content.get("InstancesCount", len(copies))), int(content.get("FailedInstancesCount", 0))
     if sent - failed < len(set(copies)):
         return f"it sent {sent - failed} of {len(set(copies))} copies"

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from common.loopback import Loopback, LoopbackError
+from common.urls import without_secrets
 
 UNFINISHED_JOBS = ("Pending", "Running", "Paused", "Retry")  # states of a job that may still succeed
 CANCELED_JOB = 37  # Orthanc's error code
@@ -54,7 +55,7 @@ def ending_of(job: Mapping[str, Any] | None, reported: bool | None = None) -> tu
     content = job.get("Content") or {}  # where a job of the DICOMweb plugin says why
     reasons = [each for key in ("Description", "Details") if (each := content.get(f"FunctionError{key}"))]
     why = ": ".join(reasons) or job.get("ErrorDetails") or job.get("ErrorDescription") or "the job failed"
-    return Ending.CANCELED if job.get("ErrorCode") == CANCELED_JOB else Ending.FAILURE, why
+    return Ending.CANCELED if job.get("ErrorCode") == CANCELED_JOB else Ending.FAILURE, without_secrets(str(why))
 
 
 def url_of_peer(content: Mapping[str, Any]) -> str:

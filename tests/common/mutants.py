@@ -53,6 +53,14 @@ TABLE: dict[tuple[str, str], dict[str, str]] = {
         "if not fits_in_path(study) or not fits_in_path(series):": "if not fits_in_path(study):",
         "not fits_in_path(study) or": "",
     },
+    ("src/common/urls.py", "tests/common/unit/test_urls.py"): {
+        "(?:[^\\s/]*@)?": "",
+        "(?:\\?\\S*)?": "",
+    },
+    ("src/common/jobs.py", "tests/common/unit/test_urls.py"): {"without_secrets(str(why))": "str(why)"},
+    ("src/anonymize_series/sending.py", "tests/common/unit/test_urls.py"): {
+        'without_secrets(str(next((reason for reason in reasons if reason), job["State"])))': "str(next(filter(None, reasons)))",
+    },
     ("src/common/aets.py", "tests/common/unit/test_aets.py"): {
         'aet = aet.strip(" ")': "pass",
         "return aet if self._is_strict else aet.lower()": "return aet.lower()",

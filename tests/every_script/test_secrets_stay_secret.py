@@ -36,7 +36,10 @@ def answer(output, uri, **request):
 orthanc.RegisterRestCallback("/token", answer)
 """
 ORTHANCS_OWN = {"index", "index-wal", "index-shm"}  # has the peers of unfinished jobs, as the configuration has them
-ORTHANCS_OWN_LINES = re.compile(r"I\d{4} .*HttpClient\.cpp:\d+\] \(http\) ")  # has whole URLs, where it is verbose
+# Have whole URLs: the first where Orthanc is verbose, the others from 1.13.0.
+ORTHANCS_OWN_LINES = re.compile(
+    r"(?:I\d{4} .*HttpClient\.cpp:\d+\] \(http\) |E\d{4} .*(?:HttpClient|OrthancException)\.cpp:\d+\] Error in )"
+)
 FAILURES = 12 + 10 + 5 + 1  # destinations, with the peer that is added later; brokers; services; the audit repository
 LETTERS = re.compile(rb"Hush[A-Za-z]+")
 # `Hush` in Base64, wherever it begins: what `Authorization: Basic` would show.
