@@ -13,7 +13,7 @@ SUDO := $(if $(filter 0,$(shell id -u)),,sudo)
 unexport PYTHONDONTWRITEBYTECODE
 ALONE := -n 0 --last-failed --last-failed-no-failures none
 
-.PHONY: build demo dev test test-all image-test fresh-debian mutate audit-packages check docs docs-answers docs-images gallery release help clean
+.PHONY: build demo dev test test-all image-test fresh-debian mutate audit-packages check docs docs-answers docs-images gallery bench release help clean
 
 demo:  ## Combines the scripts, and shows real studies travel through them (DEMO_ARGS=--exit ends after the table)
 	@testing/install demo
@@ -82,6 +82,10 @@ docs-images:  ## Takes the pictures of docs/images/ again, where they have chang
 gallery:  ## The thumbnails of real files beside Orthanc's own, as a page for people: build/gallery/index.html
 	@testing/install test
 	$(PYTHON) -m tests.series_thumbnail.gallery
+
+bench:  ## All benchmarks, an hour on an idle machine: benchmarks/RESULTS.md (BENCH_ARGS="purge audit" does these two anew)
+	@testing/install test
+	$(PYTHON) -m benchmarks $(BENCH_ARGS)
 
 bench-%:  ## benchmarks/NAME.py, e.g. bench-combine; BENCH_ARGS goes to it
 	@testing/install test

@@ -22,6 +22,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from benchmarks import goals
 from testing.dicom import make_study
 from testing.server import OrthancServer, send_by_cstore
 
@@ -139,6 +140,9 @@ def backlog(script: str, studies: list[list[bytes]], rounds: int) -> None:
                     ratios = [one / other for one, other in zip(rates[name], rates[beside], strict=True)]
                     each = ", ".join(f"{one:.2f}" for one in ratios)
                     print(f"  {name} / {beside}: median {statistics.median(ratios):.2f} (of {each})")
+            against_raw = zip(rates[script], rates["raw jobs"], strict=True)
+            ratio = statistics.median(one / other for one, other in against_raw)
+            goals.least(f"{script}: rate of a backlog over that of raw jobs", ratio, 0.95)
             status = Path(f"/proc/{source.process.pid}/status").read_text() if source.process else ""
             print(f"  memory of the sending Orthanc: {status.partition('VmRSS:')[2].split()[0]} kB", flush=True)
         finally:

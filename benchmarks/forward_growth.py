@@ -19,6 +19,7 @@ import tempfile
 import time
 from pathlib import Path
 
+from benchmarks import goals
 from benchmarks.forward import clear, wait_for
 from testing.dicom import make_study
 from testing.server import OrthancServer
@@ -101,7 +102,7 @@ def one_series(sizes: list[int], images: int) -> None:
         def raw(resources: list[str]) -> None:
             source.post("/modalities/DEST/store", {"Resources": resources, "Synchronous": False})
 
-        have = 1
+        have, ours_by_size = 1, list[float]()
         for size in sizes:
             for one in range(have, size):
                 source.store(make_study(patient_id=f"A{one}", study_date="20230101", instances=1, rows=16, columns=16))
@@ -118,6 +119,9 @@ def one_series(sizes: list[int], images: int) -> None:
                     found.append(time.perf_counter() - begin)
             shown = ", ".join(f"{name} {statistics.median(found):.2f} s" for name, found in seconds.items())
             print(f"  {size:6d} studies in the archive, a series of {images}: {shown}", flush=True)
+            ours_by_size.append(statistics.median(seconds["by us"]))
+        what = f"a series of {images} to its destination, with {sizes[-1]} studies over {sizes[0]}"
+        goals.most(what, ours_by_size[-1] / ours_by_size[0], 1.5)
         for server in (source, destination):
             server.close()
 

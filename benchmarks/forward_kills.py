@@ -19,6 +19,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from benchmarks import goals
 from testing.dicom import make_study
 from testing.installed import dicomweb_plugin, python_plugin
 from testing.server import OrthancFailedError, OrthancServer
@@ -157,6 +158,9 @@ def run(script: str, with_all: bool, options: argparse.Namespace) -> None:
             f"rows {found.states}; {found.protected} patients left protected, {found.paused} jobs paused",
             flush=True,
         )
+        name = f"{script}{', with all' if with_all else ''}, {options.rounds} kills"
+        goals.most(f"{name}: instances missing", found.missing, 0)
+        goals.most(f"{name}: patients left protected, jobs left paused", found.protected + found.paused, 0)
         for server in (source, *those.values()):
             server.kill()
             server.close()

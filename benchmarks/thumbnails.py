@@ -19,6 +19,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from benchmarks import goals
 from benchmarks.load import latencies, rate, rate_of_each_once, request_bytes
 from testing.dicom import make_study
 from testing.server import OrthancServer
@@ -91,9 +92,8 @@ def in_turns(rounds: int, *measures: Callable[[], float]) -> list[float]:
 
 
 def show(what: str, ours: float, theirs: str, other: float, unit: str, least: float) -> None:
-    ratio = ours / other
-    print(f"{what:42} {ours:9.0f} {unit}   {theirs:34} {other:9.0f} {unit}   ratio {ratio:7.2f} (at least {least:g})"
-          f"{'' if ratio >= least else '   MISSED'}", flush=True)  # fmt: skip
+    print(f"{what:42} {ours:9.0f} {unit}   {theirs:34} {other:9.0f} {unit}", flush=True)
+    goals.least(f"thumbnails, {what}: rate over {theirs}", ours / other, least)
 
 
 def first_answers(server: OrthancServer, series: dict[str, str], rounds: int) -> None:
@@ -124,7 +124,7 @@ def first_answers(server: OrthancServer, series: dict[str, str], rounds: int) ->
     show("first answer, the middle chosen before", ours, "/instances/{id}/rendered", theirs, "/s", 0.5)
     choosing, without = in_turns(rounds, with_choice, chosen_before)
     adds = choosing - without
-    print(f"choosing among {INSTANCES} adds {adds:.1f} ms (at most 10){'' if adds <= 10 else '   MISSED'}", flush=True)
+    goals.most(f"thumbnails, choosing among {INSTANCES} images adds", adds, 10, "ms")
 
 
 def later_answers(server: OrthancServer, series: dict[str, str], rounds: int) -> None:
@@ -168,8 +168,7 @@ def memory(server: OrthancServer, series: dict[str, str], megabytes: float) -> N
         )
         asked += len(series)
     held = server.get("/series-thumbnail/status")["InMemory"]
-    missed = "" if held["Bytes"] <= megabytes * 1e6 else "   MISSED"
-    print(f"{asked} pictures more: {held['Bytes'] / 1e6:.1f} MB of pictures held (at most {megabytes:g}){missed}")
+    goals.most(f"thumbnails, {asked} pictures more: pictures held", held["Bytes"] / 1e6, megabytes, "MB")
     print(f"resident memory of Orthanc: {before:.0f} MB before, {resident():.0f} MB after")
 
 
