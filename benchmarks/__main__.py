@@ -55,7 +55,7 @@ def machine() -> dict[str, str]:
     return {
         "Processor": f"{model[1] if model else platform.machine()}, {os.cpu_count()} cores",
         "Memory": f"{memory / 2**20:.0f} GiB",
-        "System": f"{system.get('PRETTY_NAME', 'Linux')}, Linux {".".join(platform.release().split(".")[:2])}",
+        "System": f"{system.get('PRETTY_NAME', 'Linux')}, Linux {'.'.join(platform.release().split('.')[:2])}",
     }
 
 
