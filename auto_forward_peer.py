@@ -1652,6 +1652,8 @@ def row_number(text: str) -> int:
 
 
 LARGEST_BODY = 1 << 20  # bytes
+# Controls (also those of 8 bits: a terminal takes U+009B for ESC [), other ends of lines, and halves of characters.
+NOT_IN_A_LINE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]+")
 
 
 class Refused(Exception):  # noqa: N818 - it is an answer, not a fault
@@ -1704,7 +1706,7 @@ ROUTES: dict[str, Mapping[str, RouteHandler]] = {}  # what register_route() regi
 
 def one_line(text: object) -> str:
     """Return text from outside as a single line: no line of a log and no header is ever made up by a sender."""
-    return re.sub(r"[\x00-\x1f\x7f]+", " ", str(text)).strip()
+    return NOT_IN_A_LINE.sub(" ", str(text)).strip()
 
 
 def register_route(
@@ -2221,11 +2223,6 @@ STARTS_WITHIN = 5.0  # seconds that a request waits for the script
 STOPS_WITHIN = 2.0  # seconds that the end of Orthanc waits for the thread
 
 
-def on_one_line(error: object) -> str:
-    """Return the text of an error as a line of the log."""
-    return " ".join(str(error).split())
-
-
 def repr_of(error: BaseException) -> str:
     """Return `repr(error)` as UTF-8 has it: what a user's own code raises may fail at that too, and must hold up nothing."""
     try:
@@ -2370,10 +2367,10 @@ class Worker:
             self._decide()
             return True
         except ValueError as error:
-            self.turn_off(f"{self.name} stays idle: {on_one_line(error)}")
+            self.turn_off(f"{self.name} stays idle: {one_line(error)}")
             return False
         except (OSError, sqlite3.Error) as error:
-            why = on_one_line(error)
+            why = one_line(error)
             waits = isinstance(error, StateBusyError)
             log = orthanc.LogWarning if waits else log
         except Exception:  # noqa: BLE001 - whatever it is, it may be over the next time
@@ -2393,11 +2390,11 @@ class Worker:
                 self.trouble.is_over()
             return wait
         except StateGoneError as error:
-            why = on_one_line(error)
+            why = one_line(error)
             self.unavailable = f"{self.name} is idle: {why}"
             text, wait = self.unavailable, AFTER_FAULT
         except (LoopbackError, sqlite3.Error, OSError) as error:
-            why, wait = on_one_line(error), AFTER_FAULT
+            why, wait = one_line(error), AFTER_FAULT
             text = f"{self.name} goes on when this is over: {why}"
         except Exception:  # noqa: BLE001 - one odd study never ends the thread that serves all
             why, wait = "an error", AFTER_BUG
@@ -2562,7 +2559,7 @@ def _status_answer(found: Condition, report: Callable[[], Mapping[str, Any]]) ->
         try:
             own = report()
         except (sqlite3.OperationalError, OSError) as error:  # locked, full, read-only, taken away: not for ever
-            reason = f"The script's state can't be used now: {on_one_line(error)}"
+            reason = f"The script's state can't be used now: {one_line(error)}"
             found = dataclasses.replace(found, state=IDLE, reason=reason)
         else:
             return {**_common_fields(found), **own}
@@ -8747,7 +8744,7 @@ class Protection:
         except LoopbackError as error:
             if error.status == 0:
                 raise
-            why = f"no protection of a patient is given back while another forwarder can't say what it needs: {error}"
+            why = f"no protection of a patient is given back while another forwarder can't say what it needs: {one_line(error)}"
             self._trouble.begins(f"{self._name}: {why}", why, orthanc.LogWarning)
             return False
         return True

@@ -11,10 +11,10 @@ from typing import Any
 import orthanc
 
 from .route_list import listed
-from .routes import ROUTES, Refused, Request, register_route
+from .routes import ROUTES, Refused, Request, one_line, register_route
 from .times import utc
 from .version import __version__
-from .worker import Worker, on_one_line
+from .worker import Worker
 
 RUNNING, IDLE, MISCONFIGURED, WAITING = "running", "idle", "misconfigured", "waiting"
 LOADED_AT = time.time()
@@ -152,7 +152,7 @@ def _status_answer(found: Condition, report: Callable[[], Mapping[str, Any]]) ->
         try:
             own = report()
         except (sqlite3.OperationalError, OSError) as error:  # locked, full, read-only, taken away: not for ever
-            reason = f"The script's state can't be used now: {on_one_line(error)}"
+            reason = f"The script's state can't be used now: {one_line(error)}"
             found = dataclasses.replace(found, state=IDLE, reason=reason)
         else:
             return {**_common_fields(found), **own}

@@ -13,6 +13,7 @@ import orthanc
 from common.backoff import Pauses
 from common.ledger import Ledger
 from common.loopback import LoopbackError
+from common.routes import one_line
 from common.state import StateBusyError, StateGoneError
 
 FIRST_RETRY, LONGEST_RETRY = 1.0, 10.0  # seconds until the state is tried again
@@ -20,11 +21,6 @@ AFTER_FAULT, AFTER_BUG = 2.0, 5.0  # seconds until the next turn, after a fault 
 LOOK_AT_STATE = 5.0  # seconds between two looks at whether the state is still there
 STARTS_WITHIN = 5.0  # seconds that a request waits for the script
 STOPS_WITHIN = 2.0  # seconds that the end of Orthanc waits for the thread
-
-
-def on_one_line(error: object) -> str:
-    """Return the text of an error as a line of the log."""
-    return " ".join(str(error).split())
 
 
 def repr_of(error: BaseException) -> str:
@@ -171,10 +167,10 @@ class Worker:
             self._decide()
             return True
         except ValueError as error:
-            self.turn_off(f"{self.name} stays idle: {on_one_line(error)}")
+            self.turn_off(f"{self.name} stays idle: {one_line(error)}")
             return False
         except (OSError, sqlite3.Error) as error:
-            why = on_one_line(error)
+            why = one_line(error)
             waits = isinstance(error, StateBusyError)
             log = orthanc.LogWarning if waits else log
         except Exception:  # noqa: BLE001 - whatever it is, it may be over the next time
@@ -194,11 +190,11 @@ class Worker:
                 self.trouble.is_over()
             return wait
         except StateGoneError as error:
-            why = on_one_line(error)
+            why = one_line(error)
             self.unavailable = f"{self.name} is idle: {why}"
             text, wait = self.unavailable, AFTER_FAULT
         except (LoopbackError, sqlite3.Error, OSError) as error:
-            why, wait = on_one_line(error), AFTER_FAULT
+            why, wait = one_line(error), AFTER_FAULT
             text = f"{self.name} goes on when this is over: {why}"
         except Exception:  # noqa: BLE001 - one odd study never ends the thread that serves all
             why, wait = "an error", AFTER_BUG

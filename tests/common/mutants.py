@@ -124,7 +124,14 @@ TABLE: dict[tuple[str, str], dict[str, str]] = {
     ("src/common/routes.py", "tests/common/unit/test_routes.py"): {
         "output.SetHttpHeader(one_line(name), one_line(value))": "output.SetHttpHeader(name, value)",
         "KEPT_ALIVE.append(callback)": "pass",
+        "\\x7f-\\x9f": "\\x7f",
+        "\\u2028\\u2029": "",
+        "\\ud800-\\udfff": "",
         'if len(body := raw.get("body", b"")) > LARGEST_BODY:': 'if len(body := raw.get("body", b"")) < 0:',
+    },
+    ("src/common/worker.py", "tests/common/unit/test_worker.py"): {
+        "why = one_line(error)\n            waits": "why = str(error)\n            waits",
+        "why, wait = one_line(error), AFTER_FAULT": "why, wait = str(error), AFTER_FAULT",
     },
     ("src/common/quirks.py", "tests/common/unit/test_quirks.py"): {
         "except OSError:": "except KeyError:",

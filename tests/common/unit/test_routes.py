@@ -266,3 +266,5 @@ def test_what_orthanc_calls_lives_as_long_as_the_process(routes: Any, orthanc_st
 
 def test_text_from_outside_is_one_line(routes: Any) -> None:
     assert routes.one_line("\ta\r\nb\x00\x1b[1mc\x7f ") == "a b [1mc"
+    assert routes.one_line("a\x9b1mb\x85c\u2028d\u2029e\ud800f") == "a 1mb c d e f"
+    assert routes.one_line("山田\u3000é\xa0") == "山田\u3000é"
