@@ -9611,7 +9611,7 @@ def committed_to(
     """Return the instances whose SOP Instance UIDs a node has committed itself to; None: it has not reported yet."""
     by_uid = {one["MainDicomTags"].get("SOPInstanceUID"): key for key, one in instances.items()}
     if name not in asked:
-        path = f"/modalities/{urllib.parse.quote(name)}/storage-commitment"
+        path = f"/modalities/{urllib.parse.quote(name, safe='')}/storage-commitment"
         asked[name] = [loopback.post(path, {"Resources": [*instances]})["ID"], time.time()]
         return None
     transaction, since = asked[name]
@@ -9653,7 +9653,7 @@ def found_by_patient(
 
 def find(loopback: Loopback, name: str, level: str, query: Mapping[str, str]) -> list[dict[str, str]]:
     """Return what a node answers to C-FIND."""
-    path = f"/modalities/{urllib.parse.quote(name)}/query"
+    path = f"/modalities/{urllib.parse.quote(name, safe='')}/query"
     number = loopback.post(path, {"Level": level, "Query": dict(query)})["ID"]
     try:
         answers: list[dict[str, str]] = loopback.get(f"/queries/{number}/answers?expand&simplify")
@@ -9731,7 +9731,7 @@ def came_from(origin: Mapping[str, str], destination: Mapping[str, Any], aets: A
 
 def probe(loopback: Loopback, name: str) -> None:
     """Ask a node by C-ECHO whether it is there; raises `LoopbackError` if not."""
-    loopback.post(f"/modalities/{urllib.parse.quote(name)}/echo", {"Timeout": 3})
+    loopback.post(f"/modalities/{urllib.parse.quote(name, safe='')}/echo", {"Timeout": 3})
 
 
 def prove(

@@ -2891,7 +2891,7 @@ def committed_to(
     """Return the instances whose SOP Instance UIDs a node has committed itself to; None: it has not reported yet."""
     by_uid = {one["MainDicomTags"].get("SOPInstanceUID"): key for key, one in instances.items()}
     if name not in asked:
-        path = f"/modalities/{urllib.parse.quote(name)}/storage-commitment"
+        path = f"/modalities/{urllib.parse.quote(name, safe='')}/storage-commitment"
         asked[name] = [loopback.post(path, {"Resources": [*instances]})["ID"], time.time()]
         return None
     transaction, since = asked[name]
@@ -2933,7 +2933,7 @@ def found_by_patient(
 
 def find(loopback: Loopback, name: str, level: str, query: Mapping[str, str]) -> list[dict[str, str]]:
     """Return what a node answers to C-FIND."""
-    path = f"/modalities/{urllib.parse.quote(name)}/query"
+    path = f"/modalities/{urllib.parse.quote(name, safe='')}/query"
     number = loopback.post(path, {"Level": level, "Query": dict(query)})["ID"]
     try:
         answers: list[dict[str, str]] = loopback.get(f"/queries/{number}/answers?expand&simplify")
@@ -4594,7 +4594,7 @@ class Elsewhere:
 
     def _probe(self, destination: Destination) -> None:
         if destination.kind == "modality":
-            self._loopback.post(f"/modalities/{quote(destination.name)}/echo", {"Timeout": 3})
+            self._loopback.post(f"/modalities/{quote(destination.name, safe='')}/echo", {"Timeout": 3})
         elif destination.kind == "peer":
             self._peers.check(destination.name)
         else:

@@ -134,7 +134,7 @@ class Elsewhere:
 
     def _probe(self, destination: Destination) -> None:
         if destination.kind == "modality":
-            self._loopback.post(f"/modalities/{quote(destination.name)}/echo", {"Timeout": 3})
+            self._loopback.post(f"/modalities/{quote(destination.name, safe='')}/echo", {"Timeout": 3})
         elif destination.kind == "peer":
             self._peers.check(destination.name)
         else:
