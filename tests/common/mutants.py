@@ -38,7 +38,7 @@ TABLE: dict[tuple[str, str], dict[str, str]] = {
         "(?<=%2F)|(?<=%5C)|^": "^",
         'segment.replace("%00", "_")': "segment",
         'return found or "_"': "return found",
-        "[\\w.-]*[\\w-][\\w.-]*": "[\\w.-]+",
+        "\\.*[\\w-][\\w.-]*": "[\\w.-]+",
     },
     ("src/cmove_interceptor/templates.py", "tests/common/unit/test_path_segments.py"): {
         "harmless_segment(_filled(template, values, encode))": "_filled(template, values, encode)",
@@ -54,7 +54,8 @@ TABLE: dict[tuple[str, str], dict[str, str]] = {
         "not fits_in_path(study) or": "",
     },
     ("src/common/urls.py", "tests/common/unit/test_urls.py"): {
-        "(?:[^\\s/]*@)?": "",
+        "[^\\s/]*@": "[^\\s/@]*@",
+        'USER.sub("", text)': "text",
         "(?:\\?\\S*)?": "",
     },
     ("src/common/jobs.py", "tests/common/unit/test_urls.py"): {"without_secrets(str(why))": "str(why)"},
