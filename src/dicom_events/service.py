@@ -16,6 +16,7 @@ from typing import Any
 import orthanc
 
 from common.backoff import Pauses
+from common.http_threads import HttpTurns
 from common.loopback import Loopback
 from common.metrics import listen_to_changes
 from common.quirks import KEPT_ALIVE
@@ -55,7 +56,7 @@ class Service:
         self._settings, self._brokers = Settings(), list[Named]()
         self._tags: dict[str, Tags] = {}
         self._loopback = Loopback(self._configuration)
-        self._routes = Routes(self._running)
+        self._routes = Routes(self._running, HttpTurns(self._configuration))
         self._unavailable: str | None = None  # why the script is idle until Orthanc is restarted
         self._closed: str | None = None  # why the outbox can't be opened now
         self._opening, self._handing_over = threading.Lock(), threading.Lock()
