@@ -720,8 +720,13 @@ def configuration_folder() -> Path:
 def state_folder(state_path: str | None, configuration: Mapping[str, Any]) -> Path:
     """Return where a script keeps its state: its `StatePath`, that of all scripts, `IndexDirectory`, or `StorageDirectory`."""
     state_path = state_path or settings_of_all_scripts(configuration).state_path
-    default = configuration.get("IndexDirectory") or configuration.get("StorageDirectory") or "OrthancStorage"
-    return configuration_folder() / (state_path or default)
+    index = state_path or configuration.get("IndexDirectory")
+    return configuration_folder() / index if index else storage_folder(configuration)
+
+
+def storage_folder(configuration: Mapping[str, Any]) -> Path:
+    """Return the folder of Orthanc's files, if no plugin keeps them elsewhere."""
+    return configuration_folder() / (configuration.get("StorageDirectory") or "OrthancStorage")  # Orthanc's default
 
 
 def make_folder(folder: Path, key: str = "StatePath") -> None:
@@ -3095,6 +3100,32 @@ def in_a_thread(work: Callable[[], T], name: str) -> T:
     if errors:
         raise errors[0]
     return outcome[0]
+
+
+# ---- src/common/file_system.py: How full a file system is, as `df` counts.
+
+
+class FileSystem(NamedTuple):
+    """Bytes that are used, bytes that there are without what only root may use, and what tells it from others."""
+
+    used: int
+    size: int
+    identity: int
+
+    @property
+    def used_percent(self) -> float:
+        """How full it is."""
+        return 100 * self.used / max(self.size, 1)
+
+
+def file_system_of(folder: Path) -> FileSystem:
+    """Return the file system that a folder is on. Raises OSError: it can't be measured."""
+    if not hasattr(os, "statvfs"):  # Windows
+        usage = shutil.disk_usage(folder)
+        return FileSystem(usage.total - usage.free, usage.total, folder.stat().st_dev)
+    found = os.statvfs(folder)
+    used = (found.f_blocks - found.f_bfree) * found.f_frsize
+    return FileSystem(used, used + found.f_bavail * found.f_frsize, found.f_fsid)
 
 
 # ---- src/dashboard/explorer.py: The link in Orthanc Explorer.
@@ -7548,7 +7579,7 @@ class Notifier:
         self._settings, server = settings, str(configuration.get("Name") or configuration.get("DicomAet") or "ORTHANC")
         self._notices = Notices(ledger, [*senders])
         self._channels = [Channel(name, sender, self._notices, server) for name, sender in senders.items()]
-        self._storage = configuration_folder() / (configuration.get("StorageDirectory") or "OrthancStorage")
+        self._storage = storage_folder(configuration)
 
     def start(self) -> None:
         """Begin to send what is left from before."""
@@ -7578,16 +7609,11 @@ class Notifier:
 
 
 def used_percent(storage: Path) -> float | None:
-    """Return how full the file system of Orthanc's files is, as `df` counts; None: that is not known."""
+    """Return how full the file system of Orthanc's files is; None: that is not known."""
     try:
-        if not hasattr(os, "statvfs"):  # Windows
-            usage = shutil.disk_usage(storage)
-            return 100 * usage.used / max(usage.total, 1)
-        found = os.statvfs(storage)
+        return file_system_of(storage).used_percent
     except OSError:
         return None
-    used = found.f_blocks - found.f_bfree
-    return 100 * used / max(used + found.f_bavail, 1)  # without what only root may use
 
 
 def disk_need(used: float | None, above: float | None, known: set[str]) -> dict[str, Need]:
@@ -7854,8 +7880,7 @@ class Dashboard:
             )
         try:
             self.minutes, self._sinces = Minutes(ledger), Sinces(ledger)
-            storage = configuration_folder() / (self._configuration.get("StorageDirectory") or "OrthancStorage")
-            self._gatherer = Gatherer(self._loopback, NAME, storage)
+            self._gatherer = Gatherer(self._loopback, NAME, storage_folder(self._configuration))
             if self.settings.notify:
                 self._notifier = Notifier(self.settings.notify, self._senders, self._configuration, ledger)
                 self._notifier.start()

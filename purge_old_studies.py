@@ -717,8 +717,13 @@ def configuration_folder() -> Path:
 def state_folder(state_path: str | None, configuration: Mapping[str, Any]) -> Path:
     """Return where a script keeps its state: its `StatePath`, that of all scripts, `IndexDirectory`, or `StorageDirectory`."""
     state_path = state_path or settings_of_all_scripts(configuration).state_path
-    default = configuration.get("IndexDirectory") or configuration.get("StorageDirectory") or "OrthancStorage"
-    return configuration_folder() / (state_path or default)
+    index = state_path or configuration.get("IndexDirectory")
+    return configuration_folder() / index if index else storage_folder(configuration)
+
+
+def storage_folder(configuration: Mapping[str, Any]) -> Path:
+    """Return the folder of Orthanc's files, if no plugin keeps them elsewhere."""
+    return configuration_folder() / (configuration.get("StorageDirectory") or "OrthancStorage")  # Orthanc's default
 
 
 def make_folder(folder: Path, key: str = "StatePath") -> None:
@@ -3590,6 +3595,32 @@ def proved_by_peer(peers: Peers, name: str, instances: Mapping[str, Mapping[str,
     return peers.copies_of(name, instances)
 
 
+# ---- src/common/file_system.py: How full a file system is, as `df` counts.
+
+
+class FileSystem(NamedTuple):
+    """Bytes that are used, bytes that there are without what only root may use, and what tells it from others."""
+
+    used: int
+    size: int
+    identity: int
+
+    @property
+    def used_percent(self) -> float:
+        """How full it is."""
+        return 100 * self.used / max(self.size, 1)
+
+
+def file_system_of(folder: Path) -> FileSystem:
+    """Return the file system that a folder is on. Raises OSError: it can't be measured."""
+    if not hasattr(os, "statvfs"):  # Windows
+        usage = shutil.disk_usage(folder)
+        return FileSystem(usage.total - usage.free, usage.total, folder.stat().st_dev)
+    found = os.statvfs(folder)
+    used = (found.f_blocks - found.f_bfree) * found.f_frsize
+    return FileSystem(used, used + found.f_bavail * found.f_frsize, found.f_fsid)
+
+
 # ---- src/common/append_only.py: Files of lines that are only appended to: what is appended is there whole, or not at all.
 
 
@@ -4851,30 +4882,20 @@ class Disk:
         archive = int(self._loopback.get("/statistics")["TotalDiskSize"])
         if not in_percent:
             return Fill(Level(archive, is_percent=False), 1, archive)
-        used, size, identity = _measured(self._folder)
+        found = file_system_of(self._folder)
         if self._identity is None:
-            self._identity = identity
-        if identity != self._identity:
+            self._identity = found.identity
+        if found.identity != self._identity:
             raise OSError(f"{self._folder} is on another file system than before: it was unmounted, or mounted late")
-        return Fill(Level(100 * used / max(size, 1), is_percent=True), size, archive)
+        return Fill(Level(found.used_percent, is_percent=True), found.size, archive)
 
     def room(self) -> tuple[int, float] | None:
         """Return the bytes that are left on the file system of the storage, and how full it is in percent; None: not known."""
         try:
-            used, size, _ = _measured(self._folder)
+            found = file_system_of(self._folder)
         except OSError:
             return None
-        return size - used, 100 * used / max(size, 1)
-
-
-def _measured(folder: Path) -> tuple[int, int, int]:
-    """Return the bytes of a file system that are used, those that there are, and what tells it from others."""
-    if not hasattr(os, "statvfs"):  # Windows
-        usage = shutil.disk_usage(folder)
-        return usage.total - usage.free, usage.total, folder.stat().st_dev
-    found = os.statvfs(folder)
-    used = (found.f_blocks - found.f_bfree) * found.f_frsize
-    return used, used + found.f_bavail * found.f_frsize, found.f_fsid  # without what only root may use
+        return found.size - found.used, found.used_percent
 
 
 # ---- src/purge_old_studies/settings.py: The section PurgeOldStudies of the configuration.
@@ -6607,12 +6628,6 @@ KEEP_FINISHED_DAYS = 30.0  # in the list
 FORGET_EVERY = 60.0  # seconds
 
 
-def _storage_folder(configuration: Mapping[str, Any]) -> Path:
-    return configuration_folder() / (
-        configuration.get("StorageDirectory") or "OrthancStorage"
-    )  # the default is Orthanc's
-
-
 class Purges:
     """The script's routes, from its start to its stop."""
 
@@ -6660,7 +6675,7 @@ class Purges:
             self._archive = Archive(self._loopback, self._settings, self._clock, self.elsewhere)
             runner = Runner(self._settings, ledger, self._history, self._archive)
             schedule = Schedule(self._settings, ledger, self._clock, self._archive, runner)
-            disk = Disk(self._loopback, _storage_folder(self._configuration))
+            disk = Disk(self._loopback, storage_folder(self._configuration))
             space = SpaceRules(self._settings, self._jobs, self._clock, self._archive, runner, disk)
             self._rules = RuleViews(self._settings, self._clock, self._archive, runner.last_runs, schedule, space)
             self.measures = Measures(runner, self._clock, space, disk, self._archive)

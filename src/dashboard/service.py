@@ -15,7 +15,7 @@ from common.http_threads import HttpTurns
 from common.ledger import Ledger
 from common.loopback import Loopback
 from common.routes import Refused
-from common.state import configuration_folder, state_folder
+from common.state import state_folder, storage_folder
 from common.status import RUNNING, Condition, condition_of
 from common.worker import STOPS_WITHIN, Worker
 
@@ -111,8 +111,7 @@ class Dashboard:
             )
         try:
             self.minutes, self._sinces = Minutes(ledger), Sinces(ledger)
-            storage = configuration_folder() / (self._configuration.get("StorageDirectory") or "OrthancStorage")
-            self._gatherer = Gatherer(self._loopback, NAME, storage)
+            self._gatherer = Gatherer(self._loopback, NAME, storage_folder(self._configuration))
             if self.settings.notify:
                 self._notifier = Notifier(self.settings.notify, self._senders, self._configuration, ledger)
                 self._notifier.start()

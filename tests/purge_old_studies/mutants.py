@@ -113,7 +113,7 @@ TABLE: dict[tuple[str, str], dict[str, str]] = {
         "< most and total < size and sizes": "< most and sizes",
         "in_order(self._meant(asked), asked), list": "self._meant(asked), list",
     },
-    ("src/purge_old_studies/disk.py", "tests/purge_old_studies/unit/test_space.py"): {
+    ("src/common/file_system.py", "tests/purge_old_studies/unit/test_space.py"): {
         "used, used + found.f_bavail * found.f_frsize": "used, found.f_blocks * found.f_frsize",
     },
     ("src/purge_old_studies/archive.py", "tests/purge_old_studies/unit/test_wrong_measures.py"): {
@@ -128,7 +128,7 @@ TABLE: dict[tuple[str, str], dict[str, str]] = {
         "if before and gone > LITTLE:": "if False:",
         " - (self.archive - before.archive)": " - (before.archive - before.archive)",
         "gone - by_others < gone * LEAST_SHARE:": "gone - by_others < 0:",
-        "if identity != self._identity:": "if False:",
+        "if found.identity != self._identity:": "if False:",
     },
     ("src/purge_old_studies/space.py", "tests/purge_old_studies/unit/test_wrong_measures.py"): {
         "        self._note_what_went(rule, plan)\n": "",
