@@ -2815,7 +2815,7 @@ class ChangesPage(NamedTuple):
         return list(dict.fromkeys(each["ID"] for each in self.changes if each["ChangeType"] == "NewInstance"))
 
 
-class LogAgain:
+class ChangeLogReader:
     """Reads a span of the log of changes. What is left of it is in the ledger: a restart goes on.
 
     Parameters
@@ -2859,6 +2859,11 @@ class LogAgain:
         """What is left to read, or None: nobody has asked, or it is done."""
         span = Span(self._ledger.get_value("catch_up_place"), self._ledger.get_value("catch_up_end"))
         return span if span.changes else None
+
+    def state(self) -> dict[str, Any]:
+        """Return whether a catch-up is under way, and how many changes are left to read."""
+        left = self.left
+        return {"UnderWay": left is not None, "ChangesLeft": left.changes if left else 0}
 
     def begin(self, span: Span) -> None:
         """Let a span be read. Raises `Refused` (409): another one is not done yet."""
@@ -7025,7 +7030,7 @@ class CatchUp:
         self._wake, self._stopping = context.wake, context.stopping
         self._assignment, self._not_in_ledger = assignment, not_in_ledger
         self._levels = [level for level in LEVELS if any(rule.level == level for rule in context.rules)]
-        self._log = LogAgain(context.ledger, context.loopback.get)
+        self._log = ChangeLogReader(context.ledger, context.loopback.get)
         self.is_under_way = self._log.left is not None
         """Whether there is more to read."""
 
@@ -7087,8 +7092,7 @@ class CatchUp:
 
     def state(self) -> dict[str, Any]:
         """Return whether one is under way, and how many changes are left to read."""
-        left = self._log.left
-        return {"UnderWay": left is not None, "ChangesLeft": left.changes if left else 0}
+        return self._log.state()
 
     def _count(self, span: Span) -> dict[str, Any]:
         studies, seen, by_destination = set[str](), set[str](), dict[str, int]()
