@@ -7820,6 +7820,7 @@ class Dashboard:
         self._turns = HttpTurns(configuration, "summaries")
         self.worker = Worker(NAME, self._open, self._turn)
         self._flow = Flow()
+        self._ended = collections.deque[Minute](maxlen=KEEP_MINUTES)  # that are to be written
         self._changed = threading.Condition()
         self._summary: dict[str, Any] | None = None
         self._seen_at = self._asked_at = -3600.0  # monotonic
@@ -7896,7 +7897,10 @@ class Dashboard:
         if now - self._seen_at >= every:
             self._look()
         if minute := self._flow.ended_minute():
-            self.minutes.add(minute)
+            self._ended.append(minute)
+        while self._ended:
+            self.minutes.add(self._ended[0])
+            self._ended.popleft()
         return FRESH_SECONDS if is_watched else min(UNWATCHED_SECONDS, 60 - time.time() % 60)
 
     def _look(self) -> None:

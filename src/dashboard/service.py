@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import collections
 import dataclasses
 import threading
 import time
@@ -21,7 +22,7 @@ from common.worker import STOPS_WITHIN, Worker
 
 from .flow import Flow
 from .gathering import Gatherer
-from .minutes import MINUTE_TABLES, Minutes, Sinces
+from .minutes import KEEP_MINUTES, MINUTE_TABLES, Minute, Minutes, Sinces
 from .notify import NOTICE_TABLES
 from .notifying import Notifier
 from .senders import Sender
@@ -51,6 +52,7 @@ class Dashboard:
         self._turns = HttpTurns(configuration, "summaries")
         self.worker = Worker(NAME, self._open, self._turn)
         self._flow = Flow()
+        self._ended = collections.deque[Minute](maxlen=KEEP_MINUTES)  # that are to be written
         self._changed = threading.Condition()
         self._summary: dict[str, Any] | None = None
         self._seen_at = self._asked_at = -3600.0  # monotonic
@@ -127,7 +129,10 @@ class Dashboard:
         if now - self._seen_at >= every:
             self._look()
         if minute := self._flow.ended_minute():
-            self.minutes.add(minute)
+            self._ended.append(minute)
+        while self._ended:
+            self.minutes.add(self._ended[0])
+            self._ended.popleft()
         return FRESH_SECONDS if is_watched else min(UNWATCHED_SECONDS, 60 - time.time() % 60)
 
     def _look(self) -> None:
