@@ -10,7 +10,6 @@ from __future__ import annotations
 import base64
 import re
 import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -24,8 +23,8 @@ from testing.processes import reserve_port
 from testing.pytest_plugin import StartOrthanc
 from testing.server import OrthancServer
 from tests.cmove_interceptor.helpers import c_move
-from tests.every_script.test_every_script import PACKAGES, ROOT, SCRIPTS
 from tests.route_table import ROUTES
+from tests.scripts import PACKAGES, SCRIPTS, combine_scripts
 
 SPEAKS_OUT = """
 import orthanc
@@ -202,9 +201,8 @@ def server(
     locked_key: Path,
 ) -> OrthancServer:
     (tmp_path / "speaks_out.py").write_text(SPEAKS_OUT)
-    combined = tmp_path / "combined.py"
     scripts = [*SCRIPTS, *PACKAGES, tmp_path / "speaks_out.py"]
-    subprocess.run([sys.executable, ROOT / "combine.py", *scripts, "-o", combined], check=True)
+    combined = combine_scripts(*scripts, to=tmp_path / "combined.py")
     syslog = {"Host": "127.0.0.1", "Port": away, "CertificateFile": str(locked_key), "KeyPassword": hush("SyslogKey")}
     nodes = (refuses.port, redirects.port, away)
     return start_briefly(
