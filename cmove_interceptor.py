@@ -180,12 +180,21 @@ class _PinnedContext(ssl.SSLContext):
 # ---- src/common/quirks.py: What a version of Orthanc, of its plugin or of Python needs and others don't: each with the version and the reason.
 
 
-# What Orthanc calls must live as long as the process: 1.12.7 and later crash at shutdown otherwise.
-KEPT_ALIVE: list[Any] = []
+KEPT_ALIVE: list[Any] = []  # what Orthanc calls (`kept_alive`)
+KeptT = TypeVar("KeptT", bound=Callable[..., Any])
 # Whether values of a GET arrive percent-decoded depends on the web server that Orthanc was built with (Debian 12's and
 # 13's hand them over raw, forky's decoded), not on a version that could be asked for. So a route asks itself, once.
 PROBE = "arrives-decoded"  # a parameter that only we send
 ARRIVAL: list[bool] = []  # whether they arrive decoded, when it is known
+
+
+def kept_alive(callback: KeptT) -> KeptT:
+    """Return what Orthanc is to call, and keep it as long as the process lives: 1.12.7 and later crash at shutdown otherwise.
+
+    Register what this returns: a method is another object each time that it is named.
+    """
+    KEPT_ALIVE.append(callback)
+    return callback
 
 
 def import_for_small_stacks() -> None:
@@ -1669,9 +1678,8 @@ def register_route(
         finally:
             close_connections()
 
-    KEPT_ALIVE.append(callback)
     ROUTES[pattern] = handlers
-    orthanc.RegisterRestCallback(pattern, callback)
+    orthanc.RegisterRestCallback(pattern, kept_alive(callback))
 
 
 def _refuse_unless_on_purpose(method: str, uri: str, headers: Mapping[str, str], raw: Mapping[str, Any]) -> None:
@@ -2628,8 +2636,8 @@ def listen_to_changes(
     >>> script = register_status("auto_retries", look, routes.status)  # doctest: +SKIP
     >>> listen_to_changes(script, retrier.on_change, retrier.measure)
     """
-    KEPT_ALIVE.extend((on_change, MetricsReporter(script.name, script.look, measure).around(on_change)))
-    orthanc.RegisterOnChangeCallback(KEPT_ALIVE[-1])
+    reporter = MetricsReporter(script.name, script.look, measure)
+    orthanc.RegisterOnChangeCallback(kept_alive(reporter.around(kept_alive(on_change))))
 
 
 # ---- src/common/packages.py: Python packages that a script needs: whether one is missing or too old, and what a person does about it.
@@ -5754,19 +5762,15 @@ def _listen(interceptor: Interceptor, settings: Settings, *, refuse: bool = Fals
         listen_to_changes(script)
     if interceptor.refusal and not refuse:
         return  # not registering leaves Orthanc's own C-MOVE in place
-    KEPT_ALIVE.append(interceptor)
     if not interceptor.refusal:
         listen_to_changes(script, interceptor.on_change, interceptor.measure)
-        KEPT_ALIVE.append(interceptor.slots.answer_person)
-        orthanc.RegisterRestCallback("/jobs/([^/]+)/(pause|resume)", KEPT_ALIVE[-1])
+        orthanc.RegisterRestCallback("/jobs/([^/]+)/(pause|resume)", kept_alive(interceptor.slots.answer_person))
     # RegisterMoveCallback3 (plugin 7.0) also has the caller's address; statuses and counts are no truer with it.
     if hasattr(orthanc, "RegisterMoveCallback2"):
         callbacks = (interceptor.create, interceptor.size, interceptor.apply, interceptor.free)
-        KEPT_ALIVE.extend(callbacks)
-        orthanc.RegisterMoveCallback2(*callbacks)
+        orthanc.RegisterMoveCallback2(*map(kept_alive, callbacks))
     else:
-        KEPT_ALIVE.append(interceptor.move_synchronously)
-        orthanc.RegisterMoveCallback(interceptor.move_synchronously)
+        orthanc.RegisterMoveCallback(kept_alive(interceptor.move_synchronously))
 
 
 register()

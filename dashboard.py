@@ -188,12 +188,21 @@ class _PinnedContext(ssl.SSLContext):
 # ---- src/common/quirks.py: What a version of Orthanc, of its plugin or of Python needs and others don't: each with the version and the reason.
 
 
-# What Orthanc calls must live as long as the process: 1.12.7 and later crash at shutdown otherwise.
-KEPT_ALIVE: list[Any] = []
+KEPT_ALIVE: list[Any] = []  # what Orthanc calls (`kept_alive`)
+KeptT = TypeVar("KeptT", bound=Callable[..., Any])
 # Whether values of a GET arrive percent-decoded depends on the web server that Orthanc was built with (Debian 12's and
 # 13's hand them over raw, forky's decoded), not on a version that could be asked for. So a route asks itself, once.
 PROBE = "arrives-decoded"  # a parameter that only we send
 ARRIVAL: list[bool] = []  # whether they arrive decoded, when it is known
+
+
+def kept_alive(callback: KeptT) -> KeptT:
+    """Return what Orthanc is to call, and keep it as long as the process lives: 1.12.7 and later crash at shutdown otherwise.
+
+    Register what this returns: a method is another object each time that it is named.
+    """
+    KEPT_ALIVE.append(callback)
+    return callback
 
 
 def import_for_small_stacks() -> None:
@@ -1677,9 +1686,8 @@ def register_route(
         finally:
             close_connections()
 
-    KEPT_ALIVE.append(callback)
     ROUTES[pattern] = handlers
-    orthanc.RegisterRestCallback(pattern, callback)
+    orthanc.RegisterRestCallback(pattern, kept_alive(callback))
 
 
 def _refuse_unless_on_purpose(method: str, uri: str, headers: Mapping[str, str], raw: Mapping[str, Any]) -> None:
@@ -2636,8 +2644,8 @@ def listen_to_changes(
     >>> script = register_status("auto_retries", look, routes.status)  # doctest: +SKIP
     >>> listen_to_changes(script, retrier.on_change, retrier.measure)
     """
-    KEPT_ALIVE.extend((on_change, MetricsReporter(script.name, script.look, measure).around(on_change)))
-    orthanc.RegisterOnChangeCallback(KEPT_ALIVE[-1])
+    reporter = MetricsReporter(script.name, script.look, measure)
+    orthanc.RegisterOnChangeCallback(kept_alive(reporter.around(kept_alive(on_change))))
 
 
 # ---- src/common/packages.py: Python packages that a script needs: whether one is missing or too old, and what a person does about it.

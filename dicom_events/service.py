@@ -20,7 +20,7 @@ from ._common.backoff import Pauses
 from ._common.http_threads import HttpTurns
 from ._common.loopback import Loopback
 from ._common.metrics import listen_to_changes
-from ._common.quirks import KEPT_ALIVE
+from ._common.quirks import kept_alive
 from ._common.routes import Refused, one_line, register_route, warn_if_open
 from ._common.settings import SettingsError, read_settings
 from ._common.state import StateBusyError
@@ -94,8 +94,7 @@ class Service:
             for named in self._brokers:
                 if named.complaint:
                     orthanc.LogError(f"{named.complaint}. This broker is off until this is corrected.")
-            KEPT_ALIVE.append(self.on_stored_instance)
-            orthanc.RegisterOnStoredInstanceCallback(self.on_stored_instance)
+            orthanc.RegisterOnStoredInstanceCallback(kept_alive(self.on_stored_instance))
             listen_to_changes(script, self.on_change, lambda: self._running().measure())
         else:
             listen_to_changes(script)

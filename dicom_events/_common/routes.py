@@ -18,7 +18,7 @@ from .cross_site import as_command, why_refused
 from .json_text import decoded
 from .loopback import Loopback, LoopbackError, close_connections
 from .parameters import ParameterError, acts_on_get, parameters_of, read_parameters
-from .quirks import ARRIVAL, KEPT_ALIVE, answer_probe, send_status, values_arrive_decoded
+from .quirks import ARRIVAL, answer_probe, kept_alive, send_status, values_arrive_decoded
 
 LARGEST_BODY = 1 << 20  # bytes
 # Controls (also those of 8 bits: a terminal takes U+009B for ESC [), other ends of lines, and halves of characters.
@@ -127,9 +127,8 @@ def register_route(
         finally:
             close_connections()
 
-    KEPT_ALIVE.append(callback)
     ROUTES[pattern] = handlers
-    orthanc.RegisterRestCallback(pattern, callback)
+    orthanc.RegisterRestCallback(pattern, kept_alive(callback))
 
 
 def _refuse_unless_on_purpose(method: str, uri: str, headers: Mapping[str, str], raw: Mapping[str, Any]) -> None:

@@ -19,7 +19,7 @@ from common.backoff import Pauses
 from common.http_threads import HttpTurns
 from common.loopback import Loopback
 from common.metrics import listen_to_changes
-from common.quirks import KEPT_ALIVE
+from common.quirks import kept_alive
 from common.routes import Refused, one_line, register_route, warn_if_open
 from common.settings import SettingsError, read_settings
 from common.state import StateBusyError
@@ -93,8 +93,7 @@ class Service:
             for named in self._brokers:
                 if named.complaint:
                     orthanc.LogError(f"{named.complaint}. This broker is off until this is corrected.")
-            KEPT_ALIVE.append(self.on_stored_instance)
-            orthanc.RegisterOnStoredInstanceCallback(self.on_stored_instance)
+            orthanc.RegisterOnStoredInstanceCallback(kept_alive(self.on_stored_instance))
             listen_to_changes(script, self.on_change, lambda: self._running().measure())
         else:
             listen_to_changes(script)
