@@ -3094,6 +3094,11 @@ def repr_of(error: BaseException) -> str:
         return f"{type(error).__name__} (which can't be shown)"
 
 
+def first_line(text: str) -> str:
+    """Return a line of the log without the traceback that may follow it: what a person is told who asks."""
+    return text.partition("\n")[0]
+
+
 class Trouble:
     """What keeps a script from its work: one line of the log when it begins, and one when it is over."""
 
@@ -3105,11 +3110,11 @@ class Trouble:
         """The first line of what went wrong last, and when (seconds since 1970), also when it is over."""
 
     def begins(self, text: str, why: str, log: Callable[[str], None] | None = None) -> None:
-        """Say so, unless it is what was said last. `why` is the part that is repeated when it is over."""
+        """Say so, unless it is what was said last. `why` is the part whose first line is repeated when it is over."""
         if text != self.text:
             (log or orthanc.LogError)(text)
-            self.last = text.partition("\n")[0], time.time()
-        self.text, self._why = text, why
+            self.last = first_line(text), time.time()
+        self.text, self._why = text, first_line(why)
 
     def note(self, text: str) -> None:
         """Remember a failure that was logged and does not keep the script from its work."""
@@ -3238,9 +3243,10 @@ class Worker:
             log = orthanc.LogWarning if waits else log
         except Exception:  # noqa: BLE001 - whatever it is, it may be over the next time
             why = f"an error, please report it:\n{traceback.format_exc()}"
-        self.unavailable, self.is_waiting = f"{self.name} is idle until this is over: {why}", waits
+        text = f"{self.name} is idle until this is over: {why}"
+        self.unavailable, self.is_waiting = first_line(text), waits
         self._decide()
-        self.trouble.begins(self.unavailable, why, log)
+        self.trouble.begins(text, why, log)
         return False
 
     def _take_turn(self) -> float:
@@ -4849,13 +4855,8 @@ def condition_of(worker: Worker, refusal: str | None = None) -> Condition:
     last = worker.trouble.last
     if reason := worker.unavailable:
         state = MISCONFIGURED if worker.is_off else WAITING if worker.is_waiting else IDLE
-        return Condition(state, _first_line(reason), last)
-    return Condition(RUNNING, _first_line(worker.trouble.text) or None, last)
-
-
-def _first_line(text: str) -> str:
-    """Return a line of the log without the traceback that may follow it."""
-    return text.partition("\n")[0]
+        return Condition(state, first_line(reason), last)
+    return Condition(RUNNING, first_line(worker.trouble.text) or None, last)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -37,6 +37,7 @@ from common.routes import register_route, warn_if_open
 from common.settings import SettingsError, read_settings
 from common.status import Condition, condition_of, register_status
 from common.version import __version__  # noqa: F401 - the built file has it at its top
+from common.worker import first_line
 
 from .api import Routes
 from .recorder import Recorder
@@ -64,7 +65,7 @@ def register() -> None:
 
     def look() -> Condition:
         found = condition_of(recorder.worker, refusal)
-        away = recorder.sender.trouble.text.partition("\n")[0] if recorder.sender else ""
+        away = first_line(recorder.sender.trouble.text) if recorder.sender else ""
         return dataclasses.replace(found, reason=found.reason or away or None)
 
     for pattern, handler in {"": routes.page, "/newest": routes.newest}.items():

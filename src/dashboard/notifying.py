@@ -7,7 +7,7 @@ import sqlite3
 import threading
 import time
 import traceback
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from common.ledger import Ledger
 from common.outside import import_requests
 from common.routes import one_line
 from common.state import storage_folder
-from common.worker import Trouble
+from common.worker import Trouble, first_line
 
 from .notify import Need, Notices, needs_of, unknown_now
 from .notify_settings import NotifySettings
@@ -141,8 +141,7 @@ class Notifier:
 
     def problem(self) -> str | None:
         """Return why people can't be notified just now, or None."""
-        lines: Sequence[str] = [channel.trouble.text.partition("\n")[0] for channel in self._channels]
-        return "; ".join(filter(None, lines)) or None
+        return "; ".join(filter(None, (first_line(channel.trouble.text) for channel in self._channels))) or None
 
 
 def used_percent(storage: Path) -> float | None:

@@ -18,7 +18,7 @@ from common.loopback import Loopback
 from common.routes import Refused
 from common.state import state_folder, storage_folder
 from common.status import RUNNING, Condition, condition_of
-from common.worker import STOPS_WITHIN, Worker
+from common.worker import STOPS_WITHIN, Worker, first_line
 
 from .flow import Flow
 from .gathering import Gatherer
@@ -93,7 +93,7 @@ class Dashboard:
             with self._changed:
                 self._changed.wait_for(self._is_fresh, ANSWER_WITHIN_SECONDS)
         if self._summary is None or time.monotonic() - self._seen_at > UNWATCHED_SECONDS:
-            why = self.worker.trouble.text or "it was not answered in time"
+            why = first_line(self.worker.trouble.text) or "it was not answered in time"
             raise Refused(503, f"Orthanc's scripts could not be looked at: {why}")
         return self._summary
 

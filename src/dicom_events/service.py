@@ -24,7 +24,7 @@ from common.routes import Refused, one_line, register_route, warn_if_open
 from common.settings import SettingsError, read_settings
 from common.state import StateBusyError
 from common.status import IDLE, RUNNING, WAITING, Condition, misconfigured, register_status
-from common.worker import FIRST_RETRY, LONGEST_RETRY, STARTS_WITHIN, Trouble
+from common.worker import FIRST_RETRY, LONGEST_RETRY, STARTS_WITHIN, Trouble, first_line
 
 from .changes import KNOWN_CHANGES
 from .images import Tags
@@ -172,7 +172,7 @@ class Service:
     def _say(self, level: str, text: str) -> None:
         with self._saying:
             if level == "error":
-                self._last_error = one_line(text.partition("\n")[0]), time.time()
+                self._last_error = one_line(first_line(text)), time.time()
             if not self._stopped:
                 (orthanc.LogError if level == "error" else orthanc.LogWarning)(text)
 
@@ -243,7 +243,7 @@ class Service:
 
     def _on_not_opened(self, why: str, *, is_busy: bool = False) -> None:
         text = f"dicom_events is idle until this is over: {why}"
-        self._closed, self._is_waiting = text.partition("\n")[0], is_busy
+        self._closed, self._is_waiting = first_line(text), is_busy
         if not self._ending.is_set():
             self._trouble.begins(text, why, orthanc.LogWarning if is_busy else orthanc.LogError)
             self._last_error = self._trouble.last

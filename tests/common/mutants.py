@@ -146,6 +146,8 @@ TABLE: dict[tuple[str, str], dict[str, str]] = {
     ("src/common/worker.py", "tests/common/unit/test_worker.py"): {
         "why = one_line(error)\n            waits": "why = str(error)\n            waits",
         "why, wait = one_line(error), AFTER_FAULT": "why, wait = str(error), AFTER_FAULT",
+        "self.is_waiting = first_line(text), waits": "self.is_waiting = text, waits",
+        "self._why = text, first_line(why)": "self._why = text, why",
     },
     ("src/common/quirks.py", "tests/common/unit/test_quirks.py"): {
         "except OSError:": "except KeyError:",

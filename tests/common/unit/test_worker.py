@@ -113,6 +113,17 @@ def test_an_error_moves_no_cursor_of_a_terminal_that_shows_the_log(
     script.fault = None
 
 
+def test_a_traceback_is_in_the_log_once_and_no_answer_has_it(script: Script, orthanc_standin: StandIn) -> None:
+    script.fault = KeyError("bug")
+    script.worker.start()
+    assert script.worker.why_not() == "script is idle until this is over: an error, please report it:"
+    script.fault = None
+    wait_until(lambda: len(logged(orthanc_standin)) == 2, timeout=5)
+    [(_, text), (_, over)] = logged(orthanc_standin)
+    assert "Traceback" in text
+    assert over == "script goes on, this is over: an error, please report it:"
+
+
 @pytest.mark.parametrize("fault", [sqlite3.OperationalError("database is locked"), OSError("no"), KeyError("bug")])
 def test_a_turn_that_fails_is_taken_again_and_said_once(
     script: Script, orthanc_standin: StandIn, fault: Exception
