@@ -110,11 +110,11 @@ class Elsewhere:
         """Raise `LoopbackError` if this Orthanc itself does not answer."""
         self._loopback.get("/system")
 
-    def is_silent(self, destination: Destination, why: str) -> None:
+    def note_silent(self, destination: Destination, why: str) -> None:
         """Note that a destination did not answer."""
         self._silent[destination] = why
 
-    def answers(self, destination: Destination) -> None:
+    def note_answer(self, destination: Destination) -> None:
         """Note that a destination answered."""
         self._silent.pop(destination, None)
 
@@ -129,7 +129,7 @@ class Elsewhere:
                     self._probe(destination)
                 except Exception as error:  # noqa: BLE001 - whatever it is, it is no answer
                     return f"{destination.name} does not answer: {one_line(error) or repr(error)}"
-                self.answers(destination)
+                self.note_answer(destination)
         return ""
 
     def _probe(self, destination: Destination) -> None:
@@ -140,7 +140,7 @@ class Elsewhere:
         else:
             self.servers.probe(self._loopback, destination.name)
 
-    def lacks(self, study: Study, names: Sequence[str], proof: str) -> None:
+    def note_lacking(self, study: Study, names: Sequence[str], proof: str) -> None:
         """Note that one of these destinations does not have all of a study."""
         question = _question(study, names, proof)
         self._lacking.pop(question, None)  # the newest ones are last
@@ -212,7 +212,7 @@ class Proving:
             reasons |= self._missing_at(destination, left, is_halted) if left else {}
         for study in studies:
             if study.id in self._lacking and not is_halted():
-                self._elsewhere.lacks(study, self._names, self._proof)
+                self._elsewhere.note_lacking(study, self._names, self._proof)
         self.proved = {study: [*instances] for study, instances in content.items() if study not in reasons}
         return reasons
 
@@ -237,7 +237,7 @@ class Proving:
                 for study, why in self._missing_at(destination, {one: content[one]}, is_halted).items()
             }
         self._failures[destination] = 0
-        self._elsewhere.answers(destination)
+        self._elsewhere.note_answer(destination)
         missing = {study: number for study, some in content.items() if (number := len(some.keys() - proved))}
         self._lacking |= missing.keys()
         return {
@@ -284,5 +284,5 @@ class Proving:
         self._failures[destination] += 1
         if self._failures[destination] >= FAILURES_IN_A_ROW:
             self._silent[destination] = f"{why} (this purge does not ask it again)"
-            self._elsewhere.is_silent(destination, why)
+            self._elsewhere.note_silent(destination, why)
         return self._silent.get(destination, why)

@@ -42,7 +42,7 @@ TABLE: dict[tuple[str, str], dict[str, str]] = {
         "if len(content) == 1 or is_halted():": "if True:",
         "if self._failures[destination] >= FAILURES_IN_A_ROW:": "if False:",
         "self._failures[destination] = FAILURES_IN_A_ROW  # to": "pass  # to",
-        "        self._failures[destination] = 0\n        self._elsewhere.answers": "        self._elsewhere.answers",
+        "        self._failures[destination] = 0\n        self._elsewhere.note_answer": "        self._elsewhere.note_answer",
         "            self._elsewhere.raise_if_orthanc_is_silent()\n": "            pass\n",
     },
     ("src/purge_old_studies/elsewhere.py", "tests/purge_old_studies/unit/test_elsewhere_space.py"): {

@@ -81,7 +81,7 @@ def test_few_studies_are_remembered(source: Any, monkeypatch: pytest.MonkeyPatch
     asked = types.SimpleNamespace(only_if_at=question[0], proof=question[1])
     studies = [types.SimpleNamespace(id=f"a{number}", received="20000101T000000") for number in range(3)]
     for study in (studies[0], studies[1], studies[0], studies[2]):
-        found.lacks(study, *question)
+        found.note_lacking(study, *question)
     assert [found.has_lacked(study, asked) for study in studies] == [True, False, True]
     studies[0].received = "20260101T000000"
     assert not found.has_lacked(studies[0], asked)
