@@ -39,7 +39,8 @@ ORTHANCS_OWN = {"index", "index-wal", "index-shm"}  # has the peers of unfinishe
 ORTHANCS_OWN_LINES = re.compile(
     r"(?:I\d{4} .*HttpClient\.cpp:\d+\] \(http\) |E\d{4} .*(?:HttpClient|OrthancException)\.cpp:\d+\] Error in )"
 )
-FAILURES = 12 + 10 + 5 + 1  # destinations, with the peer that is added later; brokers; services; the audit repository
+# Destinations, with the peer that is added later; brokers; services; the audit repository; ways to notify people.
+FAILURES = 12 + 10 + 5 + 1 + 2
 LETTERS = re.compile(rb"Hush[A-Za-z]+")
 # `Hush` in Base64, wherever it begins: what `Authorization: Basic` would show.
 IN_BASE64 = [base64.b64encode(b"\0" * skipped + b"HushHush")[8 * skipped // 6 + 1 : -4] for skipped in range(3)]
@@ -190,6 +191,16 @@ def brokers(refuses: int, away: int) -> dict[str, Any]:
     }  # fmt: skip
 
 
+def notify(refuses: int, away: int) -> dict[str, Any]:
+    url = f"http://u:{hush('DashboardUrl')}@127.0.0.1:{refuses}/{hush('DashboardPath')}?key={hush('DashboardQuery')}"
+    people = {"From": "orthanc@hospital.example", "Recipients": ["it@hospital.example"]}
+    return {
+        "DiskAbove": 1,  # there is something to say
+        "Mail": {"Host": "127.0.0.1", "Port": away, "User": "u", "Password": hush("Mail"), **people},
+        "Webhook": {"URL": url, "Secret": hush("DashboardKey")},
+    }
+
+
 @pytest.fixture
 def server(
     start_briefly: StartOrthanc,
@@ -227,6 +238,8 @@ def server(
                 "Notify": services(*nodes),
             },
             "DicomEvents": {"Brokers": brokers(refuses.port, away)},
+            "Dashboard": {"Notify": notify(refuses.port, away)},
+            "PurgeOldStudies": {"KeepUndelivered": False},
         },
         verbose=True,
     )
@@ -252,6 +265,8 @@ def failing(server: OrthancServer) -> set[str]:
     }
     for move in server.get("/cmove-interceptor/requests")["Items"]:
         found |= {f"notify {each['Service']}": each["Error"] for each in move["Notifications"] if each["Error"]}
+    reason = server.get("/dashboard/status")["Reason"] or ""
+    found |= {f"notify by {way}": f"can't notify by {way}" in reason for way in ("mail", "webhook")}
     return {name for name, error in {**found, "syslog": "can't send to" in server.log}.items() if error}
 
 
@@ -271,6 +286,10 @@ def test_no_secret_is_in_logs_answers_or_state_whatever_fails(server: OrthancSer
         server.request(
             "POST", "/scripts/health", json={}, headers={"Authorization": f"Bearer {hush('Bearer')}"}, auth=None
         )
+    elsewhere = [f"peer:{name}" for name in ("AWAY", "REFUSES", "REDIRECTS", "TLS", "IN-URL", "PROXIED")]
+    for name in [*elsewhere, *(f"dicomweb:{name}" for name in ("AWAY", "REFUSES", "REDIRECTS", "IN-URL", "TLS"))]:
+        asked = {"since": "20990101", "undated": True, "dry-run": False, "only-if-at": [name]}
+        assert server.request("POST", "/purge-old-studies", json=asked).json()["Kept"] == server.get("/studies")
     failed = set[str]()
 
     def all_failed() -> bool:
