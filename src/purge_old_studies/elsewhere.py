@@ -11,6 +11,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, NamedTuple
 from urllib.parse import quote
 
+from common.backoff import Pauses
 from common.loopback import Loopback, LoopbackError
 from common.routes import Refused, one_line
 from forwarding.dicomweb import DicomWebServers
@@ -24,7 +25,7 @@ from .parameters import shown
 from .studies import Study
 
 REPORT_WITHIN_SECONDS = 300.0  # in which a node has to report what it committed itself to; forwarders wait longer
-LOOK_FOR_REPORT_SECONDS = 0.1
+LOOK_FOR_REPORT_SECONDS = 0.1, 0.5  # the first and the longest pause: each look asks this Orthanc for its jobs, too
 # Of one request: an Orthanc takes 1 s to commit itself to these, and for more the square of it (1.10.1: 31 s for 1,250).
 INSTANCES_PER_COMMITMENT = 100
 FAILURES_IN_A_ROW = 3  # after which a destination is not asked any more by a purge
@@ -262,14 +263,14 @@ class Proving:
         self, destination: Destination, instances: Mapping[str, Any], is_halted: Callable[[], bool]
     ) -> set[str]:
         """Return to which instances a node commits itself: its report is waited for."""
-        memory, begun = dict[str, Any](), time.monotonic()
+        memory, begun, pauses = dict[str, Any](), time.monotonic(), Pauses(*LOOK_FOR_REPORT_SECONDS)
         while (found := self._elsewhere.prove(destination, instances, memory, "StorageCommitmentOnly")) is None:
             if is_halted():
                 return set()
             if time.monotonic() - begun > REPORT_WITHIN_SECONDS:
                 self._failures[destination] = FAILURES_IN_A_ROW  # to wait for each study would take weeks
                 raise TimeoutError(f"it has sent no report of storage commitment within {REPORT_WITHIN_SECONDS:g} s")
-            time.sleep(LOOK_FOR_REPORT_SECONDS)
+            time.sleep(pauses.next())
         return found
 
     def _failed(self, destination: Destination, error: Exception) -> str:
