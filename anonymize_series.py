@@ -224,12 +224,21 @@ class _PinnedContext(ssl.SSLContext):
 # ---- src/common/quirks.py: What a version of Orthanc, of its plugin or of Python needs and others don't: each with the version and the reason.
 
 
-# What Orthanc calls must live as long as the process: 1.12.7 and later crash at shutdown otherwise.
-KEPT_ALIVE: list[Any] = []
+KEPT_ALIVE: list[Any] = []  # what Orthanc calls (`kept_alive`)
+KeptT = TypeVar("KeptT", bound=Callable[..., Any])
 # Whether values of a GET arrive percent-decoded depends on the web server that Orthanc was built with (Debian 12's and
 # 13's hand them over raw, forky's decoded), not on a version that could be asked for. So a route asks itself, once.
 PROBE = "arrives-decoded"  # a parameter that only we send
 ARRIVAL: list[bool] = []  # whether they arrive decoded, when it is known
+
+
+def kept_alive(callback: KeptT) -> KeptT:
+    """Return what Orthanc is to call, and keep it as long as the process lives: 1.12.7 and later crash at shutdown otherwise.
+
+    Register what this returns: a method is another object each time that it is named.
+    """
+    KEPT_ALIVE.append(callback)
+    return callback
 
 
 def import_for_small_stacks() -> None:
@@ -756,8 +765,13 @@ def configuration_folder() -> Path:
 def state_folder(state_path: str | None, configuration: Mapping[str, Any]) -> Path:
     """Return where a script keeps its state: its `StatePath`, that of all scripts, `IndexDirectory`, or `StorageDirectory`."""
     state_path = state_path or settings_of_all_scripts(configuration).state_path
-    default = configuration.get("IndexDirectory") or configuration.get("StorageDirectory") or "OrthancStorage"
-    return configuration_folder() / (state_path or default)
+    index = state_path or configuration.get("IndexDirectory")
+    return configuration_folder() / index if index else storage_folder(configuration)
+
+
+def storage_folder(configuration: Mapping[str, Any]) -> Path:
+    """Return the folder of Orthanc's files, if no plugin keeps them elsewhere."""
+    return configuration_folder() / (configuration.get("StorageDirectory") or "OrthancStorage")  # Orthanc's default
 
 
 def make_folder(folder: Path, key: str = "StatePath") -> None:
@@ -923,8 +937,9 @@ if hasattr(os, "register_at_fork"):
 # ---- src/common/urls.py: URLs in texts that Orthanc gives.
 
 
-# A password may hold an @: the last one before the path ends it.
-URL = re.compile(r"(\b[a-z][a-z0-9+.-]*://)(?:[^\s/]*@)?([^\s?]*)(?:\?\S*)?", re.IGNORECASE)
+# Both take time in proportion to the text only, whatever it is.
+USER = re.compile(r"(?<=://)[^\s/]*@")  # a password may hold an @: the last one before the path ends it
+QUERY = re.compile(r"(://[^\s?]*)(?:\?\S*)?")
 
 
 def without_secrets(text: str) -> str:
@@ -932,7 +947,7 @@ def without_secrets(text: str) -> str:
 
     From 1.13.0 on, errors of requests to peers and DICOMweb servers name the whole URL, as the configuration has it.
     """
-    return URL.sub(r"\1\2", text)
+    return QUERY.sub(r"\1", USER.sub("", text))
 
 
 # ---- src/common/loopback.py: This Orthanc's own REST API over HTTP: unlike a call through the SDK it does not hold the GIL, and with it every store.
@@ -2617,6 +2632,8 @@ def row_number(text: str) -> int:
 
 
 LARGEST_BODY = 1 << 20  # bytes
+# Controls (also those of 8 bits: a terminal takes U+009B for ESC [), other ends of lines, and halves of characters.
+NOT_IN_A_LINE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]+")
 
 
 class Refused(Exception):  # noqa: N818 - it is an answer, not a fault
@@ -2669,7 +2686,7 @@ ROUTES: dict[str, Mapping[str, RouteHandler]] = {}  # what register_route() regi
 
 def one_line(text: object) -> str:
     """Return text from outside as a single line: no line of a log and no header is ever made up by a sender."""
-    return re.sub(r"[\x00-\x1f\x7f]+", " ", str(text)).strip()
+    return NOT_IN_A_LINE.sub(" ", str(text)).strip()
 
 
 def register_route(
@@ -2721,9 +2738,8 @@ def register_route(
         finally:
             close_connections()
 
-    KEPT_ALIVE.append(callback)
     ROUTES[pattern] = handlers
-    orthanc.RegisterRestCallback(pattern, callback)
+    orthanc.RegisterRestCallback(pattern, kept_alive(callback))
 
 
 def _refuse_unless_on_purpose(method: str, uri: str, headers: Mapping[str, str], raw: Mapping[str, Any]) -> None:
@@ -3070,17 +3086,17 @@ STARTS_WITHIN = 5.0  # seconds that a request waits for the script
 STOPS_WITHIN = 2.0  # seconds that the end of Orthanc waits for the thread
 
 
-def on_one_line(error: object) -> str:
-    """Return the text of an error as a line of the log."""
-    return " ".join(str(error).split())
-
-
 def repr_of(error: BaseException) -> str:
     """Return `repr(error)` as UTF-8 has it: what a user's own code raises may fail at that too, and must hold up nothing."""
     try:
         return repr(error).encode("utf-8", "backslashreplace").decode()
     except Exception:  # noqa: BLE001 - whatever a class does there
         return f"{type(error).__name__} (which can't be shown)"
+
+
+def first_line(text: str) -> str:
+    """Return a line of the log without the traceback that may follow it: what a person is told who asks."""
+    return text.partition("\n")[0]
 
 
 class Trouble:
@@ -3094,11 +3110,11 @@ class Trouble:
         """The first line of what went wrong last, and when (seconds since 1970), also when it is over."""
 
     def begins(self, text: str, why: str, log: Callable[[str], None] | None = None) -> None:
-        """Say so, unless it is what was said last. `why` is the part that is repeated when it is over."""
+        """Say so, unless it is what was said last. `why` is the part whose first line is repeated when it is over."""
         if text != self.text:
             (log or orthanc.LogError)(text)
-            self.last = text.partition("\n")[0], time.time()
-        self.text, self._why = text, why
+            self.last = first_line(text), time.time()
+        self.text, self._why = text, first_line(why)
 
     def note(self, text: str) -> None:
         """Remember a failure that was logged and does not keep the script from its work."""
@@ -3219,17 +3235,18 @@ class Worker:
             self._decide()
             return True
         except ValueError as error:
-            self.turn_off(f"{self.name} stays idle: {on_one_line(error)}")
+            self.turn_off(f"{self.name} stays idle: {one_line(error)}")
             return False
         except (OSError, sqlite3.Error) as error:
-            why = on_one_line(error)
+            why = one_line(error)
             waits = isinstance(error, StateBusyError)
             log = orthanc.LogWarning if waits else log
         except Exception:  # noqa: BLE001 - whatever it is, it may be over the next time
             why = f"an error, please report it:\n{traceback.format_exc()}"
-        self.unavailable, self.is_waiting = f"{self.name} is idle until this is over: {why}", waits
+        text = f"{self.name} is idle until this is over: {why}"
+        self.unavailable, self.is_waiting = first_line(text), waits
         self._decide()
-        self.trouble.begins(self.unavailable, why, log)
+        self.trouble.begins(text, why, log)
         return False
 
     def _take_turn(self) -> float:
@@ -3242,11 +3259,11 @@ class Worker:
                 self.trouble.is_over()
             return wait
         except StateGoneError as error:
-            why = on_one_line(error)
+            why = one_line(error)
             self.unavailable = f"{self.name} is idle: {why}"
             text, wait = self.unavailable, AFTER_FAULT
         except (LoopbackError, sqlite3.Error, OSError) as error:
-            why, wait = on_one_line(error), AFTER_FAULT
+            why, wait = one_line(error), AFTER_FAULT
             text = f"{self.name} goes on when this is over: {why}"
         except Exception:  # noqa: BLE001 - one odd study never ends the thread that serves all
             why, wait = "an error", AFTER_BUG
@@ -4838,13 +4855,8 @@ def condition_of(worker: Worker, refusal: str | None = None) -> Condition:
     last = worker.trouble.last
     if reason := worker.unavailable:
         state = MISCONFIGURED if worker.is_off else WAITING if worker.is_waiting else IDLE
-        return Condition(state, _first_line(reason), last)
-    return Condition(RUNNING, _first_line(worker.trouble.text) or None, last)
-
-
-def _first_line(text: str) -> str:
-    """Return a line of the log without the traceback that may follow it."""
-    return text.partition("\n")[0]
+        return Condition(state, first_line(reason), last)
+    return Condition(RUNNING, first_line(worker.trouble.text) or None, last)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -4924,7 +4936,7 @@ def _status_answer(found: Condition, report: Callable[[], Mapping[str, Any]]) ->
         try:
             own = report()
         except (sqlite3.OperationalError, OSError) as error:  # locked, full, read-only, taken away: not for ever
-            reason = f"The script's state can't be used now: {on_one_line(error)}"
+            reason = f"The script's state can't be used now: {one_line(error)}"
             found = dataclasses.replace(found, state=IDLE, reason=reason)
         else:
             return {**_common_fields(found), **own}
@@ -5082,8 +5094,8 @@ def listen_to_changes(
     >>> script = register_status("auto_retries", look, routes.status)  # doctest: +SKIP
     >>> listen_to_changes(script, retrier.on_change, retrier.measure)
     """
-    KEPT_ALIVE.extend((on_change, MetricsReporter(script.name, script.look, measure).around(on_change)))
-    orthanc.RegisterOnChangeCallback(KEPT_ALIVE[-1])
+    reporter = MetricsReporter(script.name, script.look, measure)
+    orthanc.RegisterOnChangeCallback(kept_alive(reporter.around(kept_alive(on_change))))
 
 
 # ---- src/common/packages.py: Python packages that a script needs: whether one is missing or too old, and what a person does about it.
@@ -7546,8 +7558,7 @@ def register() -> None:
     else:
         warn_if_open("anonymize_series", configuration)
         listen_to_changes(script, anonymizer.on_change, anonymizer.measure)
-        KEPT_ALIVE.append(anonymizer.on_stored)
-        orthanc.RegisterOnStoredInstanceCallback(KEPT_ALIVE[-1])
+        orthanc.RegisterOnStoredInstanceCallback(kept_alive(anonymizer.on_stored))
 
 
 register()

@@ -185,12 +185,21 @@ class _PinnedContext(ssl.SSLContext):
 # ---- src/common/quirks.py: What a version of Orthanc, of its plugin or of Python needs and others don't: each with the version and the reason.
 
 
-# What Orthanc calls must live as long as the process: 1.12.7 and later crash at shutdown otherwise.
-KEPT_ALIVE: list[Any] = []
+KEPT_ALIVE: list[Any] = []  # what Orthanc calls (`kept_alive`)
+KeptT = TypeVar("KeptT", bound=Callable[..., Any])
 # Whether values of a GET arrive percent-decoded depends on the web server that Orthanc was built with (Debian 12's and
 # 13's hand them over raw, forky's decoded), not on a version that could be asked for. So a route asks itself, once.
 PROBE = "arrives-decoded"  # a parameter that only we send
 ARRIVAL: list[bool] = []  # whether they arrive decoded, when it is known
+
+
+def kept_alive(callback: KeptT) -> KeptT:
+    """Return what Orthanc is to call, and keep it as long as the process lives: 1.12.7 and later crash at shutdown otherwise.
+
+    Register what this returns: a method is another object each time that it is named.
+    """
+    KEPT_ALIVE.append(callback)
+    return callback
 
 
 def import_for_small_stacks() -> None:
@@ -717,8 +726,13 @@ def configuration_folder() -> Path:
 def state_folder(state_path: str | None, configuration: Mapping[str, Any]) -> Path:
     """Return where a script keeps its state: its `StatePath`, that of all scripts, `IndexDirectory`, or `StorageDirectory`."""
     state_path = state_path or settings_of_all_scripts(configuration).state_path
-    default = configuration.get("IndexDirectory") or configuration.get("StorageDirectory") or "OrthancStorage"
-    return configuration_folder() / (state_path or default)
+    index = state_path or configuration.get("IndexDirectory")
+    return configuration_folder() / index if index else storage_folder(configuration)
+
+
+def storage_folder(configuration: Mapping[str, Any]) -> Path:
+    """Return the folder of Orthanc's files, if no plugin keeps them elsewhere."""
+    return configuration_folder() / (configuration.get("StorageDirectory") or "OrthancStorage")  # Orthanc's default
 
 
 def make_folder(folder: Path, key: str = "StatePath") -> None:
@@ -884,8 +898,9 @@ if hasattr(os, "register_at_fork"):
 # ---- src/common/urls.py: URLs in texts that Orthanc gives.
 
 
-# A password may hold an @: the last one before the path ends it.
-URL = re.compile(r"(\b[a-z][a-z0-9+.-]*://)(?:[^\s/]*@)?([^\s?]*)(?:\?\S*)?", re.IGNORECASE)
+# Both take time in proportion to the text only, whatever it is.
+USER = re.compile(r"(?<=://)[^\s/]*@")  # a password may hold an @: the last one before the path ends it
+QUERY = re.compile(r"(://[^\s?]*)(?:\?\S*)?")
 
 
 def without_secrets(text: str) -> str:
@@ -893,7 +908,7 @@ def without_secrets(text: str) -> str:
 
     From 1.13.0 on, errors of requests to peers and DICOMweb servers name the whole URL, as the configuration has it.
     """
-    return URL.sub(r"\1\2", text)
+    return QUERY.sub(r"\1", USER.sub("", text))
 
 
 # ---- src/common/loopback.py: This Orthanc's own REST API over HTTP: unlike a call through the SDK it does not hold the GIL, and with it every store.
@@ -1562,6 +1577,8 @@ def row_number(text: str) -> int:
 
 
 LARGEST_BODY = 1 << 20  # bytes
+# Controls (also those of 8 bits: a terminal takes U+009B for ESC [), other ends of lines, and halves of characters.
+NOT_IN_A_LINE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]+")
 
 
 class Refused(Exception):  # noqa: N818 - it is an answer, not a fault
@@ -1614,7 +1631,7 @@ ROUTES: dict[str, Mapping[str, RouteHandler]] = {}  # what register_route() regi
 
 def one_line(text: object) -> str:
     """Return text from outside as a single line: no line of a log and no header is ever made up by a sender."""
-    return re.sub(r"[\x00-\x1f\x7f]+", " ", str(text)).strip()
+    return NOT_IN_A_LINE.sub(" ", str(text)).strip()
 
 
 def register_route(
@@ -1666,9 +1683,8 @@ def register_route(
         finally:
             close_connections()
 
-    KEPT_ALIVE.append(callback)
     ROUTES[pattern] = handlers
-    orthanc.RegisterRestCallback(pattern, callback)
+    orthanc.RegisterRestCallback(pattern, kept_alive(callback))
 
 
 def _refuse_unless_on_purpose(method: str, uri: str, headers: Mapping[str, str], raw: Mapping[str, Any]) -> None:
@@ -2131,17 +2147,17 @@ STARTS_WITHIN = 5.0  # seconds that a request waits for the script
 STOPS_WITHIN = 2.0  # seconds that the end of Orthanc waits for the thread
 
 
-def on_one_line(error: object) -> str:
-    """Return the text of an error as a line of the log."""
-    return " ".join(str(error).split())
-
-
 def repr_of(error: BaseException) -> str:
     """Return `repr(error)` as UTF-8 has it: what a user's own code raises may fail at that too, and must hold up nothing."""
     try:
         return repr(error).encode("utf-8", "backslashreplace").decode()
     except Exception:  # noqa: BLE001 - whatever a class does there
         return f"{type(error).__name__} (which can't be shown)"
+
+
+def first_line(text: str) -> str:
+    """Return a line of the log without the traceback that may follow it: what a person is told who asks."""
+    return text.partition("\n")[0]
 
 
 class Trouble:
@@ -2155,11 +2171,11 @@ class Trouble:
         """The first line of what went wrong last, and when (seconds since 1970), also when it is over."""
 
     def begins(self, text: str, why: str, log: Callable[[str], None] | None = None) -> None:
-        """Say so, unless it is what was said last. `why` is the part that is repeated when it is over."""
+        """Say so, unless it is what was said last. `why` is the part whose first line is repeated when it is over."""
         if text != self.text:
             (log or orthanc.LogError)(text)
-            self.last = text.partition("\n")[0], time.time()
-        self.text, self._why = text, why
+            self.last = first_line(text), time.time()
+        self.text, self._why = text, first_line(why)
 
     def note(self, text: str) -> None:
         """Remember a failure that was logged and does not keep the script from its work."""
@@ -2280,17 +2296,18 @@ class Worker:
             self._decide()
             return True
         except ValueError as error:
-            self.turn_off(f"{self.name} stays idle: {on_one_line(error)}")
+            self.turn_off(f"{self.name} stays idle: {one_line(error)}")
             return False
         except (OSError, sqlite3.Error) as error:
-            why = on_one_line(error)
+            why = one_line(error)
             waits = isinstance(error, StateBusyError)
             log = orthanc.LogWarning if waits else log
         except Exception:  # noqa: BLE001 - whatever it is, it may be over the next time
             why = f"an error, please report it:\n{traceback.format_exc()}"
-        self.unavailable, self.is_waiting = f"{self.name} is idle until this is over: {why}", waits
+        text = f"{self.name} is idle until this is over: {why}"
+        self.unavailable, self.is_waiting = first_line(text), waits
         self._decide()
-        self.trouble.begins(self.unavailable, why, log)
+        self.trouble.begins(text, why, log)
         return False
 
     def _take_turn(self) -> float:
@@ -2303,11 +2320,11 @@ class Worker:
                 self.trouble.is_over()
             return wait
         except StateGoneError as error:
-            why = on_one_line(error)
+            why = one_line(error)
             self.unavailable = f"{self.name} is idle: {why}"
             text, wait = self.unavailable, AFTER_FAULT
         except (LoopbackError, sqlite3.Error, OSError) as error:
-            why, wait = on_one_line(error), AFTER_FAULT
+            why, wait = one_line(error), AFTER_FAULT
             text = f"{self.name} goes on when this is over: {why}"
         except Exception:  # noqa: BLE001 - one odd study never ends the thread that serves all
             why, wait = "an error", AFTER_BUG
@@ -2386,13 +2403,8 @@ def condition_of(worker: Worker, refusal: str | None = None) -> Condition:
     last = worker.trouble.last
     if reason := worker.unavailable:
         state = MISCONFIGURED if worker.is_off else WAITING if worker.is_waiting else IDLE
-        return Condition(state, _first_line(reason), last)
-    return Condition(RUNNING, _first_line(worker.trouble.text) or None, last)
-
-
-def _first_line(text: str) -> str:
-    """Return a line of the log without the traceback that may follow it."""
-    return text.partition("\n")[0]
+        return Condition(state, first_line(reason), last)
+    return Condition(RUNNING, first_line(worker.trouble.text) or None, last)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -2472,7 +2484,7 @@ def _status_answer(found: Condition, report: Callable[[], Mapping[str, Any]]) ->
         try:
             own = report()
         except (sqlite3.OperationalError, OSError) as error:  # locked, full, read-only, taken away: not for ever
-            reason = f"The script's state can't be used now: {on_one_line(error)}"
+            reason = f"The script's state can't be used now: {one_line(error)}"
             found = dataclasses.replace(found, state=IDLE, reason=reason)
         else:
             return {**_common_fields(found), **own}
@@ -2630,8 +2642,8 @@ def listen_to_changes(
     >>> script = register_status("auto_retries", look, routes.status)  # doctest: +SKIP
     >>> listen_to_changes(script, retrier.on_change, retrier.measure)
     """
-    KEPT_ALIVE.extend((on_change, MetricsReporter(script.name, script.look, measure).around(on_change)))
-    orthanc.RegisterOnChangeCallback(KEPT_ALIVE[-1])
+    reporter = MetricsReporter(script.name, script.look, measure)
+    orthanc.RegisterOnChangeCallback(kept_alive(reporter.around(kept_alive(on_change))))
 
 
 # ---- src/common/http_threads.py: Handlers of routes and Orthanc's HTTP threads: there are few of them, and their stack is small.
@@ -2894,7 +2906,7 @@ def committed_to(
     """Return the instances whose SOP Instance UIDs a node has committed itself to; None: it has not reported yet."""
     by_uid = {one["MainDicomTags"].get("SOPInstanceUID"): key for key, one in instances.items()}
     if name not in asked:
-        path = f"/modalities/{urllib.parse.quote(name)}/storage-commitment"
+        path = f"/modalities/{urllib.parse.quote(name, safe='')}/storage-commitment"
         asked[name] = [loopback.post(path, {"Resources": [*instances]})["ID"], time.time()]
         return None
     transaction, since = asked[name]
@@ -2936,7 +2948,7 @@ def found_by_patient(
 
 def find(loopback: Loopback, name: str, level: str, query: Mapping[str, str]) -> list[dict[str, str]]:
     """Return what a node answers to C-FIND."""
-    path = f"/modalities/{urllib.parse.quote(name)}/query"
+    path = f"/modalities/{urllib.parse.quote(name, safe='')}/query"
     number = loopback.post(path, {"Level": level, "Query": dict(query)})["ID"]
     try:
         answers: list[dict[str, str]] = loopback.get(f"/queries/{number}/answers?expand&simplify")
@@ -2984,7 +2996,7 @@ def harmless_segment(segment: str) -> str:
 
 def fits_in_path(uid: str) -> bool:
     """Return whether a UID is one part of a path as it is; real ones that are no UIDs by the letter are, too."""
-    return re.fullmatch(r"[\w.-]*[\w-][\w.-]*", uid, re.ASCII) is not None
+    return re.fullmatch(r"\.*[\w-][\w.-]*", uid, re.ASCII) is not None
 
 
 # ---- src/forwarding/dicomweb.py: The servers of Orthanc's DICOMweb plugin (`DicomWeb.Servers`), asked through the plugin: it has their passwords.
@@ -3590,6 +3602,32 @@ def proved_by_peer(peers: Peers, name: str, instances: Mapping[str, Mapping[str,
     if any(one.get("Origin") == "RestApi" and one.get("RemoteIP") in addresses for one in came):
         raise ValueError(f"it came in over HTTP from the address of {name}, which may count on it being here")
     return peers.copies_of(name, instances)
+
+
+# ---- src/common/file_system.py: How full a file system is, as `df` counts.
+
+
+class FileSystem(NamedTuple):
+    """Bytes that are used, bytes that there are without what only root may use, and what tells it from others."""
+
+    used: int
+    size: int
+    identity: int
+
+    @property
+    def used_percent(self) -> float:
+        """How full it is."""
+        return 100 * self.used / max(self.size, 1)
+
+
+def file_system_of(folder: Path) -> FileSystem:
+    """Return the file system that a folder is on. Raises OSError: it can't be measured."""
+    if not hasattr(os, "statvfs"):  # Windows
+        usage = shutil.disk_usage(folder)
+        return FileSystem(usage.total - usage.free, usage.total, folder.stat().st_dev)
+    found = os.statvfs(folder)
+    used = (found.f_blocks - found.f_bfree) * found.f_frsize
+    return FileSystem(used, used + found.f_bavail * found.f_frsize, found.f_fsid)
 
 
 # ---- src/common/append_only.py: Files of lines that are only appended to: what is appended is there whole, or not at all.
@@ -4487,7 +4525,7 @@ def if_there(path: str) -> Any:
 
 
 REPORT_WITHIN_SECONDS = 300.0  # in which a node has to report what it committed itself to; forwarders wait longer
-LOOK_FOR_REPORT_SECONDS = 0.1
+LOOK_FOR_REPORT_SECONDS = 0.1, 0.5  # the first and the longest pause: each look asks this Orthanc for its jobs, too
 # Of one request: an Orthanc takes 1 s to commit itself to these, and for more the square of it (1.10.1: 31 s for 1,250).
 INSTANCES_PER_COMMITMENT = 100
 FAILURES_IN_A_ROW = 3  # after which a destination is not asked any more by a purge
@@ -4573,11 +4611,11 @@ class Elsewhere:
         """Raise `LoopbackError` if this Orthanc itself does not answer."""
         self._loopback.get("/system")
 
-    def is_silent(self, destination: Destination, why: str) -> None:
+    def note_silent(self, destination: Destination, why: str) -> None:
         """Note that a destination did not answer."""
         self._silent[destination] = why
 
-    def answers(self, destination: Destination) -> None:
+    def note_answer(self, destination: Destination) -> None:
         """Note that a destination answered."""
         self._silent.pop(destination, None)
 
@@ -4592,18 +4630,18 @@ class Elsewhere:
                     self._probe(destination)
                 except Exception as error:  # noqa: BLE001 - whatever it is, it is no answer
                     return f"{destination.name} does not answer: {one_line(error) or repr(error)}"
-                self.answers(destination)
+                self.note_answer(destination)
         return ""
 
     def _probe(self, destination: Destination) -> None:
         if destination.kind == "modality":
-            self._loopback.post(f"/modalities/{quote(destination.name)}/echo", {"Timeout": 3})
+            self._loopback.post(f"/modalities/{quote(destination.name, safe='')}/echo", {"Timeout": 3})
         elif destination.kind == "peer":
             self._peers.check(destination.name)
         else:
             self.servers.probe(self._loopback, destination.name)
 
-    def lacks(self, study: Study, names: Sequence[str], proof: str) -> None:
+    def note_lacking(self, study: Study, names: Sequence[str], proof: str) -> None:
         """Note that one of these destinations does not have all of a study."""
         question = _question(study, names, proof)
         self._lacking.pop(question, None)  # the newest ones are last
@@ -4675,7 +4713,7 @@ class Proving:
             reasons |= self._missing_at(destination, left, is_halted) if left else {}
         for study in studies:
             if study.id in self._lacking and not is_halted():
-                self._elsewhere.lacks(study, self._names, self._proof)
+                self._elsewhere.note_lacking(study, self._names, self._proof)
         self.proved = {study: [*instances] for study, instances in content.items() if study not in reasons}
         return reasons
 
@@ -4700,7 +4738,7 @@ class Proving:
                 for study, why in self._missing_at(destination, {one: content[one]}, is_halted).items()
             }
         self._failures[destination] = 0
-        self._elsewhere.answers(destination)
+        self._elsewhere.note_answer(destination)
         missing = {study: number for study, some in content.items() if (number := len(some.keys() - proved))}
         self._lacking |= missing.keys()
         return {
@@ -4725,14 +4763,14 @@ class Proving:
         self, destination: Destination, instances: Mapping[str, Any], is_halted: Callable[[], bool]
     ) -> set[str]:
         """Return to which instances a node commits itself: its report is waited for."""
-        memory, begun = dict[str, Any](), time.monotonic()
+        memory, begun, pauses = dict[str, Any](), time.monotonic(), Pauses(*LOOK_FOR_REPORT_SECONDS)
         while (found := self._elsewhere.prove(destination, instances, memory, "StorageCommitmentOnly")) is None:
             if is_halted():
                 return set()
             if time.monotonic() - begun > REPORT_WITHIN_SECONDS:
                 self._failures[destination] = FAILURES_IN_A_ROW  # to wait for each study would take weeks
                 raise TimeoutError(f"it has sent no report of storage commitment within {REPORT_WITHIN_SECONDS:g} s")
-            time.sleep(LOOK_FOR_REPORT_SECONDS)
+            time.sleep(pauses.next())
         return found
 
     def _failed(self, destination: Destination, error: Exception) -> str:
@@ -4747,7 +4785,7 @@ class Proving:
         self._failures[destination] += 1
         if self._failures[destination] >= FAILURES_IN_A_ROW:
             self._silent[destination] = f"{why} (this purge does not ask it again)"
-            self._elsewhere.is_silent(destination, why)
+            self._elsewhere.note_silent(destination, why)
         return self._silent.get(destination, why)
 
 
@@ -4853,30 +4891,20 @@ class Disk:
         archive = int(self._loopback.get("/statistics")["TotalDiskSize"])
         if not in_percent:
             return Fill(Level(archive, is_percent=False), 1, archive)
-        used, size, identity = _measured(self._folder)
+        found = file_system_of(self._folder)
         if self._identity is None:
-            self._identity = identity
-        if identity != self._identity:
+            self._identity = found.identity
+        if found.identity != self._identity:
             raise OSError(f"{self._folder} is on another file system than before: it was unmounted, or mounted late")
-        return Fill(Level(100 * used / max(size, 1), is_percent=True), size, archive)
+        return Fill(Level(found.used_percent, is_percent=True), found.size, archive)
 
     def room(self) -> tuple[int, float] | None:
         """Return the bytes that are left on the file system of the storage, and how full it is in percent; None: not known."""
         try:
-            used, size, _ = _measured(self._folder)
+            found = file_system_of(self._folder)
         except OSError:
             return None
-        return size - used, 100 * used / max(size, 1)
-
-
-def _measured(folder: Path) -> tuple[int, int, int]:
-    """Return the bytes of a file system that are used, those that there are, and what tells it from others."""
-    if not hasattr(os, "statvfs"):  # Windows
-        usage = shutil.disk_usage(folder)
-        return usage.total - usage.free, usage.total, folder.stat().st_dev
-    found = os.statvfs(folder)
-    used = (found.f_blocks - found.f_bfree) * found.f_frsize
-    return used, used + found.f_bavail * found.f_frsize, found.f_fsid  # without what only root may use
+        return found.size - found.used, found.used_percent
 
 
 # ---- src/purge_old_studies/settings.py: The section PurgeOldStudies of the configuration.
@@ -6609,12 +6637,6 @@ KEEP_FINISHED_DAYS = 30.0  # in the list
 FORGET_EVERY = 60.0  # seconds
 
 
-def _storage_folder(configuration: Mapping[str, Any]) -> Path:
-    return configuration_folder() / (
-        configuration.get("StorageDirectory") or "OrthancStorage"
-    )  # the default is Orthanc's
-
-
 class Purges:
     """The script's routes, from its start to its stop."""
 
@@ -6662,7 +6684,7 @@ class Purges:
             self._archive = Archive(self._loopback, self._settings, self._clock, self.elsewhere)
             runner = Runner(self._settings, ledger, self._history, self._archive)
             schedule = Schedule(self._settings, ledger, self._clock, self._archive, runner)
-            disk = Disk(self._loopback, _storage_folder(self._configuration))
+            disk = Disk(self._loopback, storage_folder(self._configuration))
             space = SpaceRules(self._settings, self._jobs, self._clock, self._archive, runner, disk)
             self._rules = RuleViews(self._settings, self._clock, self._archive, runner.last_runs, schedule, space)
             self.measures = Measures(runner, self._clock, space, disk, self._archive)

@@ -12,6 +12,7 @@ from typing import Any
 
 from ._common.loopback import Loopback
 from ._common.state import state_folder
+from ._common.worker import first_line
 
 from .brokers import maker
 from .images import Tags
@@ -145,7 +146,7 @@ class Pipeline:
         """What goes wrong just now: what can't be written, or a broker that is off until the configuration is corrected."""
         off = [f'the broker "{each.name}" is off: {each.complaint}' for each in self.publishers if each.complaint]
         now = self.intake.problem or self.maintainer.problem or "; ".join(off)
-        return now.partition("\n")[0] or None
+        return first_line(now) or None
 
 
 def in_snake_case(key: str) -> str:

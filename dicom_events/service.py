@@ -17,14 +17,15 @@ from typing import Any
 import orthanc
 
 from ._common.backoff import Pauses
+from ._common.http_threads import HttpTurns
 from ._common.loopback import Loopback
 from ._common.metrics import listen_to_changes
-from ._common.quirks import KEPT_ALIVE
+from ._common.quirks import kept_alive
 from ._common.routes import Refused, one_line, register_route, warn_if_open
 from ._common.settings import SettingsError, read_settings
 from ._common.state import StateBusyError
 from ._common.status import IDLE, RUNNING, WAITING, Condition, misconfigured, register_status
-from ._common.worker import FIRST_RETRY, LONGEST_RETRY, STARTS_WITHIN, Trouble
+from ._common.worker import FIRST_RETRY, LONGEST_RETRY, STARTS_WITHIN, Trouble, first_line
 
 from .changes import KNOWN_CHANGES
 from .images import Tags
@@ -56,7 +57,7 @@ class Service:
         self._settings, self._brokers = Settings(), list[Named]()
         self._tags: dict[str, Tags] = {}
         self._loopback = Loopback(self._configuration)
-        self._routes = Routes(self._running)
+        self._routes = Routes(self._running, HttpTurns(self._configuration))
         self._unavailable: str | None = None  # why the script is idle until Orthanc is restarted
         self._closed: str | None = None  # why the outbox can't be opened now
         self._opening, self._handing_over = threading.Lock(), threading.Lock()
@@ -93,8 +94,7 @@ class Service:
             for named in self._brokers:
                 if named.complaint:
                     orthanc.LogError(f"{named.complaint}. This broker is off until this is corrected.")
-            KEPT_ALIVE.append(self.on_stored_instance)
-            orthanc.RegisterOnStoredInstanceCallback(self.on_stored_instance)
+            orthanc.RegisterOnStoredInstanceCallback(kept_alive(self.on_stored_instance))
             listen_to_changes(script, self.on_change, lambda: self._running().measure())
         else:
             listen_to_changes(script)
@@ -173,7 +173,7 @@ class Service:
     def _say(self, level: str, text: str) -> None:
         with self._saying:
             if level == "error":
-                self._last_error = one_line(text.partition("\n")[0]), time.time()
+                self._last_error = one_line(first_line(text)), time.time()
             if not self._stopped:
                 (orthanc.LogError if level == "error" else orthanc.LogWarning)(text)
 
@@ -244,7 +244,7 @@ class Service:
 
     def _on_not_opened(self, why: str, *, is_busy: bool = False) -> None:
         text = f"dicom_events is idle until this is over: {why}"
-        self._closed, self._is_waiting = text.partition("\n")[0], is_busy
+        self._closed, self._is_waiting = first_line(text), is_busy
         if not self._ending.is_set():
             self._trouble.begins(text, why, orthanc.LogWarning if is_busy else orthanc.LogError)
             self._last_error = self._trouble.last

@@ -166,7 +166,7 @@ def _operation(method: str, pattern: str, handler: Any, in_path: Mapping[str, An
 def _query(name: str, kind: Any) -> dict[str, Any]:
     schema = {**SCHEMAS[type(kind).__name__](kind), "description": kind.allowed}
     found: dict[str, Any] = {"name": name, "in": "query"}
-    if schema["type" if "type" in schema else "enum"] == "object":
+    if schema.get("type") == "object":
         return {**found, "content": {JSON: {"schema": schema}}}
     if schema.get("type") == "array":
         return {**found, "style": "form", "explode": False, "schema": schema}

@@ -112,7 +112,7 @@ def came_from(origin: Mapping[str, str], destination: Mapping[str, Any], aets: A
 
 def probe(loopback: Loopback, name: str) -> None:
     """Ask a node by C-ECHO whether it is there; raises `LoopbackError` if not."""
-    loopback.post(f"/modalities/{urllib.parse.quote(name)}/echo", {"Timeout": 3})
+    loopback.post(f"/modalities/{urllib.parse.quote(name, safe='')}/echo", {"Timeout": 3})
 
 
 def prove(

@@ -105,7 +105,7 @@ def came_from(_origin: Mapping[str, str], _destination: Mapping[str, Any]) -> bo
 
 def probe(loopback: Loopback, name: str) -> None:
     """Ask a peer for its `/system`; raises `LoopbackError` if it does not answer."""
-    loopback.get(f"/peers/{urllib.parse.quote(name)}/system")
+    loopback.get(f"/peers/{urllib.parse.quote(name, safe='')}/system")
 
 
 def check(settings: Settings, peers: Peers, name: str) -> None:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 import orthanc
 
 from .loopback import LoopbackError
-from .quirks import KEPT_ALIVE
+from .quirks import kept_alive
 from .status import RUNNING, Condition, ListedScript
 
 MEASURED_AFTER_SECONDS = 1.0  # from the start of Orthanc to the first values
@@ -112,5 +112,5 @@ def listen_to_changes(
     >>> script = register_status("auto_retries", look, routes.status)  # doctest: +SKIP
     >>> listen_to_changes(script, retrier.on_change, retrier.measure)
     """
-    KEPT_ALIVE.extend((on_change, MetricsReporter(script.name, script.look, measure).around(on_change)))
-    orthanc.RegisterOnChangeCallback(KEPT_ALIVE[-1])
+    reporter = MetricsReporter(script.name, script.look, measure)
+    orthanc.RegisterOnChangeCallback(kept_alive(reporter.around(kept_alive(on_change))))

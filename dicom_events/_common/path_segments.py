@@ -30,4 +30,4 @@ def harmless_segment(segment: str) -> str:
 
 def fits_in_path(uid: str) -> bool:
     """Return whether a UID is one part of a path as it is; real ones that are no UIDs by the letter are, too."""
-    return re.fullmatch(r"[\w.-]*[\w-][\w.-]*", uid, re.ASCII) is not None
+    return re.fullmatch(r"\.*[\w-][\w.-]*", uid, re.ASCII) is not None

@@ -44,8 +44,13 @@ def configuration_folder() -> Path:
 def state_folder(state_path: str | None, configuration: Mapping[str, Any]) -> Path:
     """Return where a script keeps its state: its `StatePath`, that of all scripts, `IndexDirectory`, or `StorageDirectory`."""
     state_path = state_path or settings_of_all_scripts(configuration).state_path
-    default = configuration.get("IndexDirectory") or configuration.get("StorageDirectory") or "OrthancStorage"
-    return configuration_folder() / (state_path or default)
+    index = state_path or configuration.get("IndexDirectory")
+    return configuration_folder() / index if index else storage_folder(configuration)
+
+
+def storage_folder(configuration: Mapping[str, Any]) -> Path:
+    """Return the folder of Orthanc's files, if no plugin keeps them elsewhere."""
+    return configuration_folder() / (configuration.get("StorageDirectory") or "OrthancStorage")  # Orthanc's default
 
 
 def make_folder(folder: Path, key: str = "StatePath") -> None:

@@ -40,7 +40,7 @@ from anonymize_series.routes import Routes
 from anonymize_series.settings import MIN_SECRET_CHARACTERS, NAME, SECTION, Settings, wrong_with_settings
 from common.metrics import listen_to_changes
 from common.packages import package_problem
-from common.quirks import KEPT_ALIVE
+from common.quirks import kept_alive
 from common.routes import warn_if_open
 from common.settings import SettingsError, read_settings
 from common.version import __version__  # noqa: F401 - of the built file
@@ -74,8 +74,7 @@ def register() -> None:
     else:
         warn_if_open("anonymize_series", configuration)
         listen_to_changes(script, anonymizer.on_change, anonymizer.measure)
-        KEPT_ALIVE.append(anonymizer.on_stored)
-        orthanc.RegisterOnStoredInstanceCallback(KEPT_ALIVE[-1])
+        orthanc.RegisterOnStoredInstanceCallback(kept_alive(anonymizer.on_stored))
 
 
 register()

@@ -32,11 +32,12 @@ import orthanc
 
 from common.metrics import listen_to_changes
 from common.own_requests import listen_to_requests
-from common.quirks import KEPT_ALIVE
+from common.quirks import kept_alive
 from common.routes import register_route, warn_if_open
 from common.settings import SettingsError, read_settings
 from common.status import Condition, condition_of, register_status
 from common.version import __version__  # noqa: F401 - the built file has it at its top
+from common.worker import first_line
 
 from .api import Routes
 from .recorder import Recorder
@@ -64,7 +65,7 @@ def register() -> None:
 
     def look() -> Condition:
         found = condition_of(recorder.worker, refusal)
-        away = recorder.sender.trouble.text.partition("\n")[0] if recorder.sender else ""
+        away = first_line(recorder.sender.trouble.text) if recorder.sender else ""
         return dataclasses.replace(found, reason=found.reason or away or None)
 
     for pattern, handler in {"": routes.page, "/newest": routes.newest}.items():
@@ -75,15 +76,14 @@ def register() -> None:
         return
     warn_if_open("audit_log", configuration)
     listen_to_changes(script, recorder.on_change, recorder.measure)
-    KEPT_ALIVE.extend((recorder.on_stored, recorder.on_request))
-    orthanc.RegisterOnStoredInstanceCallback(KEPT_ALIVE[-2])
+    orthanc.RegisterOnStoredInstanceCallback(kept_alive(recorder.on_stored))
     listen_to_requests(recorder.on_own_request)
     # The plugin's filter loses 820 bytes of memory a request before 5.0, which brought StartStreamAnswer.
     recorder.watches_requests = settings.watch_requests is True or (
         settings.watch_requests is None and hasattr(orthanc.RestOutput, "StartStreamAnswer")
     )
     if recorder.watches_requests:
-        orthanc.RegisterIncomingHttpRequestFilter(KEPT_ALIVE[-1])
+        orthanc.RegisterIncomingHttpRequestFilter(kept_alive(recorder.on_request))
 
 
 register()

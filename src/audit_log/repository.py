@@ -15,7 +15,8 @@ import orthanc
 
 from common.backoff import Pauses
 from common.ledger import Ledger
-from common.worker import Trouble, on_one_line
+from common.routes import one_line
+from common.worker import Trouble
 
 from .dicom_audit import AuditMessages
 from .lines import log_files, parse_line
@@ -157,7 +158,7 @@ class RepositorySender:
             if not self._stopping.is_set():
                 self.trouble.is_over()
         except (OSError, ValueError, sqlite3.Error) as error:
-            why = on_one_line(error)
+            why = one_line(error)
         except Exception:  # noqa: BLE001 - whatever it is, the next try may go well
             why = f"an error, please report it:\n{traceback.format_exc()}"
         else:

@@ -6,10 +6,12 @@ from __future__ import annotations
 import contextlib
 import socket
 import ssl
+import time
 from collections.abc import Callable
 from typing import TypeVar
 
 RECEIVED_BYTES = 65536  # at most, at a time
+LONGEST_SECONDS = 120.0  # of one delivery, also where the other end says something all the time
 T = TypeVar("T")
 
 
@@ -23,6 +25,7 @@ def deliver(connection: socket.socket, context: ssl.SSLContext, host: str, conte
     ------
     OSError : the other end is not the one that is meant, refuses us, or has not said that it has read everything.
     """
+    ends_at = time.monotonic() + LONGEST_SECONDS
     incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
     secured = context.wrap_bio(incoming, outgoing, server_hostname=host)
 
@@ -33,6 +36,8 @@ def deliver(connection: socket.socket, context: ssl.SSLContext, host: str, conte
                 return act()
             except ssl.SSLWantReadError:
                 _flush(connection, outgoing)
+                if time.monotonic() > ends_at:
+                    raise TimeoutError(f"it takes longer than {LONGEST_SECONDS:g} s") from None
                 if received := connection.recv(RECEIVED_BYTES):
                     incoming.write(received)
                 else:

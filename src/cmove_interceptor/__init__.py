@@ -25,7 +25,7 @@ import orthanc
 
 from common.metrics import listen_to_changes
 from common.outside import requests_problem
-from common.quirks import KEPT_ALIVE
+from common.quirks import kept_alive
 from common.routes import register_route, warn_if_open
 from common.settings import SettingsError, is_nearly, read_settings
 from common.status import register_status
@@ -69,19 +69,15 @@ def _listen(interceptor: Interceptor, settings: Settings, *, refuse: bool = Fals
         listen_to_changes(script)
     if interceptor.refusal and not refuse:
         return  # not registering leaves Orthanc's own C-MOVE in place
-    KEPT_ALIVE.append(interceptor)
     if not interceptor.refusal:
         listen_to_changes(script, interceptor.on_change, interceptor.measure)
-        KEPT_ALIVE.append(interceptor.slots.answer_person)
-        orthanc.RegisterRestCallback("/jobs/([^/]+)/(pause|resume)", KEPT_ALIVE[-1])
+        orthanc.RegisterRestCallback("/jobs/([^/]+)/(pause|resume)", kept_alive(interceptor.slots.answer_person))
     # RegisterMoveCallback3 (plugin 7.0) also has the caller's address; statuses and counts are no truer with it.
     if hasattr(orthanc, "RegisterMoveCallback2"):
         callbacks = (interceptor.create, interceptor.size, interceptor.apply, interceptor.free)
-        KEPT_ALIVE.extend(callbacks)
-        orthanc.RegisterMoveCallback2(*callbacks)
+        orthanc.RegisterMoveCallback2(*map(kept_alive, callbacks))
     else:
-        KEPT_ALIVE.append(interceptor.move_synchronously)
-        orthanc.RegisterMoveCallback(interceptor.move_synchronously)
+        orthanc.RegisterMoveCallback(kept_alive(interceptor.move_synchronously))
 
 
 register()

@@ -85,7 +85,7 @@ class Delivery:
             except NotDeliveredError as error:
                 if self._stopping.is_set():  # it may have been ended here: it is sent at the next start
                     break
-                self._fail(row, str(error))
+                self._fail(row, one_line(error))
             except Exception as error:  # noqa: BLE001 - of this notification alone: the next one is sent
                 self._fail(row, f"it can't be sent: {type(error).__name__}: {one_line(error)}")
             else:

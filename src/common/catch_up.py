@@ -40,7 +40,7 @@ class ChangesPage(NamedTuple):
         return list(dict.fromkeys(each["ID"] for each in self.changes if each["ChangeType"] == "NewInstance"))
 
 
-class LogAgain:
+class ChangeLogReader:
     """Reads a span of the log of changes. What is left of it is in the ledger: a restart goes on.
 
     Parameters
@@ -84,6 +84,11 @@ class LogAgain:
         """What is left to read, or None: nobody has asked, or it is done."""
         span = Span(self._ledger.get_value("catch_up_place"), self._ledger.get_value("catch_up_end"))
         return span if span.changes else None
+
+    def state(self) -> dict[str, Any]:
+        """Return whether a catch-up is under way, and how many changes are left to read."""
+        left = self.left
+        return {"UnderWay": left is not None, "ChangesLeft": left.changes if left else 0}
 
     def begin(self, span: Span) -> None:
         """Let a span be read. Raises `Refused` (409): another one is not done yet."""

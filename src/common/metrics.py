@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 import orthanc
 
 from common.loopback import LoopbackError
-from common.quirks import KEPT_ALIVE
+from common.quirks import kept_alive
 from common.status import RUNNING, Condition, ListedScript
 
 MEASURED_AFTER_SECONDS = 1.0  # from the start of Orthanc to the first values
@@ -111,5 +111,5 @@ def listen_to_changes(
     >>> script = register_status("auto_retries", look, routes.status)  # doctest: +SKIP
     >>> listen_to_changes(script, retrier.on_change, retrier.measure)
     """
-    KEPT_ALIVE.extend((on_change, MetricsReporter(script.name, script.look, measure).around(on_change)))
-    orthanc.RegisterOnChangeCallback(KEPT_ALIVE[-1])
+    reporter = MetricsReporter(script.name, script.look, measure)
+    orthanc.RegisterOnChangeCallback(kept_alive(reporter.around(kept_alive(on_change))))

@@ -10,14 +10,23 @@ import os
 import urllib.parse
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-# What Orthanc calls must live as long as the process: 1.12.7 and later crash at shutdown otherwise.
-KEPT_ALIVE: list[Any] = []
+KEPT_ALIVE: list[Any] = []  # what Orthanc calls (`kept_alive`)
+KeptT = TypeVar("KeptT", bound=Callable[..., Any])
 # Whether values of a GET arrive percent-decoded depends on the web server that Orthanc was built with (Debian 12's and
 # 13's hand them over raw, forky's decoded), not on a version that could be asked for. So a route asks itself, once.
 PROBE = "arrives-decoded"  # a parameter that only we send
 ARRIVAL: list[bool] = []  # whether they arrive decoded, when it is known
+
+
+def kept_alive(callback: KeptT) -> KeptT:
+    """Return what Orthanc is to call, and keep it as long as the process lives: 1.12.7 and later crash at shutdown otherwise.
+
+    Register what this returns: a method is another object each time that it is named.
+    """
+    KEPT_ALIVE.append(callback)
+    return callback
 
 
 def import_for_small_stacks() -> None:

@@ -17,9 +17,11 @@ from common.cross_site import as_command, why_refused
 from common.json_text import decoded
 from common.loopback import Loopback, LoopbackError, close_connections
 from common.parameters import ParameterError, acts_on_get, parameters_of, read_parameters
-from common.quirks import ARRIVAL, KEPT_ALIVE, answer_probe, send_status, values_arrive_decoded
+from common.quirks import ARRIVAL, answer_probe, kept_alive, send_status, values_arrive_decoded
 
 LARGEST_BODY = 1 << 20  # bytes
+# Controls (also those of 8 bits: a terminal takes U+009B for ESC [), other ends of lines, and halves of characters.
+NOT_IN_A_LINE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]+")
 
 
 class Refused(Exception):  # noqa: N818 - it is an answer, not a fault
@@ -72,7 +74,7 @@ ROUTES: dict[str, Mapping[str, RouteHandler]] = {}  # what register_route() regi
 
 def one_line(text: object) -> str:
     """Return text from outside as a single line: no line of a log and no header is ever made up by a sender."""
-    return re.sub(r"[\x00-\x1f\x7f]+", " ", str(text)).strip()
+    return NOT_IN_A_LINE.sub(" ", str(text)).strip()
 
 
 def register_route(
@@ -124,9 +126,8 @@ def register_route(
         finally:
             close_connections()
 
-    KEPT_ALIVE.append(callback)
     ROUTES[pattern] = handlers
-    orthanc.RegisterRestCallback(pattern, callback)
+    orthanc.RegisterRestCallback(pattern, kept_alive(callback))
 
 
 def _refuse_unless_on_purpose(method: str, uri: str, headers: Mapping[str, str], raw: Mapping[str, Any]) -> None:

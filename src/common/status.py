@@ -10,10 +10,10 @@ from typing import Any
 import orthanc
 
 from common.route_list import listed
-from common.routes import ROUTES, Refused, Request, register_route
+from common.routes import ROUTES, Refused, Request, one_line, register_route
 from common.times import utc
 from common.version import __version__
-from common.worker import Worker, on_one_line
+from common.worker import Worker, first_line
 
 RUNNING, IDLE, MISCONFIGURED, WAITING = "running", "idle", "misconfigured", "waiting"
 LOADED_AT = time.time()
@@ -65,13 +65,8 @@ def condition_of(worker: Worker, refusal: str | None = None) -> Condition:
     last = worker.trouble.last
     if reason := worker.unavailable:
         state = MISCONFIGURED if worker.is_off else WAITING if worker.is_waiting else IDLE
-        return Condition(state, _first_line(reason), last)
-    return Condition(RUNNING, _first_line(worker.trouble.text) or None, last)
-
-
-def _first_line(text: str) -> str:
-    """Return a line of the log without the traceback that may follow it."""
-    return text.partition("\n")[0]
+        return Condition(state, first_line(reason), last)
+    return Condition(RUNNING, first_line(worker.trouble.text) or None, last)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -151,7 +146,7 @@ def _status_answer(found: Condition, report: Callable[[], Mapping[str, Any]]) ->
         try:
             own = report()
         except (sqlite3.OperationalError, OSError) as error:  # locked, full, read-only, taken away: not for ever
-            reason = f"The script's state can't be used now: {on_one_line(error)}"
+            reason = f"The script's state can't be used now: {one_line(error)}"
             found = dataclasses.replace(found, state=IDLE, reason=reason)
         else:
             return {**_common_fields(found), **own}

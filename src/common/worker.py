@@ -13,6 +13,7 @@ import orthanc
 from common.backoff import Pauses
 from common.ledger import Ledger
 from common.loopback import LoopbackError
+from common.routes import one_line
 from common.state import StateBusyError, StateGoneError
 
 FIRST_RETRY, LONGEST_RETRY = 1.0, 10.0  # seconds until the state is tried again
@@ -22,17 +23,17 @@ STARTS_WITHIN = 5.0  # seconds that a request waits for the script
 STOPS_WITHIN = 2.0  # seconds that the end of Orthanc waits for the thread
 
 
-def on_one_line(error: object) -> str:
-    """Return the text of an error as a line of the log."""
-    return " ".join(str(error).split())
-
-
 def repr_of(error: BaseException) -> str:
     """Return `repr(error)` as UTF-8 has it: what a user's own code raises may fail at that too, and must hold up nothing."""
     try:
         return repr(error).encode("utf-8", "backslashreplace").decode()
     except Exception:  # noqa: BLE001 - whatever a class does there
         return f"{type(error).__name__} (which can't be shown)"
+
+
+def first_line(text: str) -> str:
+    """Return a line of the log without the traceback that may follow it: what a person is told who asks."""
+    return text.partition("\n")[0]
 
 
 class Trouble:
@@ -46,11 +47,11 @@ class Trouble:
         """The first line of what went wrong last, and when (seconds since 1970), also when it is over."""
 
     def begins(self, text: str, why: str, log: Callable[[str], None] | None = None) -> None:
-        """Say so, unless it is what was said last. `why` is the part that is repeated when it is over."""
+        """Say so, unless it is what was said last. `why` is the part whose first line is repeated when it is over."""
         if text != self.text:
             (log or orthanc.LogError)(text)
-            self.last = text.partition("\n")[0], time.time()
-        self.text, self._why = text, why
+            self.last = first_line(text), time.time()
+        self.text, self._why = text, first_line(why)
 
     def note(self, text: str) -> None:
         """Remember a failure that was logged and does not keep the script from its work."""
@@ -171,17 +172,18 @@ class Worker:
             self._decide()
             return True
         except ValueError as error:
-            self.turn_off(f"{self.name} stays idle: {on_one_line(error)}")
+            self.turn_off(f"{self.name} stays idle: {one_line(error)}")
             return False
         except (OSError, sqlite3.Error) as error:
-            why = on_one_line(error)
+            why = one_line(error)
             waits = isinstance(error, StateBusyError)
             log = orthanc.LogWarning if waits else log
         except Exception:  # noqa: BLE001 - whatever it is, it may be over the next time
             why = f"an error, please report it:\n{traceback.format_exc()}"
-        self.unavailable, self.is_waiting = f"{self.name} is idle until this is over: {why}", waits
+        text = f"{self.name} is idle until this is over: {why}"
+        self.unavailable, self.is_waiting = first_line(text), waits
         self._decide()
-        self.trouble.begins(self.unavailable, why, log)
+        self.trouble.begins(text, why, log)
         return False
 
     def _take_turn(self) -> float:
@@ -194,11 +196,11 @@ class Worker:
                 self.trouble.is_over()
             return wait
         except StateGoneError as error:
-            why = on_one_line(error)
+            why = one_line(error)
             self.unavailable = f"{self.name} is idle: {why}"
             text, wait = self.unavailable, AFTER_FAULT
         except (LoopbackError, sqlite3.Error, OSError) as error:
-            why, wait = on_one_line(error), AFTER_FAULT
+            why, wait = one_line(error), AFTER_FAULT
             text = f"{self.name} goes on when this is over: {why}"
         except Exception:  # noqa: BLE001 - one odd study never ends the thread that serves all
             why, wait = "an error", AFTER_BUG

@@ -3,22 +3,21 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 import sqlite3
 import threading
 import time
 import traceback
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from common.backoff import Pauses
+from common.file_system import file_system_of
 from common.ledger import Ledger
 from common.outside import import_requests
 from common.routes import one_line
-from common.state import configuration_folder
-from common.worker import Trouble
+from common.state import storage_folder
+from common.worker import Trouble, first_line
 
 from .notify import Need, Notices, needs_of, unknown_now
 from .notify_settings import NotifySettings
@@ -117,7 +116,7 @@ class Notifier:
         self._settings, server = settings, str(configuration.get("Name") or configuration.get("DicomAet") or "ORTHANC")
         self._notices = Notices(ledger, [*senders])
         self._channels = [Channel(name, sender, self._notices, server) for name, sender in senders.items()]
-        self._storage = configuration_folder() / (configuration.get("StorageDirectory") or "OrthancStorage")
+        self._storage = storage_folder(configuration)
 
     def start(self) -> None:
         """Begin to send what is left from before."""
@@ -142,21 +141,15 @@ class Notifier:
 
     def problem(self) -> str | None:
         """Return why people can't be notified just now, or None."""
-        lines: Sequence[str] = [channel.trouble.text.partition("\n")[0] for channel in self._channels]
-        return "; ".join(filter(None, lines)) or None
+        return "; ".join(filter(None, (first_line(channel.trouble.text) for channel in self._channels))) or None
 
 
 def used_percent(storage: Path) -> float | None:
-    """Return how full the file system of Orthanc's files is, as `df` counts; None: that is not known."""
+    """Return how full the file system of Orthanc's files is; None: that is not known."""
     try:
-        if not hasattr(os, "statvfs"):  # Windows
-            usage = shutil.disk_usage(storage)
-            return 100 * usage.used / max(usage.total, 1)
-        found = os.statvfs(storage)
+        return file_system_of(storage).used_percent
     except OSError:
         return None
-    used = found.f_blocks - found.f_bfree
-    return 100 * used / max(used + found.f_bavail, 1)  # without what only root may use
 
 
 def disk_need(used: float | None, above: float | None, known: set[str]) -> dict[str, Need]:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import collections
 import dataclasses
 import threading
 import time
@@ -15,13 +16,13 @@ from common.http_threads import HttpTurns
 from common.ledger import Ledger
 from common.loopback import Loopback
 from common.routes import Refused
-from common.state import configuration_folder, state_folder
+from common.state import state_folder, storage_folder
 from common.status import RUNNING, Condition, condition_of
-from common.worker import STOPS_WITHIN, Worker
+from common.worker import STOPS_WITHIN, Worker, first_line
 
 from .flow import Flow
 from .gathering import Gatherer
-from .minutes import MINUTE_TABLES, Minutes, Sinces
+from .minutes import KEEP_MINUTES, MINUTE_TABLES, Minute, Minutes, Sinces
 from .notify import NOTICE_TABLES
 from .notifying import Notifier
 from .senders import Sender
@@ -51,6 +52,7 @@ class Dashboard:
         self._turns = HttpTurns(configuration, "summaries")
         self.worker = Worker(NAME, self._open, self._turn)
         self._flow = Flow()
+        self._ended = collections.deque[Minute](maxlen=KEEP_MINUTES)  # that are to be written
         self._changed = threading.Condition()
         self._summary: dict[str, Any] | None = None
         self._seen_at = self._asked_at = -3600.0  # monotonic
@@ -91,7 +93,7 @@ class Dashboard:
             with self._changed:
                 self._changed.wait_for(self._is_fresh, ANSWER_WITHIN_SECONDS)
         if self._summary is None or time.monotonic() - self._seen_at > UNWATCHED_SECONDS:
-            why = self.worker.trouble.text or "it was not answered in time"
+            why = first_line(self.worker.trouble.text) or "it was not answered in time"
             raise Refused(503, f"Orthanc's scripts could not be looked at: {why}")
         return self._summary
 
@@ -111,8 +113,7 @@ class Dashboard:
             )
         try:
             self.minutes, self._sinces = Minutes(ledger), Sinces(ledger)
-            storage = configuration_folder() / (self._configuration.get("StorageDirectory") or "OrthancStorage")
-            self._gatherer = Gatherer(self._loopback, NAME, storage)
+            self._gatherer = Gatherer(self._loopback, NAME, storage_folder(self._configuration))
             if self.settings.notify:
                 self._notifier = Notifier(self.settings.notify, self._senders, self._configuration, ledger)
                 self._notifier.start()
@@ -128,7 +129,10 @@ class Dashboard:
         if now - self._seen_at >= every:
             self._look()
         if minute := self._flow.ended_minute():
-            self.minutes.add(minute)
+            self._ended.append(minute)
+        while self._ended:
+            self.minutes.add(self._ended[0])
+            self._ended.popleft()
         return FRESH_SECONDS if is_watched else min(UNWATCHED_SECONDS, 60 - time.time() % 60)
 
     def _look(self) -> None:

@@ -7,7 +7,7 @@ import datetime
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from common.catch_up import COUNTED_CHANGES, LogAgain, Span, series_of, since_of
+from common.catch_up import COUNTED_CHANGES, ChangeLogReader, Span, series_of, since_of
 from common.loopback import Loopback
 from common.routes import Answer, Refused, Request
 from common.times import utc
@@ -40,7 +40,7 @@ class CatchUp:
     ) -> None:
         self._outbox, self._loopback, self._missed = applier.outbox, loopback, missed
         self._brokers, self._complain = brokers, complain
-        self._log = LogAgain(applier.outbox.ledger, loopback.get)
+        self._log = ChangeLogReader(applier.outbox.ledger, loopback.get)
         self._tries = 0
 
     def turn(self) -> bool:
@@ -70,8 +70,7 @@ class CatchUp:
 
     def state(self) -> dict[str, Any]:
         """Return whether one is under way, and how many changes are left to read."""
-        left = self._log.left
-        return {"UnderWay": left is not None, "ChangesLeft": left.changes if left else 0}
+        return self._log.state()
 
     def ask(self, request: Request) -> Answer:
         """Begin, or count, what a person asks for."""

@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 
 from common.loopback import Loopback, LoopbackError
 from common.routes import one_line
+from common.worker import first_line
 
 from .applier import Applier
 from .archive import Archive, StoppedError
@@ -97,7 +98,7 @@ class OutboxMaintainer:
             self._wake.clear()
 
     def _log_once(self, text: str) -> None:
-        self.problem = text.partition("\n")[0]  # without the traceback
+        self.problem = first_line(text)
         if text != self._complaint and not self._stopping.is_set():
             self._complain(text)
         self._complaint = text

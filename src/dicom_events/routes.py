@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from common.catch_up import CATCH_UP_PARAMETERS
+from common.http_threads import HttpTurns
 from common.json_text import decoded
 from common.loopback import LoopbackError
 from common.parameters import PAGE_PARAMETERS, Moment, Text, row_number, takes
@@ -21,10 +22,10 @@ STUDY = "an Orthanc identifier or a StudyInstanceUID"
 
 
 class Routes:
-    """Handlers of requests. `pipeline` returns what is running, or raises `Refused`."""
+    """Handlers of requests. `pipeline` returns what is running, or raises `Refused`; who asks Orthanc has one of the `turns`."""
 
-    def __init__(self, pipeline: Callable[[], Pipeline]) -> None:
-        self._pipeline = pipeline
+    def __init__(self, pipeline: Callable[[], Pipeline], turns: HttpTurns) -> None:
+        self._pipeline, self._turns = pipeline, turns
 
     def get_status(self, _request: Request) -> dict[str, Any]:
         """The outbox, and each broker: backlog, seconds that the oldest event waits, rate, totals, last error."""
@@ -106,16 +107,8 @@ class Routes:
         (2026-01-31T13:00:00Z), `To` not included, between which the study last changed.
         """
         replay = self._pipeline().maintainer.replay
-        wanted = request.parameters
-        if "Study" in wanted and len(wanted) == 1:
-            studies = self._find_study(wanted["Study"])
-        elif wanted.keys() == {"From", "To"}:
-            first, last = wanted["From"], wanted["To"]
-            if first >= last:
-                raise Refused(400, "From must be before To")
-            studies = replay.changed_between(first, last)
-        else:
-            raise Refused(400, "Give either Study, or From and To")
+        with self._turns.turn():
+            studies = self._wanted_studies(request.parameters)
         replay.start(studies)
         return Answer({"Studies": len(studies)}, 202)
 
@@ -125,11 +118,22 @@ class Routes:
 
         `Since` is a day or a time with its zone. With `"DryRun": false` it begins, 202; else it is counted only.
         """
-        return self._pipeline().maintainer.catch_up.ask(request)
+        pipeline = self._pipeline()
+        with self._turns.turn():
+            return pipeline.maintainer.catch_up.ask(request)
 
     def catch_up_state(self, _request: Request) -> dict[str, Any]:
         """Return whether a catch-up is under way, and how many changes are left to read."""
         return self._pipeline().maintainer.catch_up.state()
+
+    def _wanted_studies(self, wanted: Mapping[str, Any]) -> list[str]:
+        if wanted.keys() == {"Study"}:
+            return self._find_study(wanted["Study"])
+        if wanted.keys() != {"From", "To"}:
+            raise Refused(400, "Give either Study, or From and To")
+        if wanted["From"] >= wanted["To"]:
+            raise Refused(400, "From must be before To")
+        return self._pipeline().maintainer.replay.changed_between(wanted["From"], wanted["To"])
 
     def _find_study(self, study: str) -> list[str]:
         replay = self._pipeline().maintainer.replay

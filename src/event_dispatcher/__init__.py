@@ -39,7 +39,7 @@ except ImportError:
 
 from common.metrics import MetricsReporter, OnChangeCallback
 from common.packages import package_problem
-from common.quirks import KEPT_ALIVE
+from common.quirks import kept_alive
 from common.version import __version__  # noqa: F401
 from event_dispatcher.at_least_once import AtLeastOnce
 from event_dispatcher.dispatcher import Dispatcher, OnChange
@@ -171,8 +171,8 @@ def _listen(orthanc_module: Any, dispatcher: Dispatcher) -> None:
     on_change = OnChange(orthanc_module)
     on_change.add(dispatcher)
     try:
-        KEPT_ALIVE.append(_with_metrics(on_change) if orthanc_module is orthanc else on_change)
-        orthanc_module.RegisterOnChangeCallback(KEPT_ALIVE[-1])
+        listener = _with_metrics(on_change) if orthanc_module is orthanc else on_change
+        orthanc_module.RegisterOnChangeCallback(kept_alive(listener))
     except RuntimeError:  # it has one
         ours = [each for each in CHANGE_CALLBACKS if each.orthanc is orthanc_module]
         if not ours:

@@ -122,9 +122,9 @@ class OnChange:
         self._dispatchers = [*self._dispatchers, dispatcher]
 
     def look(self) -> Condition:
-        """Return whether all ledgers can be used: the first that has a reason why not, or what goes wrong with it."""
-        found = [each.condition() for each in self._queues()]
-        return next((each for each in found if not each.is_healthy), Condition(RUNNING))
+        """Return whether all ledgers can be used: the first one that can't, else what goes wrong with one."""
+        unhealthy = [found for each in self._queues() if not (found := each.condition()).is_healthy]
+        return next(iter(sorted(unhealthy, key=lambda each: each.state == RUNNING)), Condition(RUNNING))
 
     def measure(self) -> dict[str, float]:
         """Return the metrics: of all registrations together."""

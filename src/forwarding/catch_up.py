@@ -7,7 +7,7 @@ from typing import Any
 
 import orthanc
 
-from common.catch_up import COUNTED_CHANGES, LogAgain, Span, series_of, since_of
+from common.catch_up import COUNTED_CHANGES, ChangeLogReader, Span, series_of, since_of
 from common.http_threads import in_a_thread
 from common.loopback import Loopback
 from common.owed import place_of
@@ -34,7 +34,7 @@ class CatchUp:
         self._wake, self._stopping = context.wake, context.stopping
         self._assignment, self._not_in_ledger = assignment, not_in_ledger
         self._levels = [level for level in LEVELS if any(rule.level == level for rule in context.rules)]
-        self._log = LogAgain(context.ledger, context.loopback.get)
+        self._log = ChangeLogReader(context.ledger, context.loopback.get)
         self.is_under_way = self._log.left is not None
         """Whether there is more to read."""
 
@@ -96,8 +96,7 @@ class CatchUp:
 
     def state(self) -> dict[str, Any]:
         """Return whether one is under way, and how many changes are left to read."""
-        left = self._log.left
-        return {"UnderWay": left is not None, "ChangesLeft": left.changes if left else 0}
+        return self._log.state()
 
     def _count(self, span: Span) -> dict[str, Any]:
         studies, seen, by_destination = set[str](), set[str](), dict[str, int]()

@@ -12,7 +12,7 @@ from common.http_threads import HttpTurns
 from common.ledger import Ledger
 from common.loopback import Loopback
 from common.metrics import listen_to_changes
-from common.quirks import KEPT_ALIVE
+from common.quirks import kept_alive
 from common.state import configuration_folder, state_folder
 from common.status import ListedScript
 from common.worker import STOPS_WITHIN, Worker
@@ -75,9 +75,8 @@ class Forwarder:
         """Register what Orthanc calls; `script` is the entry of this one."""
         if limits := recycling_of(self._configuration):
             orthanc.LogWarning(f"{self.name}: {about_recycling(limits, self.settings)}")
-        KEPT_ALIVE.append(self._reports.arrivals.stored)
         listen_to_changes(script, self.on_change, lambda: self.engine.metrics.measure())
-        orthanc.RegisterOnStoredInstanceCallback(self._reports.arrivals.stored)
+        orthanc.RegisterOnStoredInstanceCallback(kept_alive(self._reports.arrivals.stored))
 
     def on_change(self, change: int, level: int, resource: str) -> None:
         """Take an event of Orthanc's; return at once."""

@@ -60,7 +60,7 @@ def committed_to(
     """Return the instances whose SOP Instance UIDs a node has committed itself to; None: it has not reported yet."""
     by_uid = {one["MainDicomTags"].get("SOPInstanceUID"): key for key, one in instances.items()}
     if name not in asked:
-        path = f"/modalities/{urllib.parse.quote(name)}/storage-commitment"
+        path = f"/modalities/{urllib.parse.quote(name, safe='')}/storage-commitment"
         asked[name] = [loopback.post(path, {"Resources": [*instances]})["ID"], time.time()]
         return None
     transaction, since = asked[name]
@@ -102,7 +102,7 @@ def found_by_patient(
 
 def find(loopback: Loopback, name: str, level: str, query: Mapping[str, str]) -> list[dict[str, str]]:
     """Return what a node answers to C-FIND."""
-    path = f"/modalities/{urllib.parse.quote(name)}/query"
+    path = f"/modalities/{urllib.parse.quote(name, safe='')}/query"
     number = loopback.post(path, {"Level": level, "Query": dict(query)})["ID"]
     try:
         answers: list[dict[str, str]] = loopback.get(f"/queries/{number}/answers?expand&simplify")

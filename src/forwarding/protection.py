@@ -11,6 +11,7 @@ import orthanc
 from common.changes import GRACE
 from common.loopback import LoopbackError
 from common.owed import Owing
+from common.routes import one_line
 from common.worker import Trouble
 from forwarding.context import Context
 
@@ -134,7 +135,7 @@ class Protection:
         except LoopbackError as error:
             if error.status == 0:
                 raise
-            why = f"no protection of a patient is given back while another forwarder can't say what it needs: {error}"
+            why = f"no protection of a patient is given back while another forwarder can't say what it needs: {one_line(error)}"
             self._trouble.begins(f"{self._name}: {why}", why, orthanc.LogWarning)
             return False
         return True

@@ -8,7 +8,6 @@ import functools
 import sqlite3
 import time
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import orthanc
@@ -19,7 +18,7 @@ from common.loopback import Loopback, LoopbackError
 from common.parameters import PAGE_PARAMETERS, WholeNumber, row_number, takes
 from common.route_list import answers
 from common.routes import Answer, Refused, Request, one_line
-from common.state import configuration_folder, state_folder
+from common.state import state_folder, storage_folder
 from common.status import RUNNING, Condition, condition_of
 from common.worker import STOPS_WITHIN, Worker
 
@@ -43,12 +42,6 @@ from .undelivered import in_words
 
 KEEP_FINISHED_DAYS = 30.0  # in the list
 FORGET_EVERY = 60.0  # seconds
-
-
-def _storage_folder(configuration: Mapping[str, Any]) -> Path:
-    return configuration_folder() / (
-        configuration.get("StorageDirectory") or "OrthancStorage"
-    )  # the default is Orthanc's
 
 
 class Purges:
@@ -98,7 +91,7 @@ class Purges:
             self._archive = Archive(self._loopback, self._settings, self._clock, self.elsewhere)
             runner = Runner(self._settings, ledger, self._history, self._archive)
             schedule = Schedule(self._settings, ledger, self._clock, self._archive, runner)
-            disk = Disk(self._loopback, _storage_folder(self._configuration))
+            disk = Disk(self._loopback, storage_folder(self._configuration))
             space = SpaceRules(self._settings, self._jobs, self._clock, self._archive, runner, disk)
             self._rules = RuleViews(self._settings, self._clock, self._archive, runner.last_runs, schedule, space)
             self.measures = Measures(runner, self._clock, space, disk, self._archive)

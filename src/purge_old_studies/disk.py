@@ -4,11 +4,10 @@
 from __future__ import annotations
 
 import dataclasses
-import os
 import re
-import shutil
 from pathlib import Path
 
+from common.file_system import file_system_of
 from common.loopback import Loopback
 
 BYTES_OF = {
@@ -110,27 +109,17 @@ class Disk:
         archive = int(self._loopback.get("/statistics")["TotalDiskSize"])
         if not in_percent:
             return Fill(Level(archive, is_percent=False), 1, archive)
-        used, size, identity = _measured(self._folder)
+        found = file_system_of(self._folder)
         if self._identity is None:
-            self._identity = identity
-        if identity != self._identity:
+            self._identity = found.identity
+        if found.identity != self._identity:
             raise OSError(f"{self._folder} is on another file system than before: it was unmounted, or mounted late")
-        return Fill(Level(100 * used / max(size, 1), is_percent=True), size, archive)
+        return Fill(Level(found.used_percent, is_percent=True), found.size, archive)
 
     def room(self) -> tuple[int, float] | None:
         """Return the bytes that are left on the file system of the storage, and how full it is in percent; None: not known."""
         try:
-            used, size, _ = _measured(self._folder)
+            found = file_system_of(self._folder)
         except OSError:
             return None
-        return size - used, 100 * used / max(size, 1)
-
-
-def _measured(folder: Path) -> tuple[int, int, int]:
-    """Return the bytes of a file system that are used, those that there are, and what tells it from others."""
-    if not hasattr(os, "statvfs"):  # Windows
-        usage = shutil.disk_usage(folder)
-        return usage.total - usage.free, usage.total, folder.stat().st_dev
-    found = os.statvfs(folder)
-    used = (found.f_blocks - found.f_bfree) * found.f_frsize
-    return used, used + found.f_bavail * found.f_frsize, found.f_fsid  # without what only root may use
+        return found.size - found.used, found.used_percent

@@ -11,6 +11,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, NamedTuple
 from urllib.parse import quote
 
+from common.backoff import Pauses
 from common.loopback import Loopback, LoopbackError
 from common.routes import Refused, one_line
 from forwarding.dicomweb import DicomWebServers
@@ -24,7 +25,7 @@ from .parameters import shown
 from .studies import Study
 
 REPORT_WITHIN_SECONDS = 300.0  # in which a node has to report what it committed itself to; forwarders wait longer
-LOOK_FOR_REPORT_SECONDS = 0.1
+LOOK_FOR_REPORT_SECONDS = 0.1, 0.5  # the first and the longest pause: each look asks this Orthanc for its jobs, too
 # Of one request: an Orthanc takes 1 s to commit itself to these, and for more the square of it (1.10.1: 31 s for 1,250).
 INSTANCES_PER_COMMITMENT = 100
 FAILURES_IN_A_ROW = 3  # after which a destination is not asked any more by a purge
@@ -110,11 +111,11 @@ class Elsewhere:
         """Raise `LoopbackError` if this Orthanc itself does not answer."""
         self._loopback.get("/system")
 
-    def is_silent(self, destination: Destination, why: str) -> None:
+    def note_silent(self, destination: Destination, why: str) -> None:
         """Note that a destination did not answer."""
         self._silent[destination] = why
 
-    def answers(self, destination: Destination) -> None:
+    def note_answer(self, destination: Destination) -> None:
         """Note that a destination answered."""
         self._silent.pop(destination, None)
 
@@ -129,18 +130,18 @@ class Elsewhere:
                     self._probe(destination)
                 except Exception as error:  # noqa: BLE001 - whatever it is, it is no answer
                     return f"{destination.name} does not answer: {one_line(error) or repr(error)}"
-                self.answers(destination)
+                self.note_answer(destination)
         return ""
 
     def _probe(self, destination: Destination) -> None:
         if destination.kind == "modality":
-            self._loopback.post(f"/modalities/{quote(destination.name)}/echo", {"Timeout": 3})
+            self._loopback.post(f"/modalities/{quote(destination.name, safe='')}/echo", {"Timeout": 3})
         elif destination.kind == "peer":
             self._peers.check(destination.name)
         else:
             self.servers.probe(self._loopback, destination.name)
 
-    def lacks(self, study: Study, names: Sequence[str], proof: str) -> None:
+    def note_lacking(self, study: Study, names: Sequence[str], proof: str) -> None:
         """Note that one of these destinations does not have all of a study."""
         question = _question(study, names, proof)
         self._lacking.pop(question, None)  # the newest ones are last
@@ -212,7 +213,7 @@ class Proving:
             reasons |= self._missing_at(destination, left, is_halted) if left else {}
         for study in studies:
             if study.id in self._lacking and not is_halted():
-                self._elsewhere.lacks(study, self._names, self._proof)
+                self._elsewhere.note_lacking(study, self._names, self._proof)
         self.proved = {study: [*instances] for study, instances in content.items() if study not in reasons}
         return reasons
 
@@ -237,7 +238,7 @@ class Proving:
                 for study, why in self._missing_at(destination, {one: content[one]}, is_halted).items()
             }
         self._failures[destination] = 0
-        self._elsewhere.answers(destination)
+        self._elsewhere.note_answer(destination)
         missing = {study: number for study, some in content.items() if (number := len(some.keys() - proved))}
         self._lacking |= missing.keys()
         return {
@@ -262,14 +263,14 @@ class Proving:
         self, destination: Destination, instances: Mapping[str, Any], is_halted: Callable[[], bool]
     ) -> set[str]:
         """Return to which instances a node commits itself: its report is waited for."""
-        memory, begun = dict[str, Any](), time.monotonic()
+        memory, begun, pauses = dict[str, Any](), time.monotonic(), Pauses(*LOOK_FOR_REPORT_SECONDS)
         while (found := self._elsewhere.prove(destination, instances, memory, "StorageCommitmentOnly")) is None:
             if is_halted():
                 return set()
             if time.monotonic() - begun > REPORT_WITHIN_SECONDS:
                 self._failures[destination] = FAILURES_IN_A_ROW  # to wait for each study would take weeks
                 raise TimeoutError(f"it has sent no report of storage commitment within {REPORT_WITHIN_SECONDS:g} s")
-            time.sleep(LOOK_FOR_REPORT_SECONDS)
+            time.sleep(pauses.next())
         return found
 
     def _failed(self, destination: Destination, error: Exception) -> str:
@@ -284,5 +285,5 @@ class Proving:
         self._failures[destination] += 1
         if self._failures[destination] >= FAILURES_IN_A_ROW:
             self._silent[destination] = f"{why} (this purge does not ask it again)"
-            self._elsewhere.is_silent(destination, why)
+            self._elsewhere.note_silent(destination, why)
         return self._silent.get(destination, why)

@@ -28,7 +28,7 @@ import json
 import orthanc
 
 from common.metrics import listen_to_changes
-from common.quirks import KEPT_ALIVE
+from common.quirks import kept_alive
 from common.routes import register_route
 from common.settings import SettingsError, read_settings
 from common.status import Condition, condition_of, register_status, unused
@@ -76,8 +76,7 @@ def register() -> None:
     if refusal is not None:
         listen_to_changes(script)
     else:
-        KEPT_ALIVE.append(private_tags.on_stored)
-        orthanc.RegisterOnStoredInstanceCallback(KEPT_ALIVE[-1])
+        orthanc.RegisterOnStoredInstanceCallback(kept_alive(private_tags.on_stored))
         listen_to_changes(script, private_tags.on_change, private_tags.measure)
 
 

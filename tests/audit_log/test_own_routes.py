@@ -12,7 +12,7 @@ from testing.dicom import make_study
 from testing.pytest_plugin import StartOrthanc
 from testing.server import OrthancServer
 from tests.audit_log.test_audit_log import KEY, USERS, lines, wait_for_line
-from tests.combine.helpers import combined
+from tests.scripts import combine_scripts
 
 ROOT = Path(__file__).parents[2]
 OURS = [ROOT / f"{name}.py" for name in ("audit_log", "purge_old_studies", "series_thumbnail", "instance_dump")]
@@ -28,7 +28,7 @@ def server(start_orthanc_for_module: StartOrthanc, tmp_path_factory: pytest.Temp
         "PurgeOldStudies": {"MaxPercent": 100, "KeepReceivedDays": 0},
         "StableAge": 3600,
     }
-    return start_orthanc_for_module(combined(*OURS, to=folder / "all.py"), configuration)
+    return start_orthanc_for_module(combine_scripts(*OURS, to=folder / "all.py"), configuration)
 
 
 def test_our_own_routes_that_show_images_are_in_the_log(server: OrthancServer) -> None:

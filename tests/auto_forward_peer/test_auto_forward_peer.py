@@ -7,8 +7,6 @@ import contextlib
 import shutil
 import socket
 import ssl
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -21,6 +19,7 @@ from testing.dicom import make_study
 from testing.pytest_plugin import StartOrthanc
 from testing.server import OrthancServer
 from tests.constants import QUICK, script_with
+from tests.scripts import combine_scripts
 
 ROOT = Path(__file__).parents[2]
 SCRIPT = script_with(ROOT / "auto_forward_peer.py", QUICK)
@@ -155,9 +154,8 @@ def test_between_two_that_forward_to_each_other_there_is_at_most_one_return_trip
 
 
 def test_both_forwarders_combined_do_what_each_does_alone(start_orthanc: StartOrthanc, tmp_path: Path) -> None:
-    combined = tmp_path / "combined.py"
     scripts = [script_with(ROOT / "auto_forward_modality.py", QUICK), SCRIPT]
-    subprocess.run([sys.executable, ROOT / "combine.py", *scripts, "-o", combined], check=True)
+    combined = combine_scripts(*scripts, to=tmp_path / "combined.py")
     node, peer = start_orthanc(aet="NODE"), start_orthanc(aet="PEER")
     section = {"DicomModalities": {"NODE": node.as_modality()}, "AutoForwardModality": {}}
     source = start_orthanc(combined, {**to(peer), **section})

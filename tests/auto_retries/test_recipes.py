@@ -3,8 +3,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -25,13 +23,14 @@ from tests.auto_retries.helpers import (
     store_study,
 )
 from tests.constants import QUICK, script_with
+from tests.scripts import combine_scripts
 
 
 def test_the_jobs_of_a_forward_script_are_left_alone(
     start_orthanc: StartOrthanc, storescp: StoreScp, tmp_path: Path
 ) -> None:
     combined, forwarder = tmp_path / "combined.py", script_with(ROOT / "auto_forward_modality.py", QUICK)
-    subprocess.run([sys.executable, ROOT / "combine.py", SCRIPT, forwarder, "-o", combined], check=True)
+    combine_scripts(SCRIPT, forwarder, to=combined)
     other = start_orthanc(aet="OTHER", start=False)
     section = {"Destinations": [storescp.aet]}
     storescp.stop()

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import re
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +27,7 @@ from tests.cmove_interceptor.helpers import (
     identifiers,
     last,
 )
+from tests.scripts import combine_scripts
 
 
 @pytest.fixture(scope="module")
@@ -216,9 +216,8 @@ def test_requests_are_listed_oldest_first_in_pages(
 def test_combined_with_others_it_does_the_same(
     start_orthanc: StartOrthanc, destination: Destination, service: Service, tmp_path: Path
 ) -> None:
-    combined = tmp_path / "combined.py"
     others = [SCRIPT.with_name("purge_old_studies.py")]
-    subprocess.run([sys.executable, SCRIPT.with_name("combine.py"), SCRIPT, *others, "-o", combined], check=True)
+    combined = combine_scripts(SCRIPT, *others, to=tmp_path / "combined.py")
     server = start_orthanc(combined, configuration(destination, {"Notify": [{"Url": f"{service.url}/{{PatientID}}"}]}))
     server.store(make_study(patient_id="P1", instances=5))
     answer = c_move(server, "PATIENT", PatientID="P1")[-1]

@@ -26,12 +26,6 @@ def run(*words: Path | str, cwd: Path | None = None, **environment: str) -> subp
     )
 
 
-def combined(*words: Path | str, to: Path) -> Path:
-    result = run(*words, "-o", to)
-    assert (result.returncode, result.stderr) == (0, "")
-    return to
-
-
 def write(folder: Path, files: dict[str, str | bytes]) -> list[Path]:
     """Write files into `folder`, by their paths in it."""
     paths = []

@@ -10,14 +10,14 @@ from typing import Any
 import pytest
 
 from testing.standin import StandIn
-from tests.combine.helpers import PYDICOM_SAMPLE, combined, refused, run, write
+from tests.combine.helpers import PYDICOM_SAMPLE, refused, run, write
+from tests.scripts import PACKAGES, SCRIPTS, combine_scripts
 
 combine: Any = importlib.import_module("combine")  # the built file, which is one module
 ROOT = Path(__file__).parents[2]
-SCRIPTS = [path for path in sorted(ROOT.glob("*.py")) if path.name not in ("combine.py", "event_dispatcher.py")]
 
 
-@pytest.mark.parametrize("path", [*SCRIPTS, ROOT / "dicom_events"], ids=lambda path: path.name)
+@pytest.mark.parametrize("path", [*SCRIPTS, *PACKAGES], ids=lambda path: path.name)
 def test_each_route_that_a_script_of_ours_registers_is_found_in_its_text(path: Path) -> None:
     standin = StandIn("7.1")
     with standin.installed():
@@ -69,7 +69,7 @@ def test_a_route_is_found_through_a_function_a_local_name_a_loop_and_an_import(t
 def test_what_is_not_written_down_is_no_conflict(tmp_path: Path) -> None:
     text = "import orthanc\ndef add(path):\n    path = path or '/mine'\n    orthanc.RegisterRestCallback(path, print)\nadd({})\n"
     one, other = write(tmp_path, {"one.py": text.format("'/one'"), "other.py": text.format("'/other'")})
-    combined(one, other, to=tmp_path / "out.py")
+    combine_scripts(one, other, to=tmp_path / "out.py")
 
 
 def test_an_import_that_neither_lies_beside_the_script_nor_is_installed_is_a_warning(tmp_path: Path) -> None:
@@ -103,7 +103,7 @@ def test_what_is_imported_later_is_told_apart_from_what_is_imported_at_load(tmp_
 
 def test_what_lies_beside_the_combined_file_or_stays_beside_the_script_is_no_warning(tmp_path: Path) -> None:
     one, *_ = write(tmp_path, {"in/one.py": "import a, b\n", "in/a.py": "", "out/b.py": "x = 1\n"})
-    combined(one, "--no-bundle", to=tmp_path / "out" / "combined.py")
+    combine_scripts(one, "--no-bundle", to=tmp_path / "out" / "combined.py")
 
 
 def test_a_script_beside_combine_is_not_taken_for_one_that_is_installed(tmp_path: Path) -> None:
@@ -125,7 +125,7 @@ def test_a_file_that_is_no_combined_one_is_replaced_by_force_alone(tmp_path: Pat
     one, theirs = write(tmp_path, {"one.py": "x = 1\n", "plugins/__init__.py": "their = 'file'\n"})
     assert "it is left as it is (--force replaces it)" in refused(run(one, "-o", theirs))
     assert theirs.read_text() == "their = 'file'\n"
-    combined(one, "--force", to=theirs)
+    combine_scripts(one, "--force", to=theirs)
     assert theirs.read_text().startswith(combine.MARK)
     assert "--force" not in theirs.read_text().partition("\n(")[0]  # the file can be made again without it
 

@@ -4,8 +4,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -18,6 +16,7 @@ from hypothesis import strategies as st
 
 from testing.standin import known_versions
 from tests.combine.observe import Observer, observing
+from tests.scripts import combine_scripts
 
 ROOT = Path(__file__).parents[2]
 HEAD = """\
@@ -230,7 +229,7 @@ def test_what_a_script_observes_combined_is_what_it_observes_alone(
     with tempfile.TemporaryDirectory() as folder:
         top = Path(folder)
         paths = [one.write(top / str(number), number) for number, one in enumerate(generated, start=1)]
-        subprocess.run([sys.executable, ROOT / "combine.py", *paths, "-o", top / "combined.py"], check=True)
+        combine_scripts(*paths, to=top / "combined.py")
         combined = observer(top / "combined.py", plugin)
         alone = [observer(path, plugin) for path in paths]
     used: dict[str, int] = {}

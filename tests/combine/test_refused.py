@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.combine.helpers import combined, module, refused, run, write
+from tests.combine.helpers import module, refused, run, write
+from tests.scripts import combine_scripts
 
 
 @pytest.mark.parametrize(
@@ -61,7 +62,7 @@ def test_bad_input_is_one_line_status_2_and_no_output(tmp_path: Path, words: lis
 
 def test_a_combined_file_is_left_as_it_was_when_the_next_one_fails(tmp_path: Path) -> None:
     good, wrong = write(tmp_path, {"good.py": "x = 1\n", "wrong.py": "x = (\n"})
-    before = combined(good, to=tmp_path / "out.py").read_bytes()
+    before = combine_scripts(good, to=tmp_path / "out.py").read_bytes()
     refused(run(good, wrong, "-o", tmp_path / "out.py"))
     assert (tmp_path / "out.py").read_bytes() == before
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tests.combine.helpers import PLUGIN, combined, run, write
+from tests.combine.helpers import PLUGIN, run, write
 from tests.combine.observe import Observer
+from tests.scripts import combine_scripts
 
 
 def test_a_package_brings_its_modules_and_data_and_what_it_imports_beside_it(
@@ -41,7 +42,7 @@ def test_a_package_brings_its_modules_and_data_and_what_it_imports_beside_it(
     write(package, {"inner/__init__.py": "from . import deep\n", "inner/deep.py": "value = 'deep'\n"})
     expected = ["package", "deep", "a folder without __init__", True, "lazy", "text", 255]
     for number, given_as in enumerate((package, package / "__init__.py")):
-        seen = observer(combined(given_as, to=tmp_path / f"combined{number}.py"), PLUGIN)
+        seen = observer(combine_scripts(given_as, to=tmp_path / f"combined{number}.py"), PLUGIN)
         names = ["__init__.py", "data", "inner", "lazy.py"]
         assert seen["logs"] == [["warning", f"[package] {[*expected, names]!r}"]]
 
@@ -52,7 +53,7 @@ def test_two_scripts_with_one_helper_have_one_each_as_alone(tmp_path: Path, obse
         tmp_path,
         {"a.py": text, "b.py": text, "helper.py": "n = 0\ndef count():\n    global n\n    n += 1\n    return n\n"},
     )
-    seen = observer(combined(tmp_path / "a.py", tmp_path / "b.py", to=tmp_path / "c.py"), PLUGIN)
+    seen = observer(combine_scripts(tmp_path / "a.py", tmp_path / "b.py", to=tmp_path / "c.py"), PLUGIN)
     assert seen["logs"] == [["warning", "[a] 2"], ["warning", "[b] 2"]]
 
 
@@ -64,7 +65,7 @@ def test_a_script_that_imports_another_one_of_the_file_gets_that_one(tmp_path: P
             "b.py": "import orthanc\nnames = []\northanc.LogWarning('once')\n",
         },
     )
-    seen = observer(combined(tmp_path / "a.py", tmp_path / "b.py", to=tmp_path / "c.py"), PLUGIN)
+    seen = observer(combine_scripts(tmp_path / "a.py", tmp_path / "b.py", to=tmp_path / "c.py"), PLUGIN)
     assert seen["logs"] == [["warning", "[b] once"], ["warning", "[a] ['a']"]]
 
 
@@ -80,7 +81,7 @@ def test_a_package_of_the_file_is_there_for_the_other_scripts_wherever_it_lies(
         },
     )
     paths = [tmp_path / "mine" / "a.py", tmp_path / "collection" / "events"]
-    seen = observer(combined(*paths, to=tmp_path / "c.py"), PLUGIN)
+    seen = observer(combine_scripts(*paths, to=tmp_path / "c.py"), PLUGIN)
     assert seen["logs"] == [["warning", "[a] ['events', 'a']"]]
 
 
@@ -94,7 +95,9 @@ def test_a_script_that_bears_the_name_of_the_library_that_it_imports_gets_the_li
             "other/b.py": "import orthanc, pydicom\northanc.LogWarning(str(hasattr(pydicom, 'dcmread')))\n",
         },
     )
-    seen = observer(combined(tmp_path / "in" / "pydicom.py", tmp_path / "other" / "b.py", to=tmp_path / "c.py"), PLUGIN)
+    seen = observer(
+        combine_scripts(tmp_path / "in" / "pydicom.py", tmp_path / "other" / "b.py", to=tmp_path / "c.py"), PLUGIN
+    )
     assert seen["logs"] == [["warning", "[pydicom_2] True"], ["warning", "[b] True"]]
 
 
@@ -107,7 +110,9 @@ def test_a_script_named_as_a_library_does_not_hide_it_from_the_others(tmp_path: 
             "other/b.py": "import orthanc, random, queue\northanc.LogWarning(str((random.choice([1]), queue.Queue().qsize())))\n",
         },
     )
-    seen = observer(combined(tmp_path / "in" / "random.py", tmp_path / "other" / "b.py", to=tmp_path / "c.py"), PLUGIN)
+    seen = observer(
+        combine_scripts(tmp_path / "in" / "random.py", tmp_path / "other" / "b.py", to=tmp_path / "c.py"), PLUGIN
+    )
     assert seen["logs"] == [["warning", "random_2 has a queue of its own"], ["warning", "[b] (1, 0)"]]
 
 
@@ -115,7 +120,7 @@ def test_a_line_that_begins_with_the_name_of_its_script_gets_no_other(tmp_path: 
     lines = ("auto-tests: runs", "auto_tests can't go on", "auto-testsuite: x", "AutoTests.Key is wrong", "auto_tests")
     text = "import orthanc\n" + "".join(f"orthanc.LogWarning({line!r})\n" for line in lines)
     write(tmp_path, {"auto_tests.py": text})
-    seen = observer(combined(tmp_path / "auto_tests.py", to=tmp_path / "c.py"), PLUGIN)
+    seen = observer(combine_scripts(tmp_path / "auto_tests.py", to=tmp_path / "c.py"), PLUGIN)
     expected = [*lines[:2], *(f"[auto_tests] {line}" for line in lines[2:])]
     assert seen["logs"] == [["warning", line] for line in expected]
 
@@ -130,20 +135,20 @@ def test_a_script_may_have_the_name_of_the_combined_file(tmp_path: Path, observe
             )
         },
     )
-    seen = observer(combined(tmp_path / "in" / "combined.py", to=tmp_path / "combined.py"), PLUGIN)
+    seen = observer(combine_scripts(tmp_path / "in" / "combined.py", to=tmp_path / "combined.py"), PLUGIN)
     assert seen["logs"] == [["warning", "[combined] combinedTrue"]]
 
 
 def test_no_bundle_leaves_out_what_scripts_import(tmp_path: Path) -> None:
     write(tmp_path, {"a.py": "import helper\n", "helper.py": "x = 1\n"})
-    combined(tmp_path / "a.py", "--no-bundle", to=tmp_path / "c.py")
+    combine_scripts(tmp_path / "a.py", "--no-bundle", to=tmp_path / "c.py")
     assert "helper.py" not in run("--list", tmp_path / "c.py").stdout
 
 
 def test_what_stands_under_main_is_neither_run_nor_a_conflict(tmp_path: Path, observer: Observer) -> None:
     text = "import orthanc\nif __name__ == '__main__':\n    orthanc.RegisterMoveCallback(1 / 0)\northanc.LogWarning(__name__)\n"
     paths = write(tmp_path, {"a.py": text, "b.py": text})
-    seen = observer(combined(*paths, to=tmp_path / "c.py"), PLUGIN)
+    seen = observer(combine_scripts(*paths, to=tmp_path / "c.py"), PLUGIN)
     assert seen["logs"] == [["warning", "[a] a"], ["warning", "[b] b"]]
 
 

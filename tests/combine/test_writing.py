@@ -11,8 +11,9 @@ from pathlib import Path
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from tests.combine.helpers import COMBINE, PLUGIN, combined, module, run, write
+from tests.combine.helpers import COMBINE, PLUGIN, module, run, write
 from tests.combine.observe import Observer
+from tests.scripts import combine_scripts
 
 
 @given(st.one_of(st.binary(), st.text().map(lambda text: text.encode("utf-8", "replace"))))
@@ -37,7 +38,7 @@ def test_what_is_text_stays_readable(tmp_path: Path) -> None:
     lines = ['s = """triple \'\'\' quotes"""', r"r = '\\ \n'", "Müller = '日本'"]
     crlf, bom = "\r\n".join(lines).encode(), "\ufeff".encode() + "\n".join(lines).encode()
     paths = write(tmp_path, {"a.py": "\n".join(lines), "b.py": crlf, "c.py": bom})
-    text = combined(*paths, to=tmp_path / "combined.py").read_text()
+    text = combine_scripts(*paths, to=tmp_path / "combined.py").read_text()
     assert [text.count(f"\n#| {line}\n") for line in lines] == [3, 3, 3]
 
 
@@ -56,7 +57,7 @@ def test_the_same_input_gives_the_same_bytes_whatever_the_folder_the_clock_and_t
 
 def test_the_header_names_each_source_its_version_its_sha256_and_the_command(tmp_path: Path) -> None:
     a, b = write(tmp_path, {"a.py": "__version__ = '1.2'\n", "b.py": "x = 1\n"})
-    combined(a, b, "--allow-conflict", to=tmp_path / "combined.py")
+    combine_scripts(a, b, "--allow-conflict", to=tmp_path / "combined.py")
     head = (tmp_path / "combined.py").read_text().partition("\nfrom __future__")[0]
     assert "python3 combine.py a.py b.py --allow-conflict -o FILE" in head
     for path, version in ((a, "1.2"), (b, "-")):
@@ -68,17 +69,17 @@ def test_the_header_names_each_source_its_version_its_sha256_and_the_command(tmp
 
 def test_extracted_scripts_make_the_same_file_again(tmp_path: Path) -> None:
     write(tmp_path, {"x/a.py": "import helper", "x/helper.py": b"# coding: latin-1\n'\xe9'", "y/a.py": "y = 1\r\n"})
-    first = combined(tmp_path / "x" / "a.py", tmp_path / "y" / "a.py", to=tmp_path / "first.py")
+    first = combine_scripts(tmp_path / "x" / "a.py", tmp_path / "y" / "a.py", to=tmp_path / "first.py")
     assert run("--extract", first, tmp_path / "out").returncode == 0
     for source, out in (("x/a.py", "a.py"), ("x/helper.py", "helper.py"), ("y/a.py", "a_2/a.py")):
         assert (tmp_path / source).read_bytes() == (tmp_path / "out" / out).read_bytes()
-    second = combined(tmp_path / "out" / "a.py", tmp_path / "out" / "a_2" / "a.py", to=tmp_path / "second.py")
+    second = combine_scripts(tmp_path / "out" / "a.py", tmp_path / "out" / "a_2" / "a.py", to=tmp_path / "second.py")
     assert first.read_bytes() == second.read_bytes()
 
 
 def test_extracting_overwrites_nothing_that_differs_and_stays_in_its_folder(tmp_path: Path) -> None:
     (a,) = write(tmp_path, {"a.py": "a = 1\n"})
-    file = combined(a, to=tmp_path / "combined.py")
+    file = combine_scripts(a, to=tmp_path / "combined.py")
     write(tmp_path, {"out/a.py": "mine\n"})
     result = run("--extract", file, tmp_path / "out")
     assert result.returncode == 2
@@ -92,7 +93,7 @@ def test_extracting_overwrites_nothing_that_differs_and_stays_in_its_folder(tmp_
 
 def test_verify_tells_which_source_has_changed_since(tmp_path: Path) -> None:
     write(tmp_path, {"a.py": "import helper\n", "helper.py": "x = 1\n", "package/__init__.py": "", "package/x.py": ""})
-    file = combined(tmp_path / "a.py", tmp_path / "package", to=tmp_path / "combined.py")
+    file = combine_scripts(tmp_path / "a.py", tmp_path / "package", to=tmp_path / "combined.py")
     assert (run("--verify", file).returncode, run("--verify", file, cwd=tmp_path).stdout) == (0, "unchanged\n")
     write(tmp_path, {"helper.py": "x = 2\n", "package/new.py": ""})
     (tmp_path / "package" / "x.py").unlink()
@@ -109,7 +110,7 @@ def test_verify_tells_which_source_has_changed_since(tmp_path: Path) -> None:
 
 def test_a_combined_file_that_was_edited_is_refused(tmp_path: Path) -> None:
     (a,) = write(tmp_path, {"a.py": "value = 1\n"})
-    file = combined(a, to=tmp_path / "combined.py")
+    file = combine_scripts(a, to=tmp_path / "combined.py")
     file.write_text(file.read_text().replace("#| value = 1", "#| value = 2"))
     assert "a.py was edited inside the combined file" in run("--extract", file, tmp_path / "out").stderr
     assert not (tmp_path / "out").exists()
@@ -117,7 +118,7 @@ def test_a_combined_file_that_was_edited_is_refused(tmp_path: Path) -> None:
 
 def test_a_file_that_git_gave_other_line_ends_still_works(tmp_path: Path, observer: Observer) -> None:
     (a,) = write(tmp_path, {"a.py": "import orthanc\northanc.LogWarning('loaded')\n"})
-    file = combined(a, to=tmp_path / "combined.py")
+    file = combine_scripts(a, to=tmp_path / "combined.py")
     file.write_bytes(file.read_bytes().replace(b"\n", b"\r\n"))
     assert observer(file, PLUGIN)["logs"] == [["warning", "[a] loaded"]]
     assert run("--extract", file, tmp_path / "out").returncode == 0
@@ -129,4 +130,4 @@ def test_combine_is_one_file_that_needs_nothing_beside_it(tmp_path: Path) -> Non
     alone.parent.mkdir()
     alone.write_bytes(COMBINE.read_bytes())
     subprocess.run([sys.executable, "-I", "-S", alone, a, "-o", tmp_path / "one.py"], check=True)
-    assert (tmp_path / "one.py").read_bytes() == combined(a, to=tmp_path / "two.py").read_bytes()
+    assert (tmp_path / "one.py").read_bytes() == combine_scripts(a, to=tmp_path / "two.py").read_bytes()

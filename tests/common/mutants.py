@@ -30,6 +30,19 @@ TABLE: dict[tuple[str, str], dict[str, str]] = {
         "contextlib.suppress(sqlite3.Error, OSError, LoopbackError)": "contextlib.suppress(LoopbackError)",
         "if text != self._complaint and not": "if not",
     },
+    ("src/forwarding/forwarder.py", "tests/every_script/unit/test_kept_alive.py"): {
+        "kept_alive(self._reports.arrivals.stored)": "self._reports.arrivals.stored",
+    },
+    ("src/dicom_events/service.py", "tests/every_script/unit/test_kept_alive.py"): {
+        "kept_alive(self.on_stored_instance)": "self.on_stored_instance",
+    },
+    ("src/cmove_interceptor/__init__.py", "tests/every_script/unit/test_kept_alive.py"): {
+        "*map(kept_alive, callbacks)": "*callbacks",
+        "kept_alive(interceptor.move_synchronously)": "interceptor.move_synchronously",
+    },
+    ("src/common/metrics.py", "tests/every_script/unit/test_kept_alive.py"): {
+        "kept_alive(reporter.around(kept_alive(on_change)))": "reporter.around(kept_alive(on_change))",
+    },
     ("src/common/route_list.py", "tests/every_script/test_openapi.py"): {
         'vars(handler)["media"] = statuses, media': 'vars(handler)["media"] = (), ()',
     },
@@ -38,7 +51,7 @@ TABLE: dict[tuple[str, str], dict[str, str]] = {
         "(?<=%2F)|(?<=%5C)|^": "^",
         'segment.replace("%00", "_")': "segment",
         'return found or "_"': "return found",
-        "[\\w.-]*[\\w-][\\w.-]*": "[\\w.-]+",
+        "\\.*[\\w-][\\w.-]*": "[\\w.-]+",
     },
     ("src/cmove_interceptor/templates.py", "tests/common/unit/test_path_segments.py"): {
         "harmless_segment(_filled(template, values, encode))": "_filled(template, values, encode)",
@@ -54,7 +67,8 @@ TABLE: dict[tuple[str, str], dict[str, str]] = {
         "not fits_in_path(study) or": "",
     },
     ("src/common/urls.py", "tests/common/unit/test_urls.py"): {
-        "(?:[^\\s/]*@)?": "",
+        "[^\\s/]*@": "[^\\s/@]*@",
+        'USER.sub("", text)': "text",
         "(?:\\?\\S*)?": "",
     },
     ("src/common/jobs.py", "tests/common/unit/test_urls.py"): {"without_secrets(str(why))": "str(why)"},
@@ -123,8 +137,17 @@ TABLE: dict[tuple[str, str], dict[str, str]] = {
     },
     ("src/common/routes.py", "tests/common/unit/test_routes.py"): {
         "output.SetHttpHeader(one_line(name), one_line(value))": "output.SetHttpHeader(name, value)",
-        "KEPT_ALIVE.append(callback)": "pass",
+        "kept_alive(callback)": "callback",
+        "\\x7f-\\x9f": "\\x7f",
+        "\\u2028\\u2029": "",
+        "\\ud800-\\udfff": "",
         'if len(body := raw.get("body", b"")) > LARGEST_BODY:': 'if len(body := raw.get("body", b"")) < 0:',
+    },
+    ("src/common/worker.py", "tests/common/unit/test_worker.py"): {
+        "why = one_line(error)\n            waits": "why = str(error)\n            waits",
+        "why, wait = one_line(error), AFTER_FAULT": "why, wait = str(error), AFTER_FAULT",
+        "self.is_waiting = first_line(text), waits": "self.is_waiting = text, waits",
+        "self._why = text, first_line(why)": "self._why = text, why",
     },
     ("src/common/quirks.py", "tests/common/unit/test_quirks.py"): {
         "except OSError:": "except KeyError:",

@@ -48,6 +48,7 @@ TABLE: dict[tuple[str, str], dict[str, str]] = {
     },
     ("src/dashboard/service.py", "tests/dashboard/unit/test_summary.py"): {
         "return time.monotonic() - self._seen_at < FRESH_SECONDS": "return False",
+        "            self.minutes.add(self._ended[0])\n            self._ended.popleft()": "            self.minutes.add(self._ended.popleft())",
     },
     ("src/dashboard/flow.py", "tests/dashboard/unit/test_summary.py"): {
         "max(0.0, value - self._last)": "value - self._last",

@@ -3,8 +3,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,18 +12,16 @@ import pytest
 from testing.dicom import make_study
 from testing.pytest_plugin import StartOrthanc
 from tests.dicom_events.helpers import NEVER_STABLE, OWN, ROOT, SCRIPT, events, of_type, wait_for
+from tests.scripts import combine_scripts
 
 
 @pytest.fixture
 def combined(tmp_path: Path) -> Callable[[Path], Path]:
-    def combine(own: Path) -> Path:
+    def with_package(own: Path) -> Path:
         own.write_text(OWN)
-        target = tmp_path / "combined.py"
-        command: list[str | Path] = [sys.executable, ROOT / "combine.py", own, SCRIPT.parent, "-o", target]
-        subprocess.run(command, check=True, capture_output=True, text=True)
-        return target
+        return combine_scripts(own, SCRIPT.parent, to=tmp_path / "combined.py")
 
-    return combine
+    return with_package
 
 
 @pytest.mark.parametrize("where", ["alone", "beside", "elsewhere"])
@@ -51,17 +47,7 @@ def test_a_handler_of_a_users_own_publishes_through_the_same_outbox(
 
 
 def test_combined_with_another_script_both_work(start_orthanc: StartOrthanc, tmp_path: Path) -> None:
-    target = tmp_path / "combined.py"
-    command: list[str | Path] = [
-        sys.executable,
-        ROOT / "combine.py",
-        ROOT / "purge_old_studies.py",
-        SCRIPT.parent,
-        "-o",
-        target,
-    ]
-    subprocess.run(command, check=True, capture_output=True, text=True)
-    server = start_orthanc(target)
+    server = start_orthanc(combine_scripts(ROOT / "purge_old_studies.py", SCRIPT.parent, to=tmp_path / "combined.py"))
     server.store(make_study(study_date="19990101"))
     wait_for(server, "dicom.patient.stable")
     assert server.get("/purge-old-studies", since="20000101", format="json")["Deleted"] == 1

@@ -3,8 +3,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,6 +14,7 @@ from testing.pytest_plugin import StartOrthanc
 from tests.brokers import NatsServer, RabbitServer
 from tests.dicom_events.brokers.helpers import AWS_ENVIRONMENT, over_rabbit
 from tests.dicom_events.helpers import NEVER_STABLE, ROOT, SCRIPT
+from tests.scripts import combine_scripts
 
 LIBRARIES = ("pika", "AMQP", "boto", "urllib3", "nats:", "rdkafka", "Traceback", "exception was never retrieved")
 OWN = """
@@ -51,9 +50,7 @@ def test_a_broker_that_is_away_is_two_lines_of_the_log(
     if beside:
         own = tmp_path / "own.py"
         own.write_text(OWN.replace("FOLDER", str(ROOT)))
-        script = tmp_path / "combined.py"
-        command: list[str | Path] = [sys.executable, ROOT / "combine.py", own, SCRIPT.parent, "-o", script]
-        subprocess.run(command, check=True, capture_output=True, text=True)
+        script = combine_scripts(own, SCRIPT.parent, to=tmp_path / "combined.py")
     rabbit, nats = servers
     nobody = "127.0.0.1:1"
     brokers = {

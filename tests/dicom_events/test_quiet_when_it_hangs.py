@@ -3,8 +3,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 import threading
 import time
 from pathlib import Path
@@ -14,6 +12,7 @@ from testing.dicom import make_study
 from testing.pytest_plugin import StartOrthanc
 from tests.dicom_events.brokers.helpers import AWS_ENVIRONMENT, Hook, brokers_of, over_webhook
 from tests.dicom_events.helpers import NEVER_STABLE, ROOT, SCRIPT
+from tests.scripts import combine_scripts
 
 LIBRARIES = ("urllib3", "botocore", "requests", "Starting new HTTP", "connectionpool", "Traceback")
 OWN = """
@@ -40,10 +39,9 @@ def test_a_broker_that_hangs_is_one_line_until_it_answers(
         return 200
 
     hook.answers = answer
-    own, script = tmp_path / "own.py", tmp_path / "combined.py"
+    own = tmp_path / "own.py"
     own.write_text(OWN.replace("FOLDER", str(ROOT)))
-    command: list[str | Path] = [sys.executable, ROOT / "combine.py", own, SCRIPT.parent, "-o", script]
-    subprocess.run(command, check=True, capture_output=True, text=True)
+    script = combine_scripts(own, SCRIPT.parent, to=tmp_path / "combined.py")
     brokers = {
         "hook": over_webhook(hook, WebhookConfig={"Timeout": 0.5}),
         "aws": {

@@ -5,8 +5,6 @@ from __future__ import annotations
 
 import io
 import json
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +13,7 @@ import pydicom
 from testing.dicom import make_study, pydicom_files
 from testing.pytest_plugin import StartOrthanc
 from testing.server import OrthancServer
+from tests.scripts import combine_scripts
 
 ROOT = Path(__file__).parents[2]
 EXAMPLE = ROOT / "examples" / "ai_workflow"
@@ -29,9 +28,8 @@ def datasets(server: OrthancServer) -> list[Any]:
 def test_a_result_on_an_anonymized_series_arrives_in_the_original_study(
     start_orthanc: StartOrthanc, tmp_path: Path
 ) -> None:
-    combined = tmp_path / "combined.py"
     scripts = [ROOT / "anonymize_series.py", ROOT / "auto_forward_modality.py"]
-    subprocess.run([sys.executable, ROOT / "combine.py", *scripts, "-o", combined], check=True)
+    combined = combine_scripts(*scripts, to=tmp_path / "combined.py")
     example = json.loads((EXAMPLE / "orthanc.json").read_text())
     sections = {key: example[key] for key in ("AnonymizeSeries", "AutoForwardModality")}
     gateway = start_orthanc(

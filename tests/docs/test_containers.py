@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from testing.pytest_plugin import StartOrthanc
+from tests.scripts import combine_scripts
 
 ROOT = Path(__file__).parents[2]
 
@@ -54,7 +55,7 @@ def test_the_journey_of_docker_compose_works_with_its_own_configurations(
     combined = tmp_path / "combined.py"
     scripts = [ROOT / name for name in ("auto_forward_modality.py", "purge_old_studies.py")]
     assert all(f"/etc/orthanc/scripts/{path.name}" in (ROOT / "docker-compose.yml").read_text() for path in scripts)
-    subprocess.run([sys.executable, str(ROOT / "combine.py"), *map(str, scripts), "-o", str(combined)], check=True)
+    combine_scripts(*map(str, scripts), to=combined)
     kept = (
         "Name",
         "DicomAet",

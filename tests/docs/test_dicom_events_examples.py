@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,6 +16,7 @@ from tests.dicom_events.brokers.helpers import AWS_ENVIRONMENT, KINDS, Subscript
 from tests.dicom_events.conftest import aws as aws
 from tests.dicom_events.conftest import kafka as kafka
 from tests.dicom_events.helpers import ROOT, SCRIPT, wait_for
+from tests.scripts import combine_scripts
 
 EXAMPLES = ROOT / "examples"
 
@@ -107,17 +107,8 @@ def test_the_follower_of_the_file_goes_on_when_it_is_rotated(start_orthanc: Star
 
 
 def test_a_script_of_ones_own_publishes_its_own_events(start_orthanc: StartOrthanc, tmp_path: Path) -> None:
-    target = tmp_path / "combined.py"
-    command = [
-        sys.executable,
-        str(ROOT / "combine.py"),
-        str(EXAMPLES / "publish_own_events.py"),
-        str(SCRIPT.parent),
-        "-o",
-        str(target),
-    ]
-    subprocess.run(command, check=True, capture_output=True)
-    server = start_orthanc(target, {"StableAge": 3600})
+    script = combine_scripts(EXAMPLES / "publish_own_events.py", SCRIPT.parent, to=tmp_path / "combined.py")
+    server = start_orthanc(script, {"StableAge": 3600})
     uid = server.post("/hello/world")["id"]
     event = wait_for(server, "org.example.hello")[0]
     assert (event["id"], event["data"], event["subject"]) == (uid, {"to": "world"}, "/hello/world")

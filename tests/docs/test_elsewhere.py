@@ -17,6 +17,7 @@ import pytest
 from testing.dicom import make_study
 from testing.pytest_plugin import StartOrthanc
 from tests.combine.helpers import PYDICOM_SAMPLE
+from tests.scripts import PACKAGES, SCRIPTS, combine_scripts
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs/elsewhere.md").read_text()
@@ -154,9 +155,7 @@ def test_the_purge_answers_as_the_page_says(start_orthanc: StartOrthanc, accept:
 
 def test_a_message_about_the_configuration_comes_once_at_the_start(tmp_path: Path, start_orthanc: StartOrthanc) -> None:
     """All scripts at once, each with a mistake of its own."""
-    names = [path for path in sorted(ROOT.glob("*.py")) if path.name not in ("combine.py", "event_dispatcher.py")]
-    combined = tmp_path / "combined.py"
-    subprocess.run([sys.executable, ROOT / "combine.py", *names, ROOT / "dicom_events", "-o", combined], check=True)
+    combined = combine_scripts(*SCRIPTS, *PACKAGES, to=tmp_path / "combined.py")
     sections = [
         "AnonymizeSeries", "AuditLog", "AutoForwardModality", "AutoForwardPeer", "AutoRetries", "CMoveInterceptor",
         "DicomEvents", "PurgeOldStudies", "SeriesMainPrivateDicomTags", "SeriesThumbnail",

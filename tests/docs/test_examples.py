@@ -22,6 +22,7 @@ from testing.standin import StandIn
 from testing.waiting import wait_until
 from tests.brokers import NatsServer
 from tests.docs.test_dicom_events_examples import printed, running
+from tests.scripts import combine_scripts
 
 ROOT = Path(__file__).parents[2]
 EXAMPLES = ROOT / "examples"
@@ -110,9 +111,8 @@ def test_the_entry_point_says_hello_and_its_event_arrives_at_nats(start_orthanc:
     compose = (EXAMPLES / "entry_point/docker-compose.yml").read_text()
     command = re.search(r"python3 combine\.py /entry_point/entry_point\.py (.+) -o /tmp/combined\.py", compose)
     assert command
-    target = tmp_path / "combined.py"
     sources = [str(EXAMPLES / "entry_point/entry_point.py"), *(str(ROOT / name) for name in command[1].split())]
-    subprocess.run([sys.executable, str(ROOT / "combine.py"), *sources, "-o", str(target)], check=True)
+    target = combine_scripts(*sources, to=tmp_path / "combined.py")
     configuration = json.loads((EXAMPLES / "entry_point/orthanc.json").read_text())
     nats = NatsServer(tmp_path / "nats").start()
     try:

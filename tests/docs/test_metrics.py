@@ -7,7 +7,6 @@ import json
 import re
 import shutil
 import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -21,6 +20,7 @@ from testing.server import OrthancServer, reserve_port
 from testing.waiting import wait_until
 from tests.brokers import stop_process
 from tests.every_script.test_scripts_status import DISPATCHER, SCRIPTS
+from tests.scripts import combine_scripts
 
 ROOT = Path(__file__).parents[2]
 MONITORING = ROOT / "examples/monitoring"
@@ -76,7 +76,7 @@ def everything(start_orthanc_for_module: StartOrthanc, tmp_path_factory: pytest.
     shutil.copy(ROOT / "event_dispatcher.py", folder)
     scripts = [ROOT / script.removesuffix("/__init__.py") for script in SCRIPTS if script != DISPATCHER]
     target = folder / "all.py"
-    subprocess.run([sys.executable, ROOT / "combine.py", *scripts, folder / "mine.py", "-o", target], check=True)
+    combine_scripts(*scripts, folder / "mine.py", to=target)
     configuration: dict[str, Any] = {}
     for section in SCRIPTS.values():
         configuration |= section

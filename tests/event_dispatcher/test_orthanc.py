@@ -6,8 +6,6 @@ from __future__ import annotations
 import contextlib
 import shutil
 import sqlite3
-import subprocess
-import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,7 +18,7 @@ import pytest
 from testing.dicom import make_study, orthanc_identifier, uid
 from testing.pytest_plugin import StartOrthanc
 from testing.server import OrthancServer
-from tests.every_script.test_every_script import PACKAGES, SCRIPTS
+from tests.scripts import PACKAGES, SCRIPTS, combine_scripts
 
 ROOT = Path(__file__).parents[2]
 IMPORTS = """
@@ -47,10 +45,7 @@ def written(folder: Path, text: str, name: str = "mine.py") -> Path:
 
 
 def combined(script: Path, *others: Path) -> Path:
-    target = script.with_name("combined.py")
-    command = [sys.executable, str(ROOT / "combine.py"), str(script), *map(str, others), "-o", str(target)]
-    subprocess.run(command, check=True, capture_output=True)
-    return target
+    return combine_scripts(script, *others, to=script.with_name("combined.py"))
 
 
 class Notes:

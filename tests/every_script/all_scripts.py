@@ -3,23 +3,16 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
-from docs.openapi import scripts
 from testing.installed import dicomweb_plugin, python_plugin
-
-ROOT = Path(__file__).parents[2]
+from tests.scripts import PACKAGES, SCRIPTS, combine_scripts
 
 
 def combined(folder: Path) -> Path:
     """Combine all scripts that have routes, in a folder; return the file."""
-    paths = [path.parent if path.name == "__init__.py" else path for path in scripts()]
-    target = folder / "combined.py"
-    subprocess.run([sys.executable, ROOT / "combine.py", *paths, "-o", target], check=True, capture_output=True)
-    return target
+    return combine_scripts(*SCRIPTS, *PACKAGES, to=folder / "combined.py")
 
 
 def configuration(node: list[str | int]) -> dict[str, Any]:

@@ -9,8 +9,8 @@ import pytest
 
 from testing.pytest_plugin import StartOrthanc
 from testing.server import OrthancServer
-from tests.combine.helpers import combined
 from tests.corpus import corpus_files
+from tests.scripts import combine_scripts
 
 ROOT = Path(__file__).parents[2]
 SCRIPTS = [ROOT / f"{name}.py" for name in ("series_thumbnail", "instance_dump", "series_private_tags")]
@@ -47,7 +47,7 @@ PRIVATE_TAGS = {"SeriesMainPrivateDicomTags": ["!!0029,1010:SIEMENS CSA HEADER",
 @pytest.fixture(scope="module")
 def corpus(start_orthanc_for_module: StartOrthanc, tmp_path_factory: pytest.TempPathFactory) -> OrthancServer:
     """All real files that Orthanc takes; nothing becomes stable."""
-    script = combined(*SCRIPTS, to=tmp_path_factory.mktemp("corpus") / "all.py")
+    script = combine_scripts(*SCRIPTS, to=tmp_path_factory.mktemp("corpus") / "all.py")
     server = start_orthanc_for_module(script, {"StableAge": 3600, **PRIVATE_TAGS})
     refused: dict[int, set[str]] = {}
     for name, path in corpus_files():

@@ -19,10 +19,8 @@ from testing.installed import dicomweb_plugin, python_plugin
 from testing.pytest_plugin import StartOrthanc
 from testing.server import OrthancServer
 from testing.standin import StandIn
+from tests.scripts import FILES, ROOT
 
-ROOT = Path(__file__).parents[2]
-SCRIPTS = [path for path in sorted(ROOT.glob("*.py")) if path.name not in {"combine.py", "event_dispatcher.py"}]
-SCRIPTS += sorted(path for path in ROOT.glob("*/__init__.py") if (path.parent / "_common").is_dir())
 SECTIONS = {
     "dicom_events": "DicomEvents",
     "series_private_tags": "SeriesMainPrivateDicomTags",
@@ -88,7 +86,7 @@ EMPTY: dict[str, dict[str, str]] = {
 }  # fmt: skip
 
 
-@pytest.fixture(scope="module", params=SCRIPTS, ids=lambda path: name_of(path))
+@pytest.fixture(scope="module", params=FILES, ids=lambda path: name_of(path))
 def script(request: pytest.FixtureRequest) -> Iterator[tuple[str, types.ModuleType, StandIn]]:
     standin, path = StandIn("7.1"), request.param
     with standin.installed():

@@ -4,8 +4,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -15,6 +13,7 @@ from testing.pytest_plugin import StartOrthanc
 from testing.server import OrthancServer
 from tests.every_script.test_misspelt_keys import ROOT, SECTIONS, Script
 from tests.every_script.test_misspelt_keys import script as script
+from tests.scripts import combine_scripts
 
 SECRET = "opensesame"  # noqa: S105 - too short, and never to be seen
 ENVIRONMENT = {"MAX_JOBS": "3", "NEVER": "false", "DESTINATION": "DEST", "PERCENT": "ninety", "SHORT_SECRET": SECRET}
@@ -50,7 +49,6 @@ def server(
     start_orthanc_for_module: StartOrthanc, tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[OrthancServer, OrthancServer]:
     """An Orthanc with several scripts, and its destination."""
-    path = tmp_path_factory.mktemp("combined") / "combined.py"
     names = (
         "anonymize_series.py",
         "audit_log.py",
@@ -59,7 +57,7 @@ def server(
         "dicom_events",
         "purge_old_studies.py",
     )
-    subprocess.run([sys.executable, ROOT / "combine.py", *(ROOT / name for name in names), "-o", path], check=True)
+    path = combine_scripts(*(ROOT / name for name in names), to=tmp_path_factory.mktemp("combined") / "combined.py")
     destination = start_orthanc_for_module(aet="DEST")
     nodes = {"DicomModalities": {"DEST": destination.as_modality()}}
     whole = {**nodes, **CONFIGURATION, "CombinedScripts": {"LogPrefix": "${PREFIX:-false}"}}

@@ -13,11 +13,8 @@ import pytest
 from testing.dicom import make_study
 from testing.pytest_plugin import StartOrthanc
 from testing.server import OrthancServer
+from tests.scripts import PACKAGES, ROOT, SCRIPTS, combine_scripts
 
-ROOT = Path(__file__).parents[2]
-NO_SCRIPTS = {"combine.py", "event_dispatcher.py"}  # a program, and a library for scripts of a user's own
-SCRIPTS = [path for path in sorted(ROOT.glob("*.py")) if path.name not in NO_SCRIPTS]
-PACKAGES = sorted(path.parent for path in ROOT.glob("*/__init__.py") if (path.parent / "_common").is_dir())
 LATER = 2.0  # seconds that a script may keep Orthanc from ending
 
 DOES_NOTHING = """
@@ -47,8 +44,7 @@ def seconds_to_end(server: OrthancServer) -> float:
 @pytest.fixture(scope="session")
 def all_combined(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("combined") / "combined.py"
-    subprocess.run([sys.executable, ROOT / "combine.py", *SCRIPTS, *PACKAGES, "-o", path], check=True)
-    return path
+    return combine_scripts(*SCRIPTS, *PACKAGES, to=path)
 
 
 @pytest.mark.parametrize("name", [*(path.name for path in SCRIPTS), *(path.name for path in PACKAGES), "all combined"])

@@ -8,11 +8,8 @@ import json
 import random
 import re
 import socket
-import subprocess
-import sys
 import urllib.parse
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -23,10 +20,8 @@ from testing.pytest_plugin import StartOrthanc, StoreScp
 from testing.server import OrthancServer
 from tests.raw_http import Client, request
 from tests.route_table import NOBODY, ROUTES
+from tests.scripts import PACKAGES, SCRIPTS, combine_scripts
 
-ROOT = Path(__file__).parents[2]
-SCRIPTS = [path for path in sorted(ROOT.glob("*.py")) if path.name not in {"combine.py", "event_dispatcher.py"}]
-SCRIPTS += sorted(path for path in ROOT.glob("*/__init__.py") if (path.parent / "_common").is_dir())
 METHODS = ("GET", "POST", "PUT", "DELETE", "HEAD", "OPTIONS", "PATCH")
 AT_LEAST = 5000  # requests
 SEED = 21
@@ -239,9 +234,7 @@ def fuzzed(
     start_orthanc_for_module: StartOrthanc, tmp_path_factory: pytest.TempPathFactory, scp: StoreScp
 ) -> OrthancServer:
     """All scripts combined, each with something to do, and some studies."""
-    combined = tmp_path_factory.mktemp("fuzz") / "combined.py"
-    paths = [path.parent if path.name == "__init__.py" else path for path in SCRIPTS]
-    subprocess.run([sys.executable, ROOT / "combine.py", *paths, "-o", combined], check=True)
+    combined = combine_scripts(*SCRIPTS, *PACKAGES, to=tmp_path_factory.mktemp("fuzz") / "combined.py")
     server = start_orthanc_for_module(
         combined,
         {

@@ -19,6 +19,7 @@ from testing.dicom import make_study
 from testing.pytest_plugin import StartOrthanc
 from testing.server import OrthancServer, dcmtk_program
 from testing.standin import StandIn
+from tests.scripts import combine_scripts
 
 ROOT = Path(__file__).parents[2]
 SECRET = "a secret of at least thirty-two characters"  # noqa: S105
@@ -312,8 +313,7 @@ MISTYPED: dict[str, Any] = {
 def all_combined(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("combined") / "combined.py"
     scripts = [ROOT / Path(name).parent if "/" in name else ROOT / name for name in SECTIONS]
-    subprocess.run([sys.executable, ROOT / "combine.py", *scripts, "-o", path], check=True)
-    return path
+    return combine_scripts(*scripts, to=path)
 
 
 def move(server: OrthancServer, target: str, study: str) -> int:

@@ -19,7 +19,8 @@ from docs.openapi import FILE, document, words_of
 from testing.dicom import make_study
 from testing.pytest_plugin import StartOrthanc, StoreScp
 from testing.server import OrthancServer
-from tests.every_script.all_scripts import ROOT, combined, configuration
+from tests.every_script.all_scripts import combined, configuration
+from tests.scripts import ROOT
 
 IS_LONG = "OPENAPI_LONG" in os.environ  # each bound of each parameter, and more at random (`make test-all`)
 PHASES, EXAMPLES = ("examples,coverage,fuzzing", 20) if IS_LONG else ("examples,fuzzing", 1)

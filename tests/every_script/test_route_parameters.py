@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import sys
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,16 +13,13 @@ from hypothesis import strategies as st
 from common.parameters import ParameterError, Text, parameters_of, read_parameters
 from testing.standin import StandIn
 from tests.route_table import ACT_ON_GET, ROUTES
-
-ROOT = Path(__file__).parents[2]
-SCRIPTS = [path for path in sorted(ROOT.glob("*.py")) if path.name not in {"combine.py", "event_dispatcher.py"}]
-SCRIPTS += sorted(path for path in ROOT.glob("*/__init__.py") if (path.parent / "_common").is_dir())
+from tests.scripts import FILES
 
 
 def registered() -> dict[str, Any]:
     """The handlers that the scripts register, by method and pattern."""
     found: dict[str, Any] = {}
-    for script in SCRIPTS:
+    for script in FILES:
         standin = StandIn("7.1")
         with standin.installed():
             for pattern, handlers in standin.load(script).ROUTES.items():

@@ -4,14 +4,13 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 from testing.dicom import make_study
 from testing.pytest_plugin import StartOrthanc
 from tests.every_script.test_misspelt_keys import ROOT, SECRET, Script
 from tests.every_script.test_misspelt_keys import script as script
+from tests.scripts import PACKAGES, SCRIPTS, combine_scripts
 
 SECTIONS = {
     "AnonymizeSeries": {"Secret": SECRET},
@@ -43,19 +42,10 @@ register_event_handlers({orthanc.ChangeType.STABLE_STUDY: lambda event, _: None}
 def test_all_state_is_in_one_folder_but_that_of_a_script_with_a_folder_of_its_own(
     start_orthanc: StartOrthanc, tmp_path: Path
 ) -> None:
-    names = [path for path in sorted(ROOT.glob("*.py")) if path.name not in ("combine.py", "event_dispatcher.py")]
-    names = [path for path in names if path.name != "auto_forward_dicomweb.py"]  # it needs a plugin
+    names = [path for path in SCRIPTS if path.name != "auto_forward_dicomweb.py"]  # it needs a plugin
     (tmp_path / "handlers.py").write_text(HANDLERS)
     (tmp_path / "event_dispatcher.py").write_text((ROOT / "event_dispatcher.py").read_text())
-    words: list[Path | str] = [
-        ROOT / "combine.py",
-        *names,
-        ROOT / "dicom_events",
-        tmp_path / "handlers.py",
-        "-o",
-        tmp_path / "all.py",
-    ]
-    subprocess.run([sys.executable, *map(str, words)], check=True)
+    combine_scripts(*names, *PACKAGES, tmp_path / "handlers.py", to=tmp_path / "all.py")
     server = start_orthanc(
         tmp_path / "all.py",
         {"Scripts": {"StatePath": "${STATE_OF_ALL:-state}/all"}, **SECTIONS},

@@ -4,8 +4,6 @@
 from __future__ import annotations
 
 import sqlite3
-import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -15,6 +13,7 @@ import pytest
 from testing.pytest_plugin import StartOrthanc
 from testing.server import OrthancServer
 from tests.route_table import ROUTES
+from tests.scripts import combine_scripts
 
 ROOT = Path(__file__).parents[2]
 ENTRY = {"Name", "State", "Reason", "Version", "Healthy", "Routes", "Status"}
@@ -94,8 +93,7 @@ def combined(tmp_path: Path, **more: str) -> Path:
         (tmp_path / f"{name}.py").write_text(text)
         paths.append(tmp_path / f"{name}.py")
     target = tmp_path / "combined.py"
-    subprocess.run([sys.executable, ROOT / "combine.py", *paths, "-o", target], check=True)
-    return target
+    return combine_scripts(*paths, to=target)
 
 
 def test_combined_the_runtime_answers_for_all_the_foreign_and_the_misconfigured_too(
@@ -183,9 +181,8 @@ def test_while_another_process_has_the_state_it_waits_and_a_probe_sees_it_heal(
 
 
 def test_what_is_not_configured_is_idle_and_no_fault(start_orthanc: StartOrthanc, tmp_path: Path) -> None:
-    target = tmp_path / "combined.py"
     paths = [ROOT / name for name in ("anonymize_series.py", "series_private_tags.py", "auto_retries.py")]
-    subprocess.run([sys.executable, ROOT / "combine.py", *paths, "-o", target], check=True)
+    target = combine_scripts(*paths, to=tmp_path / "combined.py")
     server = start_orthanc(target)
     server.wait_until(lambda: healthy(server), what="run")
     found = server.get("/scripts")

@@ -10,7 +10,6 @@ from __future__ import annotations
 import base64
 import re
 import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -24,8 +23,8 @@ from testing.processes import reserve_port
 from testing.pytest_plugin import StartOrthanc
 from testing.server import OrthancServer
 from tests.cmove_interceptor.helpers import c_move
-from tests.every_script.test_every_script import PACKAGES, ROOT, SCRIPTS
 from tests.route_table import ROUTES
+from tests.scripts import PACKAGES, SCRIPTS, combine_scripts
 
 SPEAKS_OUT = """
 import orthanc
@@ -40,7 +39,8 @@ ORTHANCS_OWN = {"index", "index-wal", "index-shm"}  # has the peers of unfinishe
 ORTHANCS_OWN_LINES = re.compile(
     r"(?:I\d{4} .*HttpClient\.cpp:\d+\] \(http\) |E\d{4} .*(?:HttpClient|OrthancException)\.cpp:\d+\] Error in )"
 )
-FAILURES = 12 + 10 + 5 + 1  # destinations, with the peer that is added later; brokers; services; the audit repository
+# Destinations, with the peer that is added later; brokers; services; the audit repository; ways to notify people.
+FAILURES = 12 + 10 + 5 + 1 + 2
 LETTERS = re.compile(rb"Hush[A-Za-z]+")
 # `Hush` in Base64, wherever it begins: what `Authorization: Basic` would show.
 IN_BASE64 = [base64.b64encode(b"\0" * skipped + b"HushHush")[8 * skipped // 6 + 1 : -4] for skipped in range(3)]
@@ -191,6 +191,16 @@ def brokers(refuses: int, away: int) -> dict[str, Any]:
     }  # fmt: skip
 
 
+def notify(refuses: int, away: int) -> dict[str, Any]:
+    url = f"http://u:{hush('DashboardUrl')}@127.0.0.1:{refuses}/{hush('DashboardPath')}?key={hush('DashboardQuery')}"
+    people = {"From": "orthanc@hospital.example", "Recipients": ["it@hospital.example"]}
+    return {
+        "DiskAbove": 1,  # there is something to say
+        "Mail": {"Host": "127.0.0.1", "Port": away, "User": "u", "Password": hush("Mail"), **people},
+        "Webhook": {"URL": url, "Secret": hush("DashboardKey")},
+    }
+
+
 @pytest.fixture
 def server(
     start_briefly: StartOrthanc,
@@ -202,9 +212,8 @@ def server(
     locked_key: Path,
 ) -> OrthancServer:
     (tmp_path / "speaks_out.py").write_text(SPEAKS_OUT)
-    combined = tmp_path / "combined.py"
     scripts = [*SCRIPTS, *PACKAGES, tmp_path / "speaks_out.py"]
-    subprocess.run([sys.executable, ROOT / "combine.py", *scripts, "-o", combined], check=True)
+    combined = combine_scripts(*scripts, to=tmp_path / "combined.py")
     syslog = {"Host": "127.0.0.1", "Port": away, "CertificateFile": str(locked_key), "KeyPassword": hush("SyslogKey")}
     nodes = (refuses.port, redirects.port, away)
     return start_briefly(
@@ -229,6 +238,8 @@ def server(
                 "Notify": services(*nodes),
             },
             "DicomEvents": {"Brokers": brokers(refuses.port, away)},
+            "Dashboard": {"Notify": notify(refuses.port, away)},
+            "PurgeOldStudies": {"KeepUndelivered": False},
         },
         verbose=True,
     )
@@ -254,6 +265,8 @@ def failing(server: OrthancServer) -> set[str]:
     }
     for move in server.get("/cmove-interceptor/requests")["Items"]:
         found |= {f"notify {each['Service']}": each["Error"] for each in move["Notifications"] if each["Error"]}
+    reason = server.get("/dashboard/status")["Reason"] or ""
+    found |= {f"notify by {way}": f"can't notify by {way}" in reason for way in ("mail", "webhook")}
     return {name for name, error in {**found, "syslog": "can't send to" in server.log}.items() if error}
 
 
@@ -273,6 +286,10 @@ def test_no_secret_is_in_logs_answers_or_state_whatever_fails(server: OrthancSer
         server.request(
             "POST", "/scripts/health", json={}, headers={"Authorization": f"Bearer {hush('Bearer')}"}, auth=None
         )
+    elsewhere = [f"peer:{name}" for name in ("AWAY", "REFUSES", "REDIRECTS", "TLS", "IN-URL", "PROXIED")]
+    for name in [*elsewhere, *(f"dicomweb:{name}" for name in ("AWAY", "REFUSES", "REDIRECTS", "IN-URL", "TLS"))]:
+        asked = {"since": "20990101", "undated": True, "dry-run": False, "only-if-at": [name]}
+        assert server.request("POST", "/purge-old-studies", json=asked).json()["Kept"] == server.get("/studies")
     failed = set[str]()
 
     def all_failed() -> bool:

@@ -15,7 +15,8 @@ import pytest
 from docs.openapi import FILE
 from testing.dicom import make_study
 from testing.pytest_plugin import StartOrthanc, StoreScp
-from tests.every_script.all_scripts import ROOT, combined, configuration
+from tests.every_script.all_scripts import combined, configuration
+from tests.scripts import ROOT
 
 PAGE = (ROOT / "docs/security.md").read_text()
 OF_ORTHANC = re.compile(r"index(-wal|-shm)?|[0-9a-f]{2}/[0-9a-f]{2}/[0-9a-f-]{36}")

@@ -3,12 +3,11 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from pathlib import Path
 
 from testing.pytest_plugin import StartOrthanc
 from tests.forwarding.test_protect_undelivered import configured, store, wait_for
+from tests.scripts import combine_scripts
 
 ROOT = Path(__file__).parents[2]
 
@@ -18,6 +17,6 @@ def test_who_waits_is_protected_although_another_forwarder_can_not_say_what_it_n
 ) -> None:
     node, path = start_briefly(aet="PACS", start=False), tmp_path / "combined.py"
     both = [ROOT / f"auto_forward_{kind}.py" for kind in ("modality", "peer")]
-    subprocess.run([sys.executable, ROOT / "combine.py", *both, "-o", path], check=True)
+    combine_scripts(*both, to=path)
     server = start_briefly(path, {**configured(node), "AutoForwardPeer": {"Destinatoins": []}})
     wait_for(server, [store(server, "P1")], protected=True)

@@ -3,8 +3,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -15,6 +13,7 @@ from testing.dicom import make_study
 from testing.pytest_plugin import StartOrthanc
 from testing.server import OrthancServer
 from tests.constants import QUICK, script_with
+from tests.scripts import combine_scripts
 
 ROOT = Path(__file__).parents[2]
 SCRIPT = script_with(ROOT / "auto_forward_modality.py", QUICK)
@@ -133,9 +132,8 @@ def test_two_forwarders_give_a_patient_back_when_the_second_has_delivered(
     start_orthanc: StartOrthanc, tmp_path: Path
 ) -> None:
     node, peer = start_orthanc(aet="PACS"), start_orthanc(aet="PEER", start=False)
-    path = tmp_path / "combined.py"
     both = [script_with(ROOT / f"auto_forward_{kind}.py", QUICK) for kind in ("modality", "peer")]
-    subprocess.run([sys.executable, ROOT / "combine.py", *both, "-o", path], check=True)
+    path = combine_scripts(*both, to=tmp_path / "combined.py")
     on: dict[str, Any] = {"ProtectUndelivered": True}
     peers = {"OrthancPeers": {"PEER": peer.as_peer()}, "AutoForwardPeer": on}
     server = start_orthanc(path, {**configured(node), **peers})

@@ -7,8 +7,6 @@ import base64
 import io
 import random
 import shutil
-import subprocess
-import sys
 import warnings
 from pathlib import Path
 from types import ModuleType
@@ -24,6 +22,7 @@ from testing.dicom import make_study, pydicom_files
 from testing.pytest_plugin import StartOrthanc
 from testing.server import OrthancServer
 from testing.standin import StandIn
+from tests.scripts import combine_scripts
 
 ROOT = Path(__file__).parents[2]
 SCRIPT = ROOT / "instance_dump.py"
@@ -275,9 +274,8 @@ def test_without_pydicom_one_line_names_it_and_orthanc_runs(start_orthanc: Start
 
 
 def test_it_works_combined_with_other_scripts(start_orthanc: StartOrthanc, tmp_path: Path) -> None:
-    combined = tmp_path / "combined.py"
     others = [ROOT / "purge_old_studies.py", ROOT / "series_private_tags.py"]
-    subprocess.run([sys.executable, ROOT / "combine.py", *others, SCRIPT, "-o", combined], check=True)
+    combined = combine_scripts(*others, SCRIPT, to=tmp_path / "combined.py")
     server = start_orthanc(combined)
     instance = server.store(make_study(patient_id="COMBINED"))[0]["ID"]
     assert "'COMBINED'" in server.get(f"/pydicom/{instance}")

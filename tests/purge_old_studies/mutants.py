@@ -24,20 +24,28 @@ TABLE: dict[tuple[str, str], dict[str, str]] = {
         'study = self._look([row]).get(row["study"])  # the question': "pass  # the question",
     },
     ("src/purge_old_studies/elsewhere.py", "tests/purge_old_studies/unit/test_elsewhere.py"): {
+        "if (number := len(some.keys() - proved))}": "if (number := len(some.keys() - proved)) == len(some)}",
+        'if destination.kind != "modality" or self._proof == "C-FIND":': "if True:",
+        'if self._proof == "StorageCommitment":  # first': "if False:  # first",
+    },
+    ("src/purge_old_studies/elsewhere.py", "tests/purge_old_studies/unit/test_elsewhere_changed.py"): {
+        "if not some or not all(": "if not all(",
+        'or not all(one["FileUuid"] for one in some.values())': "",
+    },
+    ("src/purge_old_studies/elsewhere.py", "tests/purge_old_studies/unit/test_elsewhere_names.py"): {
         "if len(fitting) == 1:": "if fitting:",
         'get("OverwriteInstances", False) not in (False, "Never"):': 'get("OverwriteInstances", False) == "x":',
         " | self.servers.configured": "",
-        "if (number := len(some.keys() - proved))}": "if (number := len(some.keys() - proved)) == len(some)}",
-        "if not some or not all(": "if not all(",
-        'or not all(one["FileUuid"] for one in some.values())': "",
+        "except Refused as refused:  # since": "except KeyError as refused:  # since",
+    },
+    ("src/purge_old_studies/elsewhere.py", "tests/purge_old_studies/unit/test_elsewhere_silent.py"): {
         "if len(content) == 1 or is_halted():": "if True:",
         "if self._failures[destination] >= FAILURES_IN_A_ROW:": "if False:",
         "self._failures[destination] = FAILURES_IN_A_ROW  # to": "pass  # to",
-        "        self._failures[destination] = 0\n        self._elsewhere.answers": "        self._elsewhere.answers",
+        "        self._failures[destination] = 0\n        self._elsewhere.note_answer": "        self._elsewhere.note_answer",
         "            self._elsewhere.raise_if_orthanc_is_silent()\n": "            pass\n",
-        'if destination.kind != "modality" or self._proof == "C-FIND":': "if True:",
-        'if self._proof == "StorageCommitment":  # first': "if False:  # first",
-        "except Refused as refused:  # since": "except KeyError as refused:  # since",
+    },
+    ("src/purge_old_studies/elsewhere.py", "tests/purge_old_studies/unit/test_elsewhere_space.py"): {
         "set() if self._failures[destination] else content.keys()": "content.keys()",
         "self._lacking |= missing.keys()": "pass",
         "hash((study.id, study.received, ": "hash((study.id, ",
@@ -45,26 +53,32 @@ TABLE: dict[tuple[str, str], dict[str, str]] = {
     },
     ("src/purge_old_studies/purge.py", "tests/purge_old_studies/unit/test_elsewhere.py"): {
         "if self._asked.only_if_at:": "if False:",
-        "        if self._halted():\n            return {}": "        if False:\n            return {}",
         "protection, {**unproved, **undelivered}):": "protection, undelivered):",
-        "study, {}, {**unproved, **undelivered})": "study, {}, undelivered)",
         "outcome.setdefault(state, []).extend(of_it)": "outcome[state] = of_it",
+    },
+    ("src/purge_old_studies/purge.py", "tests/purge_old_studies/unit/test_elsewhere_changed.py"): {
+        "study, {}, {**unproved, **undelivered})": "study, {}, undelivered)",
         'not in there],\n            "failed" if error': 'or True],\n            "failed" if error',
     },
-    ("src/purge_old_studies/archive.py", "tests/purge_old_studies/unit/test_elsewhere.py"): {
+    ("src/purge_old_studies/purge.py", "tests/purge_old_studies/unit/test_elsewhere_silent.py"): {
+        "        if self._halted():\n            return {}": "        if False:\n            return {}",
+    },
+    ("src/purge_old_studies/archive.py", "tests/purge_old_studies/unit/test_elsewhere_names.py"): {
         "        self.elsewhere.destinations(asked.only_if_at)\n": "",
+    },
+    ("src/purge_old_studies/archive.py", "tests/purge_old_studies/unit/test_elsewhere_space.py"): {
         "if not self.elsewhere.has_lacked(study, asked)]": "]",
     },
-    ("src/purge_old_studies/conditions.py", "tests/purge_old_studies/unit/test_elsewhere.py"): {
+    ("src/purge_old_studies/conditions.py", "tests/purge_old_studies/unit/test_elsewhere_changed.py"): {
         '("labels", "only_if_at")}': '("labels",)}',
     },
-    ("src/purge_old_studies/guards.py", "tests/purge_old_studies/unit/test_elsewhere.py"): {
+    ("src/purge_old_studies/guards.py", "tests/purge_old_studies/unit/test_elsewhere_names.py"): {
         "lines = wrong_destinations(settings, archive.elsewhere)": "lines = list[str]()",
     },
-    ("src/purge_old_studies/space.py", "tests/purge_old_studies/unit/test_elsewhere.py"): {
+    ("src/purge_old_studies/space.py", "tests/purge_old_studies/unit/test_elsewhere_space.py"): {
         "if why := self._archive.elsewhere.why_silent(plan.asked.only_if_at):": 'if why := "":',
     },
-    ("src/purge_old_studies/settings.py", "tests/purge_old_studies/unit/test_elsewhere.py"): {
+    ("src/purge_old_studies/settings.py", "tests/purge_old_studies/unit/test_elsewhere_names.py"): {
         "if rule.proof != Rule().proof and not rule.only_if_at:": "if False:",
     },
     ("src/purge_old_studies/studies.py", "tests/purge_old_studies/unit/test_guards.py"): {
@@ -113,7 +127,7 @@ TABLE: dict[tuple[str, str], dict[str, str]] = {
         "< most and total < size and sizes": "< most and sizes",
         "in_order(self._meant(asked), asked), list": "self._meant(asked), list",
     },
-    ("src/purge_old_studies/disk.py", "tests/purge_old_studies/unit/test_space.py"): {
+    ("src/common/file_system.py", "tests/purge_old_studies/unit/test_space.py"): {
         "used, used + found.f_bavail * found.f_frsize": "used, found.f_blocks * found.f_frsize",
     },
     ("src/purge_old_studies/archive.py", "tests/purge_old_studies/unit/test_wrong_measures.py"): {
@@ -128,7 +142,7 @@ TABLE: dict[tuple[str, str], dict[str, str]] = {
         "if before and gone > LITTLE:": "if False:",
         " - (self.archive - before.archive)": " - (before.archive - before.archive)",
         "gone - by_others < gone * LEAST_SHARE:": "gone - by_others < 0:",
-        "if identity != self._identity:": "if False:",
+        "if found.identity != self._identity:": "if False:",
     },
     ("src/purge_old_studies/space.py", "tests/purge_old_studies/unit/test_wrong_measures.py"): {
         "        self._note_what_went(rule, plan)\n": "",

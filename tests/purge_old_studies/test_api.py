@@ -6,8 +6,6 @@ from __future__ import annotations
 import concurrent.futures
 import datetime
 import json
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -19,6 +17,7 @@ from hypothesis import strategies as st
 from testing.pytest_plugin import StartOrthanc
 from testing.server import OrthancServer
 from tests.purge_old_studies.helpers import DATES, SCRIPT, dates_left, deleted_in_history, ended, fill
+from tests.scripts import combine_scripts
 
 FIREFOX = "Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0"
 
@@ -215,9 +214,8 @@ def test_a_list_is_asked_for_properly_or_it_is_a_400(unharmed: OrthancServer, qu
 
 
 def test_combined_with_others_it_does_the_same(start_orthanc: StartOrthanc, tmp_path: Path) -> None:
-    combined = tmp_path / "combined.py"
     others = [SCRIPT.with_name("auto_forward_modality.py")]
-    subprocess.run([sys.executable, SCRIPT.with_name("combine.py"), SCRIPT, *others, "-o", combined], check=True)
+    combined = combine_scripts(SCRIPT, *others, to=tmp_path / "combined.py")
     server = start_orthanc(combined)
     fill(server, DATES)
     assert server.get("/purge-old-studies", since="20000101").startswith("Purged 3 ")

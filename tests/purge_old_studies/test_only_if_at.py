@@ -17,9 +17,9 @@ from testing.nodes import DicomNode, HttpNode, never_answer, pass_on_to
 from testing.pytest_plugin import StartOrthanc, StoreScp
 from testing.server import DCMTK_ENVIRONMENT, OrthancServer
 from tests.audit_log.test_audit_log import KEY, USERS, wait_for_line
-from tests.combine.helpers import combined
 from tests.constants import script_with
 from tests.purge_old_studies.helpers import SCRIPT, changed, deleted_in_history, ended, job
+from tests.scripts import combine_scripts
 
 QUICK = script_with(SCRIPT, {"REPORT_WITHIN_SECONDS": 4.0, "PEER_TIMEOUT_SECONDS": 1.0})
 PLUGINS = {"Plugins": [str(python_plugin()), str(dicomweb_plugin())]}
@@ -291,7 +291,7 @@ def test_rules_by_space_free_room_with_what_is_elsewhere_and_pass_over_what_is_n
 def test_an_audit_log_beside_it_says_who_asked_for_a_study_that_went(
     start_briefly: StartOrthanc, tmp_path: Path
 ) -> None:
-    script = combined(SCRIPT.parent / "audit_log.py", SCRIPT, to=tmp_path / "all.py")
+    script = combine_scripts(SCRIPT.parent / "audit_log.py", SCRIPT, to=tmp_path / "all.py")
     configuration = {
         "AuditLog": {"Key": KEY, "WatchRequests": True, "Path": "log"},
         "AuthenticationEnabled": True,

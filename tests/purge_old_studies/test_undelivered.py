@@ -4,8 +4,6 @@
 from __future__ import annotations
 
 import functools
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +13,7 @@ from testing.dicom import make_study
 from testing.pytest_plugin import StartOrthanc
 from testing.server import OrthancServer
 from tests.purge_old_studies.helpers import SCRIPT, ended
+from tests.scripts import combine_scripts
 
 ROOT = SCRIPT.parent
 AWAY = {"PACS": ["PACS", "127.0.0.1", 1]}
@@ -29,8 +28,7 @@ def combined(tmp_path: Path) -> Path:
     """The purge with three scripts that deliver, as one."""
     scripts = [ROOT / f"{name}.py" for name in ("auto_forward_modality", "anonymize_series", "auto_retries")]
     path = tmp_path / "combined.py"
-    subprocess.run([sys.executable, ROOT / "combine.py", SCRIPT, *scripts, "-o", path], check=True)
-    return path
+    return combine_scripts(SCRIPT, *scripts, to=path)
 
 
 def store(server: OrthancServer, patient: str, date: str = "20010101", **more: Any) -> str:

@@ -4,8 +4,6 @@
 from __future__ import annotations
 
 import re
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +12,7 @@ from pydicom.dataset import Dataset
 
 from testing.dicom import make_study
 from testing.pytest_plugin import StartOrthanc
+from tests.scripts import combine_scripts
 from tests.series_private_tags.helpers import DICTIONARY, EXPECTED, LISTED, ROOT, SCRIPT, study, wait_for
 
 
@@ -74,9 +73,8 @@ def test_where_users_must_log_in_and_revisions_are_checked_tags_are_kept_and_com
 
 
 def test_it_works_combined_with_other_scripts(start_orthanc: StartOrthanc, tmp_path: Path) -> None:
-    combined = tmp_path / "combined.py"
     others = [ROOT / "purge_old_studies.py", ROOT / "series_thumbnail.py"]
-    subprocess.run([sys.executable, ROOT / "combine.py", *others, SCRIPT, "-o", combined], check=True)
+    combined = combine_scripts(*others, SCRIPT, to=tmp_path / "combined.py")
     server = start_orthanc(combined, LISTED)
     stored = server.store(study(instances=3))[0]
     wait_for(server, stored["ParentSeries"], EXPECTED)

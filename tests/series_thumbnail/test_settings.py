@@ -5,8 +5,6 @@ from __future__ import annotations
 
 import re
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +12,7 @@ import pytest
 
 from testing.dicom import make_study, pydicom_files
 from testing.pytest_plugin import StartOrthanc
+from tests.scripts import combine_scripts
 from tests.series_thumbnail.helpers import NAMED, ROOT, SCRIPT, chosen, let_the_second_pass, thumbnail, wait_until_kept
 
 
@@ -79,9 +78,8 @@ def test_without_pillow_images_are_drawn_and_icons_name_what_is_missing(
 
 
 def test_it_works_combined_with_other_scripts(start_orthanc: StartOrthanc, tmp_path: Path) -> None:
-    combined = tmp_path / "combined.py"
     others = [ROOT / "purge_old_studies.py", ROOT / "auto_forward_modality.py"]
-    subprocess.run([sys.executable, ROOT / "combine.py", *others, SCRIPT, "-o", combined], check=True)
+    combined = combine_scripts(*others, SCRIPT, to=tmp_path / "combined.py")
     server = start_orthanc(combined, NAMED)
     stored = server.store(make_study(instances=3))
     wait_until_kept(server, stored[0]["ParentSeries"])

@@ -5,8 +5,6 @@ from __future__ import annotations
 
 import collections
 import json
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,18 +15,16 @@ import pytest
 from testing.awkward import AwkwardNode
 from testing.dicom import make_study
 from testing.server import OrthancServer
+from tests.scripts import ROOT, combine_scripts
 from tests.several_servers.conftest import StartCluster
 
-ROOT = Path(__file__).parents[2]
 STORED, STABLE = "dicom.instance.stored", "dicom.study.stable"
 
 
 @pytest.fixture(scope="module")
 def combined(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("combined") / "combined.py"
-    words = [ROOT / "combine.py", ROOT / "auto_forward_modality.py", ROOT / "dicom_events", "-o", path]
-    subprocess.run([sys.executable, *map(str, words)], check=True)
-    return path
+    return combine_scripts(ROOT / "auto_forward_modality.py", ROOT / "dicom_events", to=path)
 
 
 @pytest.fixture

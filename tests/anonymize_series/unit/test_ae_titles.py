@@ -16,12 +16,12 @@ SECTION: dict[str, Any] = {"Secret": "0123456789abcdef" * 2, "Recipes": {"all": 
 
 @pytest.mark.parametrize("strict", [False, True])
 def test_a_rule_and_results_name_ae_titles(
-    start: Callable[..., Script], rest: FakeOrthanc, orthanc_standin: StandIn, strict: bool
+    start: Callable[..., Script], rest: FakeOrthanc, orthanc_standin: StandIn, source: Any, strict: bool
 ) -> None:
     section = {**SECTION, "Results": {"RemoteAET": ["AI"]}, "Rules": [{"Name": "ct", "Origin": {"RemoteAET": ["CT*"]}}]}
-    script = start("anonymize_series", {"AnonymizeSeries": section, "StrictAetComparison": strict})
+    start("anonymize_series", {"AnonymizeSeries": section, "StrictAetComparison": strict})
     eventually(lambda: orthanc_standin.http("GET", "/anonymize-series/status").status == 200)
-    [anonymizer] = [each.__self__ for each in script.module.KEPT_ALIVE if hasattr(each, "__self__")][:1]
+    anonymizer = next(each.__self__ for each in source("common.quirks").KEPT_ALIVE if hasattr(each, "__self__"))
     intake = anonymizer._steps["route", ""].__self__
     origins = {"i1": {"RemoteAET": "ct7"}, "i2": {"RemoteAET": "ai"}}
     assert [found[:2] for found in intake._recipes("Study", "a1", "1.2", origins)] == (

@@ -7,6 +7,7 @@ import contextlib
 import socket
 import ssl
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -113,3 +114,20 @@ def test_a_receiver_that_wants_another_certificate_has_nothing(
             with pytest.raises(OSError, match=r".") as raised:
                 sending.send(MESSAGES[1:])
             assert raised.value.args
+
+
+@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
+def test_a_receiver_that_talks_all_the_time_has_nothing_and_is_left(
+    start: Callable[..., Script], files: Mapping[str, Path], version: ssl.TLSVersion, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def read(connection: ssl.SSLSocket) -> None:
+        read_all(connection)
+        while True:
+            connection.sendall(b"heartbeat")
+            time.sleep(0.01)
+
+    with listening(files, read, version) as port:
+        sending = receiver(start, port, files)
+        monkeypatch.setattr(part("tls_delivery"), "LONGEST_SECONDS", 0.5)
+        with pytest.raises(OSError, match=r"close_notify.*it takes longer than 0\.5 s"):
+            sending.send(MESSAGES)

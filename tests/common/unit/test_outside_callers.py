@@ -130,13 +130,15 @@ def test_the_end_of_orthanc_ends_a_notification_that_hangs_and_it_is_sent_at_the
     start: Callable[..., Script],
     rest: FakeOrthanc,
     orthanc_standin: StandIn,
+    source: Any,
     hanging: str,
     real_time: None,
 ) -> None:
     section = {"Mode": "notify", "Notify": [{"Url": f"{hanging}/{{PatientID}}", "Timeout": 60}]}
     script = start("cmove_interceptor", {"CMoveInterceptor": section})
     script.get("/cmove-interceptor/status")
-    (interceptor,) = (each for each in script.module.KEPT_ALIVE if type(each).__name__ == "Interceptor")
+    callbacks = source("common.quirks").KEPT_ALIVE
+    interceptor = next(each.__self__ for each in callbacks if hasattr(getattr(each, "__self__", 0), "slots"))
     interceptor.notifier.queue("before", VALUES)
     eventually(lambda: script.get("/cmove-interceptor/status")["Notifications"]["sending"] == 1)
     time.sleep(0.2)

@@ -41,7 +41,7 @@ def test_no_value_climbs_also_for_a_server_that_decodes_before_it_splits(value: 
         assert urllib.parse.unquote(segment) == value
 
 
-@pytest.mark.parametrize("uid", ["1.2.840.1", "1.2.3-x", "9", ".5"])
+@pytest.mark.parametrize("uid", ["1.2.840.1", "1.2.3-x", "9", ".5", "..a.."])
 def test_uids_as_they_are_met_fit_in_a_path(uid: str) -> None:
     assert fits_in_path(uid)
 

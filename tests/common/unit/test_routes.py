@@ -258,11 +258,13 @@ def test_a_shortcut_answers_first_or_leaves_it(routes: Any, orthanc_standin: Sta
     assert taken == [("/route", "GET")] * 2
 
 
-def test_what_orthanc_calls_lives_as_long_as_the_process(routes: Any, orthanc_standin: StandIn) -> None:
+def test_what_orthanc_calls_lives_as_long_as_the_process(routes: Any, source: Any, orthanc_standin: StandIn) -> None:
     route(routes, {})
-    assert orthanc_standin.registered["RegisterRestCallback"][-1][1] in routes.KEPT_ALIVE
+    assert orthanc_standin.registered["RegisterRestCallback"][-1][1] in source("common.quirks").KEPT_ALIVE
     assert [*routes.ROUTES] == ["/route"]
 
 
 def test_text_from_outside_is_one_line(routes: Any) -> None:
     assert routes.one_line("\ta\r\nb\x00\x1b[1mc\x7f ") == "a b [1mc"
+    assert routes.one_line("a\x9b1mb\x85c\u2028d\u2029e\ud800f") == "a 1mb c d e f"
+    assert routes.one_line("山田\u3000é\xa0") == "山田\u3000é"

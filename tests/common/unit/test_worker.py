@@ -95,6 +95,35 @@ def test_a_configuration_that_is_wrong_turns_it_off(script: Script, orthanc_stan
     assert logged(orthanc_standin) == [("error", "script stays idle: Matcher: no such file")]
 
 
+@pytest.mark.parametrize("is_open", [False, True])
+def test_an_error_moves_no_cursor_of_a_terminal_that_shows_the_log(
+    script: Script, orthanc_standin: StandIn, is_open: bool
+) -> None:
+    if is_open:
+        script.worker.start()
+        wait_until(lambda: script.turns > 0, timeout=5)
+    script.fault = OSError("\x1b[2J\x9b2Jno\nE0101 forged")
+    if not is_open:
+        script.worker.start()
+    wait_until(lambda: logged(orthanc_standin), timeout=5)
+    [(_, text)] = logged(orthanc_standin)
+    assert text.endswith(
+        "when this is over: [2J 2Jno E0101 forged" if is_open else "until this is over: [2J 2Jno E0101 forged"
+    )
+    script.fault = None
+
+
+def test_a_traceback_is_in_the_log_once_and_no_answer_has_it(script: Script, orthanc_standin: StandIn) -> None:
+    script.fault = KeyError("bug")
+    script.worker.start()
+    assert script.worker.why_not() == "script is idle until this is over: an error, please report it:"
+    script.fault = None
+    wait_until(lambda: len(logged(orthanc_standin)) == 2, timeout=5)
+    [(_, text), (_, over)] = logged(orthanc_standin)
+    assert "Traceback" in text
+    assert over == "script goes on, this is over: an error, please report it:"
+
+
 @pytest.mark.parametrize("fault", [sqlite3.OperationalError("database is locked"), OSError("no"), KeyError("bug")])
 def test_a_turn_that_fails_is_taken_again_and_said_once(
     script: Script, orthanc_standin: StandIn, fault: Exception

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -139,13 +140,25 @@ def test_each_minute_is_written_down_and_a_day_is_kept(around: Neighbours, tmp_p
     last = columns["Minute"][-1]
     assert around.standin.http("GET", "/dashboard/flow", get={"since": str(last)}).json()["Minute"] == [last]
     file = next(tmp_path.rglob("dashboard.sqlite"))
-    db = sqlite3.connect(file)
-    db.execute("INSERT INTO minutes VALUES(1,1,1,1,1,1,1)")
-    db.commit()
-    db.close()
+    with closing(sqlite3.connect(file)) as db, db:
+        db.execute("INSERT INTO minutes VALUES(1,1,1,1,1,1,1)")
     around.clock.advance(61)
     around.summary()
     eventually(lambda: 1 not in around.script.get("/dashboard/flow")["Minute"])
+
+
+def test_a_minute_that_can_not_be_written_now_is_written_later(around: Neighbours, tmp_path: Path) -> None:
+    around.summary()
+    around.script.change("NEW_INSTANCE", "a", "INSTANCE")
+    with closing(sqlite3.connect(next(tmp_path.rglob("dashboard.sqlite")))) as db:
+        db.execute("BEGIN IMMEDIATE")
+        around.clock.advance(61)
+        around.summary()
+        eventually(lambda: any("locked" in text for _, text in around.standin.logs))
+        db.rollback()
+    around.clock.advance(61)
+    around.summary()
+    eventually(lambda: sum(around.script.get("/dashboard/flow")["Received"]) == 1)
 
 
 def test_may_act_does_nothing_and_is_for_who_may(around: Neighbours) -> None:

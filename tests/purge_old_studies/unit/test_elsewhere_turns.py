@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from tests.fakes import eventually
-from tests.purge_old_studies.unit.test_elsewhere import BY_SPACE, Elsewhere
-from tests.purge_old_studies.unit.test_elsewhere import filling as filling  # a fixture
-from tests.purge_old_studies.unit.test_elsewhere import purging as purging  # a fixture
+from tests.purge_old_studies.unit.elsewhere_helpers import BY_SPACE, Elsewhere
+from tests.purge_old_studies.unit.elsewhere_helpers import filling as filling  # a fixture
+from tests.purge_old_studies.unit.elsewhere_helpers import purging as purging  # a fixture
 from tests.purge_old_studies.unit.test_guards import RULE, purge
 from tests.purge_old_studies.unit.test_space import Filling
 
