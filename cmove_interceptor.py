@@ -5768,8 +5768,12 @@ def _listen(interceptor: Interceptor, settings: Settings, *, refuse: bool = Fals
         orthanc.RegisterRestCallback("/jobs/([^/]+)/(pause|resume)", kept_alive(interceptor.slots.answer_person))
     # RegisterMoveCallback3 (plugin 7.0) also has the caller's address; statuses and counts are no truer with it.
     if hasattr(orthanc, "RegisterMoveCallback2"):
-        callbacks = (interceptor.create, interceptor.size, interceptor.apply, interceptor.free)
-        orthanc.RegisterMoveCallback2(*map(kept_alive, callbacks))
+        orthanc.RegisterMoveCallback2(
+            kept_alive(interceptor.create),
+            kept_alive(interceptor.size),
+            kept_alive(interceptor.apply),
+            kept_alive(interceptor.free),
+        )
     else:
         orthanc.RegisterMoveCallback(kept_alive(interceptor.move_synchronously))
 
