@@ -2920,6 +2920,7 @@ class Columns(TypedDict, total=False):
     job: str
     data: Mapping[str, Any]
     created: float
+    error: str
 
 
 def next_attempt_of(row: Mapping[str, Any]) -> str | None:
@@ -4549,6 +4550,20 @@ class Router:
             "Instances": None if batch.instances is None else len(batch.instances),
             "Origins": [origin for number, origin in enumerate(origins) if origin not in origins[:number]],
         }
+
+
+# ---- src/common/dicomweb.py: Where Orthanc's DICOMweb plugin is.
+
+
+def dicomweb_root(configuration: Mapping[str, Any]) -> str:
+    """Return the path of the plugin's routes, without slashes at its ends: `dicom-web`."""
+    section = configuration.get("DicomWeb")
+    return str((section if isinstance(section, dict) else {}).get("Root", "/dicom-web/")).strip("/")
+
+
+def dicomweb_servers_route(configuration: Mapping[str, Any]) -> str:
+    """Return the path of the servers that the plugin can send to: `dicom-web/servers`."""
+    return "/".join(filter(None, (dicomweb_root(configuration), "servers")))
 
 
 # ---- src/common/http_threads.py: Handlers of routes and Orthanc's HTTP threads: there are few of them, and their stack is small.
@@ -6188,6 +6203,10 @@ MONTHS = "jan feb mar apr may jun jul aug sep oct nov dec".split()  # noqa: SIM9
 NAME_COMPONENTS = 3  # family, given and middle name (DICOM PS3.5 6.2.1.1); prefix and suffix are no names
 # "Doe, Jane" and "Smith-Jones" are two names each, and "Smith-Jones" is one as well.
 BETWEEN_NAMES = (re.compile(r"[\^=\s]+"), re.compile(r"[\^=\s,;._/()-]+"))
+LATIN_MARKS = re.compile("[\u0300-\u036f]")  # accents and the like, decomposed
+# Letters that have another spelling in ASCII, where others only lose their accent.
+IN_ASCII = str.maketrans({"ä": "ae", "ö": "oe", "ü": "ue", "å": "aa", "ø": "oe", "æ": "ae", "ł": "l", "đ": "d"})
+BETWEEN_WORDS = re.compile(r"[\W_]+")
 SHORTEST_FOREIGN = 2  # characters of a name that is written without spaces, in other than Latin letters
 
 
@@ -6249,6 +6268,17 @@ def folded(text: str) -> str:
     return unicodedata.normalize("NFKC", text).casefold()
 
 
+def plain(text: str) -> str:
+    """Return a text as it is written where there are no accents: "müller" as "mueller", "josé" as "jose"."""
+    decomposed = unicodedata.normalize("NFD", folded(text).translate(IN_ASCII))
+    return unicodedata.normalize("NFC", LATIN_MARKS.sub("", decomposed))
+
+
+def words_of(text: str) -> set[str]:
+    """Return the words of a text, without single letters, so that their other writings are equal."""
+    return {word for word in BETWEEN_WORDS.split(plain(text)) if len(word) > 1}
+
+
 def forms_of_date(date: str) -> Iterator[str]:
     """Yield how a date (VR DA, YYYYMMDD) is written elsewhere, in small letters."""
     if not re.fullmatch(r"[0-9]{4}(0[1-9]|1[0-2])[0-9]{2}", date[:8]):
@@ -6271,6 +6301,8 @@ def forms_of_date(date: str) -> Iterator[str]:
 
 
 MIN_SEARCHED_CHARACTERS = 4  # of a value that is looked for everywhere in a copy
+# Of an identifier or a date in a defined term. By chance, a short one is there, and one word of a name.
+MIN_CHARACTERS_IN_TERM, MIN_WORDS_IN_TERM = 6, 2
 # The same in pixel data, in bytes. Compressed pixels are like random bytes: of 100 values, one of 4 bytes is by chance in each
 # 40 MB (256**4 / 100), one of 8 bytes nowhere; and 4 pixels of 8 bits look like a word more often than 8.
 MIN_SEARCHED_PIXEL_BYTES = 8
@@ -6335,6 +6367,7 @@ def identifying(dataset: Any, kept: frozenset[int]) -> tuple[dict[int, set[str]]
                 parts += [value[:8]] if element.VR == "DT" else []
                 parts += [*forms_of_date(value)] if element.VR in ("DA", "DT") else []
                 forms = {form for part in parts for form in (part.lower(), folded(part))}
+                forms |= {plain(part) for part in parts if len(folded(part)) >= MIN_SEARCHED_CHARACTERS}
                 anywhere |= {form: element.keyword for form in forms if len(form) >= MIN_SEARCHED_CHARACTERS}
     return by_tag, anywhere
 
@@ -6357,7 +6390,10 @@ def what_remains(copy: Any, original: Any, kept: frozenset[int]) -> str | None:
         if set(values) & by_tag.get(int(element.tag), set()):
             return f"{name} has the value of the original"
         if element.VR in ("CS", *COUNTERS) and _is_of_its_vr(element):
-            continue  # StudyID 1234 and InstanceNumber 1234, PatientName Brain and BodyPartExamined BRAIN
+            # StudyID 1234 and InstanceNumber 1234, PatientName Brain^Ann and BodyPartExamined BRAIN: but not BRAIN ANN
+            if element.VR == "CS" and (what := searched.find_in_terms(values)):
+                return f"{name} holds {what} of the original"
+            continue
         if element.VR in (*COUNTERS, "DS", "TM", "AS", "UI") or element.keyword in ("PatientID", "PatientName"):
             if found := anywhere.keys() & {value.lower() for value in values}:
                 return f"{name} has the value of {anywhere[found.pop()]} of the original"
@@ -6375,6 +6411,7 @@ class Searched:
         self._foreign = {text: keyword for text, keyword in anywhere.items() if not text.isascii()}
         names = [*_names_in(original, kept)]
         of_patient = [name for keyword, name in names if keyword in PATIENT_NAMES]
+        self._names = [(keyword, words_of(name)) for keyword, name in names]
         self._short = ShortNames(of_patient, [name for _, name in names], MIN_SEARCHED_CHARACTERS)
         self._codecs = codecs_of(original)
         self._in_pixels = self._by_common_part()
@@ -6404,9 +6441,22 @@ class Searched:
                         return f"the {keyword}"
         return None
 
+    def find_in_terms(self, values: Sequence[str]) -> str | None:
+        """Return what of it is in defined terms, where a part of it may be by chance."""
+        for value in values:
+            for needle, (keyword, _) in self._needles.items():
+                if len(needle) >= MIN_CHARACTERS_IN_TERM and re.search("[0-9]", needle) and needle in value.lower():
+                    return f"the {keyword}"
+            words = words_of(value)
+            for keyword, name in self._names:
+                if len(words & name) >= MIN_WORDS_IN_TERM:
+                    return f"the {keyword}"
+        return None
+
     def find(self, values: Sequence[str], data: bytes) -> str | None:
         """Return what of it is in the values of an element, or in its bytes; None if there is nothing."""
-        text, small = _in_both_forms("\\".join(values)), data.lower()
+        text, small = "\\".join(values), data.lower()
+        text = f"{_in_both_forms(text)}\\{'' if text.isascii() else plain(text)}"
         wide = small.replace(b"\0", b"")  # texts of Windows have a NUL with each letter (UTF-16)
         for needle, (keyword, encoded) in self._needles.items():
             if needle in text or encoded in small or encoded in wide:
@@ -6687,7 +6737,12 @@ PEER_JOBS, MODALITY_JOBS = ("peers", "Url", "OrthancPeerStore"), ("modalities", 
 
 
 class Sending:
-    """Submits copies, and ends the rows whose job has ended."""
+    """Submits copies, and ends the rows whose job has ended.
+
+    Parameters
+    ----------
+    servers : the route of the servers of Orthanc's DICOMweb plugin.
+    """
 
     def __init__(
         self,
@@ -6698,15 +6753,17 @@ class Sending:
         register: Register,
         attempts: Attempts,
         ends: JobEnds,
+        servers: str,
     ) -> None:
         self._recipes, self._loopback, self._peers = recipes, loopback, peers
         self._ledger, self._register, self._attempts, self._ends = ledger, register, attempts, ends
+        self._servers = servers
         self._work, self._archive = Work(ledger), Archive(loopback)
         self._forgotten: dict[str, float] = {}  # since when (monotonic) Orthanc does not know a job any more
 
     def submit(self, row: Mapping[str, Any], data: Mapping[str, Any], recipe: Recipe) -> None:
         """Submit the copies of a row to where the recipe says; a row without any, or a recipe that says nothing, is done."""
-        route = store_route(recipe)
+        route = store_route(recipe, self._servers)
         if not data["Copies"] or route is None:
             self._ledger.end(row["id"], "done")
             return
@@ -6829,12 +6886,15 @@ def why_not_all(job: Mapping[str, Any], copies: Sequence[str]) -> str:
     return ""
 
 
-def store_route(recipe: Recipe) -> str | None:
+def store_route(recipe: Recipe, servers: str) -> str | None:
     """Return the route that sends copies to where a recipe says; None if they stay here."""
-    for base, name in (("/modalities/{}/store", recipe.modality), ("/peers/{}/store", recipe.peer),
-                       ("/dicom-web/servers/{}/stow", recipe.stow)):  # fmt: skip
+    for route, name, verb in (
+        ("modalities", recipe.modality, "store"),
+        ("peers", recipe.peer, "store"),
+        (servers, recipe.stow, "stow"),
+    ):
         if name is not None:
-            return base.format(urllib.parse.quote(name, safe=""))
+            return f"/{route}/{urllib.parse.quote(name, safe='')}/{verb}"
     return None
 
 
@@ -7264,7 +7324,8 @@ class Anonymizer:
         pseudonyms = Pseudonyms(settings.secret or "", settings.pseudonym_prefix)
         intake = Intake(settings, ledger, register, Archive(self.loopback), self._router, self._aets, self._arrivals)
         self._sending = Sending(
-            *(settings.recipes, self.loopback, self._peers, ledger, register, self._attempts, self._job_ends)
+            *(settings.recipes, self.loopback, self._peers, ledger, register, self._attempts, self._job_ends),
+            dicomweb_servers_route(self._configuration),
         )
         back = ReIdentifying(
             *(self.loopback, ledger, register, self._attempts, pseudonyms), delete_results=settings.delete_results

@@ -3562,10 +3562,16 @@ class Places:
 # ---- src/audit_log/watching.py: Which requests are written down, and what of them: never what is secret.
 
 
+# Orthanc takes tags in each of these writings: of pixels, waveforms and documents, in sequences too.
+LARGE_TAGS = (
+    r"(?i:7fe0[-,]?00(?:08|09|10)|5400[-,]?1010|0042[-,]?0011"
+    r"|(?:Float|DoubleFloat)?PixelData|WaveformData|EncapsulatedDocument)"
+)
 # Routes that give images, or documents, or what they were made from, or whose they are.
 CONTENT = (
     r"(?:patients|studies|series|instances)/[^/]+/(?:archive|media|file|preview|rendered|image-|frames|pdf|raw|matlab"
-    r"|attachments/[^/]+/(?:data|compressed-data)|content/7fe0-0010|numpy|export|dicom|thumbnail|nifti|stl)"
+    r"|attachments/[^/]+/(?:data|compressed-data)|numpy|export|dicom|thumbnail|nifti|stl"
+    rf"|content/(?:[^/]+/[0-9]+/)*{LARGE_TAGS}(?:/|$))"
     r"|pydicom/|tools/create-archive|tools/create-media|jobs/[^/]+/archive|audit-log/?$|anonymize-series/register/?$"
     # of viewers' plugins, and of Orthanc's transfers accelerator
     r"|(?:web-viewer|osimis-viewer)/(?:series|instances|images|studies)/|wsi/(?!app/)|transfers/chunks/"

@@ -3047,6 +3047,7 @@ class Columns(TypedDict, total=False):
     job: str
     data: Mapping[str, Any]
     created: float
+    error: str
 
 
 def next_attempt_of(row: Mapping[str, Any]) -> str | None:
@@ -4336,6 +4337,38 @@ def has_kind(rule: Rule, origin: Mapping[str, str]) -> bool:
     )
 
 
+# ---- src/forwarding/archive.py: What this Orthanc has, asked over loopback.
+
+
+def still_here(loopback: Loopback, resources: Sequence[str]) -> list[str]:
+    """Return those of these resources that were not deleted, in their order."""
+    here: set[str] = set()
+    for start in range(0, len(resources), PAGE):
+        body = {"Resources": resources[start : start + PAGE], "Short": True}
+        here |= {found["ID"] for found in loopback.post("/tools/bulk-content", body)}
+    return [resource for resource in resources if resource in here]
+
+
+def metadata_of(loopback: Loopback, instances: Sequence[str]) -> dict[str, Mapping[str, str]]:
+    """Return the metadata of those of these instances that were not deleted."""
+    return {
+        found["ID"]: found.get("Metadata", {})
+        for start in range(0, len(instances), PAGE)
+        for found in loopback.post(
+            "/tools/bulk-content", {"Resources": instances[start : start + PAGE], "Metadata": True}
+        )
+    }
+
+
+def family_of(loopback: Loopback, resource: str) -> set[str]:
+    """Return the patients, studies and series that a resource is, belongs to, or holds."""
+    found = {resource}
+    for level in LEVELS:
+        body = {"Resources": [resource], "Level": level, "Short": True, "Metadata": False}
+        found |= {each["ID"] for each in loopback.post("/tools/bulk-content", body)}
+    return found
+
+
 # ---- src/forwarding/dicom_header.py: What a DICOM file says at its top level, and whether it is whole: read to its end, without any package.
 
 
@@ -4794,7 +4827,12 @@ def section_of(name: str) -> str:
 
 def may_overwrite(configuration: Mapping[str, Any]) -> bool:
     """Return whether the same instance can come again with another content."""
-    return configuration.get("OverwriteInstances", False) not in (False, "Never", "IfChanged")
+    return configuration.get("OverwriteInstances", False) not in (False, "Never")
+
+
+def may_repeat(configuration: Mapping[str, Any]) -> bool:
+    """Return whether the same instance can come again with the content that it has."""
+    return may_overwrite(configuration) and configuration["OverwriteInstances"] != "IfChanged"
 
 
 def wrong_with_settings(
@@ -4814,7 +4852,7 @@ def wrong_with_settings(
             return f"Rules[{number}].{complaint}"
         if complaint := _wrong_with_changes(rule, settings, can_modify=can_modify):
             return f"Rules[{number}].{complaint}"
-    if settings.delete_after_forward and configuration.get("OverwriteInstances", False) not in (False, "Never"):
+    if settings.delete_after_forward and may_overwrite(configuration):
         return (
             'DeleteAfterForward: found true, allowed is false where "OverwriteInstances" is on: a new image of the '
             "same identifier could be deleted because an older one was proved"
@@ -4966,6 +5004,129 @@ class Context:
     trouble: Trouble
 
 
+# ---- src/common/undelivered.py: Studies with which another script of this Orthanc is not done: they stay.
+
+
+SCRIPTS_THAT_OWE = (
+    "auto-forward-modality", "auto-forward-peer", "auto-forward-dicomweb", "anonymize-series", "auto-retries",
+)  # fmt: skip
+# After a start of Orthanc: how long they get, and between two questions.
+SCRIPTS_ANSWER_WITHIN_SECONDS, ASK_SCRIPTS_AGAIN_SECONDS = 60.0, 2.0
+NO_STUDY = "00000000-00000000-00000000-00000000-00000000"
+
+
+class Undelivered:
+    """Asks the scripts that send studies which of some they still have to send.
+
+    One that is not there owes nothing. One that is there and can't answer may owe all.
+
+    Parameters
+    ----------
+    scripts : who is asked, with dashes; `()`: nobody.
+    """
+
+    def __init__(self, loopback: Loopback, scripts: Collection[str] = SCRIPTS_THAT_OWE) -> None:
+        self._loopback, self._scripts = loopback, tuple(scripts)
+        self._unavailable = set[str]()  # that could not say twice, and are not waited for until they can
+
+    def why_kept(self, patients: Mapping[str, str]) -> dict[str, str]:
+        """Return why some of these studies stay, by their identifiers.
+
+        Parameters
+        ----------
+        patients : the patient of each study, by Orthanc's identifiers.
+
+        Raises
+        ------
+        LoopbackError : Orthanc does not answer.
+        """
+        reasons: dict[str, str] = {}
+        if resources := sorted({*patients, *patients.values()}):
+            for script in self._scripts:
+                owed, why = self._ask(script, resources, patiently=True)
+                for study, patient in patients.items():
+                    if owed is None or not owed.isdisjoint((study, patient)):
+                        reasons.setdefault(study, why)
+        return reasons
+
+    def wait_for_answers(self, stopping: threading.Event) -> None:
+        """Wait a minute at most, until each script that is there answers: after a start of Orthanc they begin, too."""
+        for _ in range(int(SCRIPTS_ANSWER_WITHIN_SECONDS / ASK_SCRIPTS_AGAIN_SECONDS)):
+            if self._all_answer() or stopping.wait(ASK_SCRIPTS_AGAIN_SECONDS):
+                return
+
+    def _all_answer(self) -> bool:
+        try:
+            return all(self._ask(script, [NO_STUDY])[0] is not None for script in self._scripts)
+        except LoopbackError:
+            return False
+
+    def _ask(self, script: str, resources: list[str], *, patiently: bool = False) -> tuple[set[str] | None, str]:
+        """Return which of these a script owes (None: it can't say), and what that is called.
+
+        `patiently`: it is asked once more where it can't say just now.
+        """
+        name = script.replace("-", "_")
+        try:
+            answer = self._loopback.post(f"/{script}/owed", {"Resources": resources})
+            self._unavailable.discard(script)
+            return set(answer["Owed"]), f"{name} has not delivered it"
+        except LoopbackError as error:
+            if error.status == 0:
+                raise
+            if error.status == http.HTTPStatus.NOT_FOUND and name not in self._loaded():
+                # Scripts are loaded before Orthanc answers anybody.
+                self._scripts = tuple(each for each in self._scripts if each != script)
+                return set(), ""
+            if error.status == http.HTTPStatus.SERVICE_UNAVAILABLE and patiently and script not in self._unavailable:
+                self._unavailable.add(script)
+                time.sleep(ASK_SCRIPTS_AGAIN_SECONDS)
+                return self._ask(script, resources)
+            return None, f"{name} can't say whether it has delivered it: {one_line(error)}"
+
+    def _loaded(self) -> set[str]:
+        """Return the names of the scripts that are there: one that failed to load, or is older, has no such route."""
+        return {str(each["Name"]) for each in self._loopback.get("/scripts")}
+
+
+def in_words(number: int, reason: str) -> str:
+    """Return how many studies stay, and why, as `3 studies stay: auto_forward_peer is not done with it`."""
+    return f"{number} {'study stays' if number == 1 else 'studies stay'}: {reason}"
+
+
+# ---- src/forwarding/others.py: What other scripts of this Orthanc are not done with: a forwarder deletes nothing of it.
+
+
+class OtherScripts:
+    """Asks the other scripts that send studies which of some they still have to send.
+
+    Parameters
+    ----------
+    name : of the script that asks, with dashes.
+    content : gives what a resource has, or belongs to, at a level.
+    """
+
+    def __init__(
+        self, name: str, loopback: Loopback, content: Callable[[str, str], Mapping[str, Mapping[str, Any]]]
+    ) -> None:
+        self._undelivered = Undelivered(loopback, [each for each in SCRIPTS_THAT_OWE if each != name])
+        self._content = content
+
+    def owed_of(self, rows: Iterable[Mapping[str, Any]]) -> dict[str, str]:
+        """Return the studies of rows that are owed, and why: one question, as there may be thousands.
+
+        Whose they are is not known here: `why_owed` asks for patients too.
+        """
+        studies = [row["subject"] for row in rows if json.loads(row["data"])["Level"] == "Study"]
+        return self._undelivered.why_kept(dict(zip(studies, studies, strict=True)))
+
+    def why_owed(self, resource: str) -> str:
+        """Return why something of a resource is owed; "" if nothing is."""
+        studies = self._content(resource, "Study")
+        reasons = self._undelivered.why_kept({study: str(found["ParentPatient"]) for study, found in studies.items()})
+        return next(iter(reasons.values()), "")
+
+
 # ---- src/forwarding/tasks.py: What is to be done with a row of a forwarder's ledger, and how a row is named in the log.
 
 
@@ -5050,7 +5211,7 @@ class Proofs:
 
 
 PROVE_AGAIN_SECONDS = 2.0  # between looks at a proof under way
-BLOCKED_SECONDS = 20.0  # until the next look at what is not delivered yet, if no delivery ends before
+BLOCKED_SECONDS = 20.0  # until the next look at what is not delivered yet, if no delivery of ours ends before
 INSTANCES_PER_DELETION = 100  # a request: others want Orthanc too
 
 
@@ -5058,7 +5219,8 @@ class Deleter:
     """Rows of the ledger with a task of their own, and one thread that asks for proofs, which may take long.
 
     Only instances that were proved are deleted, one by one, never a study with what came meanwhile. Nothing is deleted while
-    any of it still arrives, is routed, waits, is sent, or was given up for some destination, by a rule of any level.
+    any of it still arrives, is routed, waits, is sent, or was given up for some destination, by a rule of any level or by
+    another script.
 
     Parameters
     ----------
@@ -5077,6 +5239,7 @@ class Deleter:
     ) -> None:
         self._name, self._ledger, self._work, self._loopback = name, ledger, Work(ledger), loopback
         self._retry, self._trouble, self._is_by_scripts = retry, trouble, is_by_scripts
+        self._others = OtherScripts(name, loopback, self._content)
         self._proofs = Proofs(prove, self._work, self._content)
         self._wake, self._stopping = threading.Event(), threading.Event()
         self._thread = threading.Thread(target=self._run, name=f"{name} deletes", daemon=True)
@@ -5123,8 +5286,14 @@ class Deleter:
             self._wake.clear()
             try:
                 longest = max(self._retry.longest, BLOCKED_SECONDS)
-                for row in self._ledger.due(NO_DESTINATION, PAGE, longest, DELETE):
-                    if not self._stopping.is_set():
+                rows = self._ledger.due(NO_DESTINATION, PAGE, longest, DELETE)
+                owed = self._others.owed_of(rows)
+                for row in rows:
+                    if self._stopping.is_set():
+                        break
+                    if why := owed.get(row["subject"]):
+                        self._later(row, json.loads(row["data"]), BLOCKED_SECONDS, why)
+                    else:
                         self._look_unless_refused(row)
                 if not self._stopping.is_set():
                     trouble.is_over()
@@ -5145,7 +5314,7 @@ class Deleter:
         except LoopbackError as error:
             if error.status == 0:
                 raise
-            self._later(row, json.loads(row["data"]), BLOCKED_SECONDS)
+            self._later(row, json.loads(row["data"]), BLOCKED_SECONDS, one_line(error))
 
     def _look_at(self, row: Mapping[str, Any]) -> None:
         data, resource = json.loads(row["data"]), row["subject"]
@@ -5163,6 +5332,8 @@ class Deleter:
                 return
             self._end(row, "done")
             orthanc.LogWarning(f"{self._name}: {data['Level'].lower()} {resource} stays, its patient is protected")
+        elif why := self._others.why_owed(resource):
+            self._later(row, data, BLOCKED_SECONDS, why)
         else:
             try:
                 if self._proofs.all_have(data, instances) and self._proofs.others_have(row, data, family, instances):
@@ -5196,8 +5367,9 @@ class Deleter:
     def _delete(self, row: Mapping[str, Any], data: Mapping[str, Any], instances: list[str], family: list[str]) -> None:
         for start in range(0, len(instances), INSTANCES_PER_DELETION):
             some = instances[start : start + INSTANCES_PER_DELETION]
-            # Proofs take their time: meanwhile a person may have sent it, or a rule.
-            if self._stopping.is_set() or self._is_under_way(family, some):
+            # Proofs take their time: meanwhile a person may have sent it, or a rule, here or by another script.
+            is_needed = self._is_under_way(family, some) or self._others.why_owed(row["subject"])
+            if self._stopping.is_set() or is_needed:
                 self._later(row, data, PROVE_AGAIN_SECONDS)  # what is left is proved again
                 return
             # What can't be recorded, since the disk is full or the ledger was taken away, is not done.
@@ -5214,10 +5386,12 @@ class Deleter:
             if now and (now["data"], now["created"]) == (row["data"], row["created"]):
                 self._ledger.end(row["id"], state)
 
-    def _later(self, row: Mapping[str, Any], data: Mapping[str, Any], seconds: float) -> None:
+    def _later(self, row: Mapping[str, Any], data: Mapping[str, Any], seconds: float, why: str = "") -> None:
+        """Put a row off, which says why; what a destination said last stays there."""
+        error = why or (row["error"] if row["attempts"] else "")
         with self._ledger.transaction():
             if self._work.replace_data(row, data):  # else it has been noted again meanwhile
-                self._work.change(row["id"], next_attempt=time.time() + seconds)
+                self._work.change(row["id"], next_attempt=time.time() + seconds, error=error)
 
     def _fail(self, row: Mapping[str, Any], data: dict[str, Any], error: str) -> None:
         with self._ledger.transaction():
@@ -5686,6 +5860,124 @@ def _hinted(name: str, known: Mapping[str, Mapping[str, Any]]) -> str:
     return shown
 
 
+# ---- src/forwarding/addresses.py: The addresses of hosts: looked up in threads of their own, since DNS may take long, and remembered for a while.
+
+
+ADDRESSES_COUNT_SECONDS = 300.0  # until a host is looked up again
+LOOK_UP_AGAIN_SECONDS = 60.0  # after a look-up that found nothing
+ADDRESS_LOOK_SECONDS = 0.1  # between looks whether it has ended
+
+
+class Host:
+    """The addresses of one host. If it can't be looked up any more, the last ones count.
+
+    Parameters
+    ----------
+    stopping : nobody waits for a look-up any more.
+    """
+
+    def __init__(self, name: str, stopping: threading.Event) -> None:
+        self.name, self._stopping = name, stopping
+        self._addresses: frozenset[str] = frozenset()
+        self._starting, self._thread, self._next = threading.Lock(), threading.Thread(), 0.0
+
+    def addresses(self, wait: float) -> frozenset[str]:
+        """Return its addresses, after at most so many seconds; none: they are not known."""
+        with self._starting:
+            if not self._thread.is_alive() and time.monotonic() >= self._next:
+                self._thread = threading.Thread(target=self._look_up, name=f"looks up {self.name}", daemon=True)
+                self._thread.start()
+            looking_up = self._thread
+        for _ in range(0 if self._addresses else round(wait / ADDRESS_LOOK_SECONDS)):  # else the last ones do meanwhile
+            if not looking_up.is_alive() or self._stopping.is_set():
+                break
+            looking_up.join(ADDRESS_LOOK_SECONDS)
+        return self._addresses
+
+    def _look_up(self) -> None:
+        try:
+            found = socket.getaddrinfo(self.name, None)
+        except (OSError, UnicodeError):  # UnicodeError: it can't be the name of a host
+            self._next = time.monotonic() + LOOK_UP_AGAIN_SECONDS
+            return
+        self._addresses = frozenset(plain_address(str(each[4][0])) for each in found)
+        self._next = time.monotonic() + ADDRESSES_COUNT_SECONDS
+
+
+def plain_address(address: str) -> str:
+    """Return an address in the form in which it is compared: of IPv4 where it is one, without the name of an interface."""
+    return address.lower().removeprefix("::ffff:").partition("%")[0]
+
+
+# ---- src/forwarding/loops.py: What came from a destination itself: it is not sent back there.
+
+
+LOOK_UP_SECONDS = 10.0  # for which the forwarder's thread waits for DNS, before the sender's AE title alone decides
+LOOK_UP_IN_ROUTE_SECONDS = 1.0
+NOT_SENT_BACK = "not sent back to "  # in the ledger's numbers, before the name of a destination
+
+
+class Loops:
+    """Finds what came from a destination itself: its sender had the destination's AE title, and an address of its host.
+
+    The AE title alone says little: many Orthancs are called ORTHANC. It decides where no address is known.
+    """
+
+    def __init__(self, context: Context, destinations: Destinations) -> None:
+        self._name, self._ledger, self._transport = context.name, context.ledger, context.transport
+        self._options, self._destinations = context.settings.destination_options, destinations
+        self._stopping = context.stopping
+        self._hosts: dict[str, Host] = {}
+        self._warned = set[tuple[str, str]]()
+
+    def came_from(self, name: str, origins: Mapping[str, Mapping[str, str]], wait: float) -> set[str]:
+        """Return which of these instances came from a destination; waits so many seconds for the addresses of its host."""
+        entry = self._destinations.last_entry(name)
+        if entry is None:
+            return set()
+        titled = {
+            instance: plain_address(origin.get("RemoteIP", ""))
+            for instance, origin in origins.items()
+            if self._transport.came_from(origin, entry)
+        }
+        addresses = self._addresses(name, entry, wait) if any(titled.values()) else frozenset[str]()
+        own = {instance for instance, ip in titled.items() if not ip or not addresses or ip in addresses}
+        if others := sorted({ip for instance, ip in titled.items() if instance not in own}):
+            host = f"{one_line(str(entry['Host']))} ({', '.join(sorted(addresses))})"
+            text = f"what has the AE title of {name}, but comes from {others[0]} and not from {host}, is sent to {name}"
+            self._warn_once(name, "elsewhere", text)
+        return own
+
+    def count(self, instances: Mapping[str, Collection[str]]) -> None:
+        """Count what is not sent back, by destination: inside the transaction in which that is decided."""
+        for name, number in ((name, len(some)) for name, some in instances.items() if some):
+            key = f"{NOT_SENT_BACK}{name}"
+            self._ledger.set_value(key, self._ledger.get_value(key) + number)
+            text = f"what came from {name} itself is not sent back to it; the status counts it (NotSentBack)"
+            self._warn_once(name, "itself", text)
+
+    def totals(self) -> dict[str, int]:
+        """Return how many instances were not sent back, by destination."""
+        rows = self._ledger.rows("SELECT name, value FROM state WHERE name LIKE ? ORDER BY name", f"{NOT_SENT_BACK}%")
+        return {row["name"].removeprefix(NOT_SENT_BACK): row["value"] for row in rows}
+
+    def _addresses(self, name: str, entry: Mapping[str, Any], wait: float) -> frozenset[str]:
+        """Return the addresses of a destination; an option may send to another host than its entry names."""
+        options = self._options.get(name)
+        hosts = sorted({str(entry["Host"]), str((options.options if options else {}).get("Host", entry["Host"]))})
+        known = [self._hosts.setdefault(host, Host(host, self._stopping)).addresses(wait) for host in hosts]
+        found = frozenset[str]().union(*known)
+        if not found:
+            text = f"no address of {one_line(', '.join(hosts))} is known: what has the AE title of {name} counts as from there"
+            self._warn_once(name, "unknown", text)
+        return found
+
+    def _warn_once(self, name: str, what: str, text: str) -> None:
+        if (name, what) not in self._warned and not self._stopping.is_set():
+            self._warned.add((name, what))
+            orthanc.LogWarning(f"{self._name}: {text}")
+
+
 # ---- src/forwarding/gone.py: What was deleted here before it was delivered: a WARNING each time, and a count.
 
 
@@ -5926,6 +6218,9 @@ def _may_join(
 
 ALTERNATES_LOOK_SECONDS = 10.0  # between two looks at what could be moved, and between two probes of an alternate
 ANSWER_COUNTS_SECONDS = 30.0  # after which an answer of an alternate says nothing any more
+ROWS_AT_ONCE = 50  # of which is asked where their instances came from
+MOST_REMEMBERED_ROWS = 100_000
+LONGEST_MOVE_SECONDS = 1.0  # of one look: what is left is moved at the next turn, for other destinations wait
 
 
 class AlternateProbe:
@@ -5960,18 +6255,23 @@ class Alternates:
     """Moves rows from a destination that has not answered for long to another one, each row as a whole and to one only.
 
     From an alternate that is silent too it goes on, or back. A row that is being sent stays, and so does one that the
-    destination took and could only not be asked about.
+    destination took and could only not be asked about. What came from an alternate is not sent back to it: it would count
+    as delivered, and be where it was.
     """
 
-    def __init__(self, context: Context, destinations: Destinations, deleter: Deleter | None) -> None:
+    def __init__(self, context: Context, destinations: Destinations, deleter: Deleter | None, loops: Loops) -> None:
         self._name, self._ledger, self._work = context.name, context.ledger, Work(context.ledger)
-        self._destinations, self._deleter, self._wake = destinations, deleter, context.wake
+        self._destinations, self._deleter, self._wake, self._loops = destinations, deleter, context.wake, loops
         self._of_section = context.settings.alternates
         self._after_seconds = context.settings.alternates_after_minutes * 60
         self._names = ways_by_name(self._of_section, *(rule.alternates for rule in context.rules))
         self._transport, self._loopback = context.transport, context.loopback
         self._probes: dict[str, AlternateProbe] = {}
         self._next_look: dict[str, float] = {}  # by destination, monotonic
+        self._since: dict[str, int] = {}  # the last row that was looked at, where a look is not at its end
+        # By row: what it held when it was asked for, and the alternates that some of it came from.
+        self._senders: dict[int, tuple[int, frozenset[str]]] = {}
+        self._said = set[tuple[str, str]]()
 
     def look(self) -> None:
         """Move what waits for destinations that have been silent for too long, if an alternate answers."""
@@ -5982,8 +6282,8 @@ class Alternates:
             answering = {alternate for alternate in alternates if self._answers(alternate)}
             is_due = time.monotonic() >= self._next_look.get(name, 0.0)
             if answering and is_due and self._ledger.queues("waiting").get(name):
-                self._next_look[name] = time.monotonic() + ALTERNATES_LOOK_SECONDS
-                self._move(name, answering)
+                is_at_end = self._move(name, answering)
+                self._next_look[name] = time.monotonic() + (ALTERNATES_LOOK_SECONDS if is_at_end else 0.0)
 
     def _may_be_sent_to(self, name: str) -> bool:
         """Return whether neither a person nor its hours hold back what waits for it."""
@@ -6002,22 +6302,61 @@ class Alternates:
         answered, is_right = self._probes[name].has_answered(), health.identity.is_right()  # each starts what is due
         return answered and is_right and not health.away
 
-    def _move(self, name: str, answering: set[str]) -> None:
+    def _move(self, name: str, answering: set[str]) -> bool:
+        """Move rows; return whether all were looked at."""
         moved: dict[str, int] = {}
-        since = 0
-        while rows := self._work.page(Which(task=SEND, queue=name, states=("waiting",)), since, PAGE):
-            since = rows[-1]["id"]
+        begun, which = time.monotonic(), Which(task=SEND, queue=name, states=("waiting",))
+        while rows := self._work.page(which, self._since.get(name, 0), ROWS_AT_ONCE):
+            targets = [self._target_of(row, answering) for row in rows]  # it asks Orthanc
             with self._ledger.transaction():
-                for row in rows:
-                    if (to := target_of(row, self._of_section, answering)) and self._move_one(row["id"], to):
+                for row, to in zip(rows, targets, strict=True):
+                    if to and self._move_one(row, to):
                         moved[to] = moved.get(to, 0) + 1
+            self._since[name] = rows[-1]["id"]
+            if time.monotonic() - begun > LONGEST_MOVE_SECONDS:
+                break
         for to, number in moved.items():
             orthanc.LogWarning(f"{self._name}: {self._reason(name)}: {number} deliveries go to {to} instead")
+        if not rows:
+            self._since.pop(name, None)
+        return not rows
 
-    def _move_one(self, number: int, to: str) -> bool:
+    def _target_of(self, row: Mapping[str, Any], answering: set[str]) -> str | None:
+        """Return where a row goes; None: it stays."""
+        to = target_of(row, self._of_section, answering)
+        if to is None or not (senders := self._senders_of(row, answering)):
+            return to
+        if to in senders and (row["queue"], to) not in self._said:
+            self._said.add((row["queue"], to))
+            what = f"what waits for {row['queue']} and came from {to} is not sent back to {to} instead"
+            orthanc.LogWarning(f"{self._name}: {what}: it waits, or goes to another alternate")
+        return target_of(row, self._of_section, answering - senders)
+
+    def _senders_of(self, row: Mapping[str, Any], names: Collection[str]) -> frozenset[str]:
+        """Return from which of these alternates some of a row came; whom it was for at first may have it back."""
+        data = json.loads(row["data"])
+        names, asked = {*names} - {*data.get("MovedFrom", [])[:1]}, hash((row["data"], *sorted(names)))
+        if self._senders.get(row["id"], (None,))[0] != asked:
+            try:
+                instances = data["Instances"]
+                if instances is None:
+                    instances = instances_of(self._loopback, data["Level"], row["subject"])
+                origins = metadata_of(self._loopback, instances)
+            except LoopbackError as error:
+                if error.status == 0:
+                    raise
+                origins = {}  # it was deleted, which its job finds out
+            came = {name for name in names if self._loops.came_from(name, origins, LOOK_UP_IN_ROUTE_SECONDS)}
+            if len(self._senders) > MOST_REMEMBERED_ROWS:
+                self._senders.clear()
+            self._senders[row["id"]] = asked, frozenset(came)
+        return self._senders[row["id"]][1]
+
+    def _move_one(self, seen: Mapping[str, Any], to: str) -> bool:
+        number = seen["id"]
         row = self._work.get(number)
-        if row is None or row["state"] != "waiting":
-            return False  # a person has just dropped it
+        if row is None or (row["state"], row["data"]) != ("waiting", seen["data"]):
+            return False  # a person has just dropped it, or sent more
         data = json.loads(row["data"])
         data.pop("Suspect", None)  # what the other refused, this one may take
         entry = {"At": utc(), "Error": f"{self._reason(row['queue'])}: it goes to {to} instead"}
@@ -6063,38 +6402,6 @@ def target_of(
     if moved_from:
         wanted = [own, *of_section.get(row["queue"], ()), *wanted]
     return next((name for name in wanted if name in answering and name != row["queue"]), None)
-
-
-# ---- src/forwarding/archive.py: What this Orthanc has, asked over loopback.
-
-
-def still_here(loopback: Loopback, resources: Sequence[str]) -> list[str]:
-    """Return those of these resources that were not deleted, in their order."""
-    here: set[str] = set()
-    for start in range(0, len(resources), PAGE):
-        body = {"Resources": resources[start : start + PAGE], "Short": True}
-        here |= {found["ID"] for found in loopback.post("/tools/bulk-content", body)}
-    return [resource for resource in resources if resource in here]
-
-
-def metadata_of(loopback: Loopback, instances: Sequence[str]) -> dict[str, Mapping[str, str]]:
-    """Return the metadata of those of these instances that were not deleted."""
-    return {
-        found["ID"]: found.get("Metadata", {})
-        for start in range(0, len(instances), PAGE)
-        for found in loopback.post(
-            "/tools/bulk-content", {"Resources": instances[start : start + PAGE], "Metadata": True}
-        )
-    }
-
-
-def family_of(loopback: Loopback, resource: str) -> set[str]:
-    """Return the patients, studies and series that a resource is, belongs to, or holds."""
-    found = {resource}
-    for level in LEVELS:
-        body = {"Resources": [resource], "Level": level, "Short": True, "Metadata": False}
-        found |= {each["ID"] for each in loopback.post("/tools/bulk-content", body)}
-    return found
 
 
 # ---- src/common/arrivals.py: What OnStoredInstance reports of an instance, kept in memory: reading it later gets slower with the archive.
@@ -6171,124 +6478,6 @@ def _parents(uids: tuple[str, ...]) -> Mapping[str, str]:
         digest = hashlib.sha1("|".join(uids[:count]).encode()).hexdigest()
         found[level] = sys.intern("-".join(digest[start : start + 8] for start in range(0, 40, 8)))
     return found
-
-
-# ---- src/forwarding/addresses.py: The addresses of hosts: looked up in threads of their own, since DNS may take long, and remembered for a while.
-
-
-ADDRESSES_COUNT_SECONDS = 300.0  # until a host is looked up again
-LOOK_UP_AGAIN_SECONDS = 60.0  # after a look-up that found nothing
-ADDRESS_LOOK_SECONDS = 0.1  # between looks whether it has ended
-
-
-class Host:
-    """The addresses of one host. If it can't be looked up any more, the last ones count.
-
-    Parameters
-    ----------
-    stopping : nobody waits for a look-up any more.
-    """
-
-    def __init__(self, name: str, stopping: threading.Event) -> None:
-        self.name, self._stopping = name, stopping
-        self._addresses: frozenset[str] = frozenset()
-        self._starting, self._thread, self._next = threading.Lock(), threading.Thread(), 0.0
-
-    def addresses(self, wait: float) -> frozenset[str]:
-        """Return its addresses, after at most so many seconds; none: they are not known."""
-        with self._starting:
-            if not self._thread.is_alive() and time.monotonic() >= self._next:
-                self._thread = threading.Thread(target=self._look_up, name=f"looks up {self.name}", daemon=True)
-                self._thread.start()
-            looking_up = self._thread
-        for _ in range(0 if self._addresses else round(wait / ADDRESS_LOOK_SECONDS)):  # else the last ones do meanwhile
-            if not looking_up.is_alive() or self._stopping.is_set():
-                break
-            looking_up.join(ADDRESS_LOOK_SECONDS)
-        return self._addresses
-
-    def _look_up(self) -> None:
-        try:
-            found = socket.getaddrinfo(self.name, None)
-        except (OSError, UnicodeError):  # UnicodeError: it can't be the name of a host
-            self._next = time.monotonic() + LOOK_UP_AGAIN_SECONDS
-            return
-        self._addresses = frozenset(plain_address(str(each[4][0])) for each in found)
-        self._next = time.monotonic() + ADDRESSES_COUNT_SECONDS
-
-
-def plain_address(address: str) -> str:
-    """Return an address in the form in which it is compared: of IPv4 where it is one, without the name of an interface."""
-    return address.lower().removeprefix("::ffff:").partition("%")[0]
-
-
-# ---- src/forwarding/loops.py: What came from a destination itself: it is not sent back there.
-
-
-LOOK_UP_SECONDS = 10.0  # for which the forwarder's thread waits for DNS, before the sender's AE title alone decides
-LOOK_UP_IN_ROUTE_SECONDS = 1.0
-NOT_SENT_BACK = "not sent back to "  # in the ledger's numbers, before the name of a destination
-
-
-class Loops:
-    """Finds what came from a destination itself: its sender had the destination's AE title, and an address of its host.
-
-    The AE title alone says little: many Orthancs are called ORTHANC. It decides where no address is known.
-    """
-
-    def __init__(self, context: Context, destinations: Destinations) -> None:
-        self._name, self._ledger, self._transport = context.name, context.ledger, context.transport
-        self._options, self._destinations = context.settings.destination_options, destinations
-        self._stopping = context.stopping
-        self._hosts: dict[str, Host] = {}
-        self._warned = set[tuple[str, str]]()
-
-    def came_from(self, name: str, origins: Mapping[str, Mapping[str, str]], wait: float) -> set[str]:
-        """Return which of these instances came from a destination; waits so many seconds for the addresses of its host."""
-        entry = self._destinations.last_entry(name)
-        if entry is None:
-            return set()
-        titled = {
-            instance: plain_address(origin.get("RemoteIP", ""))
-            for instance, origin in origins.items()
-            if self._transport.came_from(origin, entry)
-        }
-        addresses = self._addresses(name, entry, wait) if any(titled.values()) else frozenset[str]()
-        own = {instance for instance, ip in titled.items() if not ip or not addresses or ip in addresses}
-        if others := sorted({ip for instance, ip in titled.items() if instance not in own}):
-            host = f"{one_line(str(entry['Host']))} ({', '.join(sorted(addresses))})"
-            text = f"what has the AE title of {name}, but comes from {others[0]} and not from {host}, is sent to {name}"
-            self._warn_once(name, "elsewhere", text)
-        return own
-
-    def count(self, instances: Mapping[str, Collection[str]]) -> None:
-        """Count what is not sent back, by destination: inside the transaction in which that is decided."""
-        for name, number in ((name, len(some)) for name, some in instances.items() if some):
-            key = f"{NOT_SENT_BACK}{name}"
-            self._ledger.set_value(key, self._ledger.get_value(key) + number)
-            text = f"what came from {name} itself is not sent back to it; the status counts it (NotSentBack)"
-            self._warn_once(name, "itself", text)
-
-    def totals(self) -> dict[str, int]:
-        """Return how many instances were not sent back, by destination."""
-        rows = self._ledger.rows("SELECT name, value FROM state WHERE name LIKE ? ORDER BY name", f"{NOT_SENT_BACK}%")
-        return {row["name"].removeprefix(NOT_SENT_BACK): row["value"] for row in rows}
-
-    def _addresses(self, name: str, entry: Mapping[str, Any], wait: float) -> frozenset[str]:
-        """Return the addresses of a destination; an option may send to another host than its entry names."""
-        options = self._options.get(name)
-        hosts = sorted({str(entry["Host"]), str((options.options if options else {}).get("Host", entry["Host"]))})
-        known = [self._hosts.setdefault(host, Host(host, self._stopping)).addresses(wait) for host in hosts]
-        found = frozenset[str]().union(*known)
-        if not found:
-            text = f"no address of {one_line(', '.join(hosts))} is known: what has the AE title of {name} counts as from there"
-            self._warn_once(name, "unknown", text)
-        return found
-
-    def _warn_once(self, name: str, what: str, text: str) -> None:
-        if (name, what) not in self._warned and not self._stopping.is_set():
-            self._warned.add((name, what))
-            orthanc.LogWarning(f"{self._name}: {text}")
 
 
 # ---- src/forwarding/routing.py: Rules applied to what arrived: which instances go to which destination, and why.
@@ -6537,7 +6726,7 @@ class SentInstances:
     Parameters
     ----------
     remembers : something may come to a destination twice; else nothing is written down.
-    overwrites : the same instance can come again with another content: it is remembered as long as it is here.
+    overwrites : the same instance can come again with the content that it has: it is remembered as long as it is here.
     """
 
     def __init__(self, ledger: Ledger, *, remembers: bool, overwrites: bool) -> None:
@@ -8462,7 +8651,7 @@ class Reports:
 
     Parameters
     ----------
-    overwrites : the same instance can come again with another content.
+    overwrites : the same instance can come again with the content that it has, or another.
     at_once : what arrives is read at once (trigger Stored, ProtectUndelivered), not when it is stable.
     reconcile : it is read in the log of changes.
     remembered : the levels of what is remembered until it is deleted.
@@ -8825,7 +9014,7 @@ class Engine:
         self.ledger, self.work, self._settings, self._reports = ledger, Work(ledger), settings, reports
         self._loopback, aets = loopback, AeTitles(context.configuration)
         self.router = Router(loopback, context.rules, settings.rule_mode == "first", matchers, aets)
-        overwrites = may_overwrite(context.configuration)
+        overwrites = may_repeat(context.configuration)
         several_levels = len({rule.level for rule in context.rules}) > 1
         remembers = overwrites or settings.trigger == "Stored" or several_levels
         self._sent = SentInstances(ledger, remembers=remembers, overwrites=overwrites)
@@ -8846,7 +9035,7 @@ class Engine:
             *(reports.arrivals, self._deleter),
         )
         self.catch_up = CatchUp(context, self.assignment, NotInLedger(context, self._sent))
-        self._alternates = Alternates(context, self.destinations, self._deleter)
+        self._alternates = Alternates(context, self.destinations, self._deleter, self.assignment.loops)
         has = context.transport.has
         verifier = Verifier(has, loopback, context.wake) if has else None
         self._verification = Verification(context, self.destinations, self.rows, verifier)
@@ -9040,7 +9229,7 @@ class Forwarder:
         )
         self.worker = Worker(name, self._open, self._turn)
         self.wake = self.worker.wake
-        at_once, overwrites = settings.trigger == "Stored", may_overwrite(configuration)
+        at_once, overwrites = settings.trigger == "Stored", may_repeat(configuration)
         soon = at_once or settings.protect_undelivered
         self._reports = Reports(
             self.wake,

@@ -2866,6 +2866,7 @@ class Columns(TypedDict, total=False):
     job: str
     data: Mapping[str, Any]
     created: float
+    error: str
 
 
 def next_attempt_of(row: Mapping[str, Any]) -> str | None:

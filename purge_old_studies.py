@@ -2712,6 +2712,96 @@ def in_a_thread(work: Callable[[], T], name: str) -> T:
     return outcome[0]
 
 
+# ---- src/common/undelivered.py: Studies with which another script of this Orthanc is not done: they stay.
+
+
+SCRIPTS_THAT_OWE = (
+    "auto-forward-modality", "auto-forward-peer", "auto-forward-dicomweb", "anonymize-series", "auto-retries",
+)  # fmt: skip
+# After a start of Orthanc: how long they get, and between two questions.
+SCRIPTS_ANSWER_WITHIN_SECONDS, ASK_SCRIPTS_AGAIN_SECONDS = 60.0, 2.0
+NO_STUDY = "00000000-00000000-00000000-00000000-00000000"
+
+
+class Undelivered:
+    """Asks the scripts that send studies which of some they still have to send.
+
+    One that is not there owes nothing. One that is there and can't answer may owe all.
+
+    Parameters
+    ----------
+    scripts : who is asked, with dashes; `()`: nobody.
+    """
+
+    def __init__(self, loopback: Loopback, scripts: Collection[str] = SCRIPTS_THAT_OWE) -> None:
+        self._loopback, self._scripts = loopback, tuple(scripts)
+        self._unavailable = set[str]()  # that could not say twice, and are not waited for until they can
+
+    def why_kept(self, patients: Mapping[str, str]) -> dict[str, str]:
+        """Return why some of these studies stay, by their identifiers.
+
+        Parameters
+        ----------
+        patients : the patient of each study, by Orthanc's identifiers.
+
+        Raises
+        ------
+        LoopbackError : Orthanc does not answer.
+        """
+        reasons: dict[str, str] = {}
+        if resources := sorted({*patients, *patients.values()}):
+            for script in self._scripts:
+                owed, why = self._ask(script, resources, patiently=True)
+                for study, patient in patients.items():
+                    if owed is None or not owed.isdisjoint((study, patient)):
+                        reasons.setdefault(study, why)
+        return reasons
+
+    def wait_for_answers(self, stopping: threading.Event) -> None:
+        """Wait a minute at most, until each script that is there answers: after a start of Orthanc they begin, too."""
+        for _ in range(int(SCRIPTS_ANSWER_WITHIN_SECONDS / ASK_SCRIPTS_AGAIN_SECONDS)):
+            if self._all_answer() or stopping.wait(ASK_SCRIPTS_AGAIN_SECONDS):
+                return
+
+    def _all_answer(self) -> bool:
+        try:
+            return all(self._ask(script, [NO_STUDY])[0] is not None for script in self._scripts)
+        except LoopbackError:
+            return False
+
+    def _ask(self, script: str, resources: list[str], *, patiently: bool = False) -> tuple[set[str] | None, str]:
+        """Return which of these a script owes (None: it can't say), and what that is called.
+
+        `patiently`: it is asked once more where it can't say just now.
+        """
+        name = script.replace("-", "_")
+        try:
+            answer = self._loopback.post(f"/{script}/owed", {"Resources": resources})
+            self._unavailable.discard(script)
+            return set(answer["Owed"]), f"{name} has not delivered it"
+        except LoopbackError as error:
+            if error.status == 0:
+                raise
+            if error.status == http.HTTPStatus.NOT_FOUND and name not in self._loaded():
+                # Scripts are loaded before Orthanc answers anybody.
+                self._scripts = tuple(each for each in self._scripts if each != script)
+                return set(), ""
+            if error.status == http.HTTPStatus.SERVICE_UNAVAILABLE and patiently and script not in self._unavailable:
+                self._unavailable.add(script)
+                time.sleep(ASK_SCRIPTS_AGAIN_SECONDS)
+                return self._ask(script, resources)
+            return None, f"{name} can't say whether it has delivered it: {one_line(error)}"
+
+    def _loaded(self) -> set[str]:
+        """Return the names of the scripts that are there: one that failed to load, or is older, has no such route."""
+        return {str(each["Name"]) for each in self._loopback.get("/scripts")}
+
+
+def in_words(number: int, reason: str) -> str:
+    """Return how many studies stay, and why, as `3 studies stay: auto_forward_peer is not done with it`."""
+    return f"{number} {'study stays' if number == 1 else 'studies stay'}: {reason}"
+
+
 # ---- src/common/wildcards.py: Patterns with `*` and `?`, as DICOM matches them (PS3.4 C.2.2.2.4): every other character is itself, `[` too.
 
 
@@ -5211,91 +5301,6 @@ def _as_orthanc_calls(metadata: str, named: Mapping[int, str]) -> str:
     return named.get(int(metadata), str(int(metadata))) if re.fullmatch("[0-9]{4,5}", metadata) else metadata
 
 
-# ---- src/purge_old_studies/undelivered.py: Studies with which another script of this Orthanc is not done: they stay.
-
-
-SCRIPTS = (
-    "auto-forward-modality", "auto-forward-peer", "auto-forward-dicomweb", "anonymize-series", "auto-retries",
-)  # fmt: skip
-ANSWERS_WITHIN_SECONDS, ASK_AGAIN_SECONDS = (
-    60.0,
-    2.0,
-)  # after a start of Orthanc: how long they get, and between two questions
-NO_STUDY = "00000000-00000000-00000000-00000000-00000000"
-
-
-class Undelivered:
-    """Asks the scripts that send studies which of some they still have to send.
-
-    One that is not there owes nothing. One that is there and can't answer may owe all. `keeps`: whether anybody is asked.
-    """
-
-    def __init__(self, loopback: Loopback, *, keeps: bool) -> None:
-        self._loopback = loopback
-        self._scripts: tuple[str, ...] = SCRIPTS if keeps else ()
-        self._unavailable = set[str]()  # that could not say twice, and are not waited for until they can
-
-    def why_kept(self, studies: Collection[Study]) -> dict[str, str]:
-        """Return why some of these studies stay, by their identifiers.
-
-        Raises
-        ------
-        LoopbackError : Orthanc does not answer.
-        """
-        reasons: dict[str, str] = {}
-        if resources := sorted({each for study in studies for each in (study.id, study.patient)}):
-            for script in self._scripts:
-                owed, why = self._ask(script, resources, patiently=True)
-                for study in studies:
-                    if owed is None or not owed.isdisjoint((study.id, study.patient)):
-                        reasons.setdefault(study.id, why)
-        return reasons
-
-    def wait_for_answers(self, stopping: threading.Event) -> None:
-        """Wait a minute at most, until each script that is there answers: after a start of Orthanc they begin, too."""
-        for _ in range(int(ANSWERS_WITHIN_SECONDS / ASK_AGAIN_SECONDS)):
-            if self._all_answer() or stopping.wait(ASK_AGAIN_SECONDS):
-                return
-
-    def _all_answer(self) -> bool:
-        try:
-            return all(self._ask(script, [NO_STUDY])[0] is not None for script in self._scripts)
-        except LoopbackError:
-            return False
-
-    def _ask(self, script: str, resources: list[str], *, patiently: bool = False) -> tuple[set[str] | None, str]:
-        """Return which of these a script owes (None: it can't say), and what that is called.
-
-        `patiently`: it is asked once more where it can't say just now.
-        """
-        name = script.replace("-", "_")
-        try:
-            answer = self._loopback.post(f"/{script}/owed", {"Resources": resources})
-            self._unavailable.discard(script)
-            return set(answer["Owed"]), f"{name} has not delivered it"
-        except LoopbackError as error:
-            if error.status == 0:
-                raise
-            if error.status == http.HTTPStatus.NOT_FOUND and name not in self._loaded():
-                # Scripts are loaded before Orthanc answers anybody.
-                self._scripts = tuple(each for each in self._scripts if each != script)
-                return set(), ""
-            if error.status == http.HTTPStatus.SERVICE_UNAVAILABLE and patiently and script not in self._unavailable:
-                self._unavailable.add(script)
-                time.sleep(ASK_AGAIN_SECONDS)
-                return self._ask(script, resources)
-            return None, f"{name} can't say whether it has delivered it: {one_line(error)}"
-
-    def _loaded(self) -> set[str]:
-        """Return the names of the scripts that are there: one that failed to load, or is older, has no such route."""
-        return {str(each["Name"]) for each in self._loopback.get("/scripts")}
-
-
-def in_words(number: int, reason: str) -> str:
-    """Return how many studies stay, and why, as `3 studies stay: auto_forward_peer is not done with it`."""
-    return f"{number} {'study stays' if number == 1 else 'studies stay'}: {reason}"
-
-
 # ---- src/purge_old_studies/archive.py: The studies of this Orthanc: chosen, looked at again, and deleted.
 
 
@@ -5325,7 +5330,7 @@ class Archive:
     def __init__(self, loopback: Loopback, settings: Settings, clock: Clock, elsewhere: Elsewhere) -> None:
         self._loopback, self._settings, self._clock = loopback, settings, clock
         self.index = Index(loopback, with_metadata=bool(settings.keep_metadata))
-        self.undelivered = Undelivered(loopback, keeps=settings.keep_undelivered)
+        self.undelivered = Undelivered(loopback, SCRIPTS_THAT_OWE if settings.keep_undelivered else ())
         self.elsewhere = elsewhere
         self._tells_protection = True  # until it says that it does not
 
@@ -5383,7 +5388,7 @@ class Archive:
         """Return the studies that no guard keeps; count in `reasons` those that are not delivered."""
         protection = self.protection(studies)
         some = [study for study in studies if not self.why_kept(study, protection)]
-        undelivered = self.undelivered.why_kept(some)
+        undelivered = self.why_undelivered(some)
         reasons.update(undelivered.values())
         return [study for study in some if study.id not in undelivered]
 
@@ -5453,6 +5458,10 @@ class Archive:
         if is_protected:
             return "its patient is protected"
         return None
+
+    def why_undelivered(self, studies: Iterable[Study]) -> dict[str, str]:
+        """Return why some of these studies stay since another script is not done with them."""
+        return self.undelivered.why_kept({study.id: study.patient for study in studies})
 
     def proving(self, asked: Conditions) -> Proving:
         """Return what asks the destinations of `OnlyIfAt`, for one purge."""
@@ -5784,7 +5793,7 @@ class Purge:
         unproved = self._proving.why_kept(studies, self._halted)  # first: it may take minutes
         if self._halted():
             return {}
-        protection, undelivered = self._archive.protection(studies), self._archive.undelivered.why_kept(studies)
+        protection, undelivered = self._archive.protection(studies), self._archive.why_undelivered(studies)
         if time.monotonic() - looked_at > STALE:  # the questions took long
             found = self._look([row for row, study in looked if study is not None])
             looked = [(row, found.get(row["study"])) for row, _ in looked]
@@ -5894,7 +5903,7 @@ class Purge:
         unproved = self._proving.why_kept([study] if study else [], lambda: self.stopping)
         if self.stopping:
             return
-        undelivered = self._archive.undelivered.why_kept([study] if study else [])
+        undelivered = self._archive.why_undelivered([study] if study else [])
         if study is not None:
             study = self._look([row]).get(row["study"])  # the question may have taken long
         why = self._why_not(row, study, {}, {**unproved, **undelivered})

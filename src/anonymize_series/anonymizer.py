@@ -21,6 +21,7 @@ from anonymize_series.tasks import ANONYMIZE, FIRST_TASKS, NO_RECIPE, RE_IDENTIF
 from common.aets import AeTitles
 from common.arrivals import Arrivals
 from common.changes import FEED_TABLES, Feed
+from common.dicomweb import dicomweb_servers_route
 from common.http_threads import HttpTurns
 from common.inbox import Inbox
 from common.jobs import JobEnds
@@ -128,7 +129,8 @@ class Anonymizer:
         pseudonyms = Pseudonyms(settings.secret or "", settings.pseudonym_prefix)
         intake = Intake(settings, ledger, register, Archive(self.loopback), self._router, self._aets, self._arrivals)
         self._sending = Sending(
-            *(settings.recipes, self.loopback, self._peers, ledger, register, self._attempts, self._job_ends)
+            *(settings.recipes, self.loopback, self._peers, ledger, register, self._attempts, self._job_ends),
+            dicomweb_servers_route(self._configuration),
         )
         back = ReIdentifying(
             *(self.loopback, ledger, register, self._attempts, pseudonyms), delete_results=settings.delete_results

@@ -12,9 +12,11 @@ from anonymize_series.basic_profile import is_dummy
 from anonymize_series.elements import elements_of, names_an_instance, text_of, values_of
 from anonymize_series.pixel_data import PIXELS
 from anonymize_series.settings import Recipe
-from anonymize_series.written_forms import ShortNames, folded, forms_of_date, parts_of_name
+from anonymize_series.written_forms import ShortNames, folded, forms_of_date, parts_of_name, plain, words_of
 
 MIN_SEARCHED_CHARACTERS = 4  # of a value that is looked for everywhere in a copy
+# Of an identifier or a date in a defined term. By chance, a short one is there, and one word of a name.
+MIN_CHARACTERS_IN_TERM, MIN_WORDS_IN_TERM = 6, 2
 # The same in pixel data, in bytes. Compressed pixels are like random bytes: of 100 values, one of 4 bytes is by chance in each
 # 40 MB (256**4 / 100), one of 8 bytes nowhere; and 4 pixels of 8 bits look like a word more often than 8.
 MIN_SEARCHED_PIXEL_BYTES = 8
@@ -79,6 +81,7 @@ def identifying(dataset: Any, kept: frozenset[int]) -> tuple[dict[int, set[str]]
                 parts += [value[:8]] if element.VR == "DT" else []
                 parts += [*forms_of_date(value)] if element.VR in ("DA", "DT") else []
                 forms = {form for part in parts for form in (part.lower(), folded(part))}
+                forms |= {plain(part) for part in parts if len(folded(part)) >= MIN_SEARCHED_CHARACTERS}
                 anywhere |= {form: element.keyword for form in forms if len(form) >= MIN_SEARCHED_CHARACTERS}
     return by_tag, anywhere
 
@@ -101,7 +104,10 @@ def what_remains(copy: Any, original: Any, kept: frozenset[int]) -> str | None:
         if set(values) & by_tag.get(int(element.tag), set()):
             return f"{name} has the value of the original"
         if element.VR in ("CS", *COUNTERS) and _is_of_its_vr(element):
-            continue  # StudyID 1234 and InstanceNumber 1234, PatientName Brain and BodyPartExamined BRAIN
+            # StudyID 1234 and InstanceNumber 1234, PatientName Brain^Ann and BodyPartExamined BRAIN: but not BRAIN ANN
+            if element.VR == "CS" and (what := searched.find_in_terms(values)):
+                return f"{name} holds {what} of the original"
+            continue
         if element.VR in (*COUNTERS, "DS", "TM", "AS", "UI") or element.keyword in ("PatientID", "PatientName"):
             if found := anywhere.keys() & {value.lower() for value in values}:
                 return f"{name} has the value of {anywhere[found.pop()]} of the original"
@@ -119,6 +125,7 @@ class Searched:
         self._foreign = {text: keyword for text, keyword in anywhere.items() if not text.isascii()}
         names = [*_names_in(original, kept)]
         of_patient = [name for keyword, name in names if keyword in PATIENT_NAMES]
+        self._names = [(keyword, words_of(name)) for keyword, name in names]
         self._short = ShortNames(of_patient, [name for _, name in names], MIN_SEARCHED_CHARACTERS)
         self._codecs = codecs_of(original)
         self._in_pixels = self._by_common_part()
@@ -148,9 +155,22 @@ class Searched:
                         return f"the {keyword}"
         return None
 
+    def find_in_terms(self, values: Sequence[str]) -> str | None:
+        """Return what of it is in defined terms, where a part of it may be by chance."""
+        for value in values:
+            for needle, (keyword, _) in self._needles.items():
+                if len(needle) >= MIN_CHARACTERS_IN_TERM and re.search("[0-9]", needle) and needle in value.lower():
+                    return f"the {keyword}"
+            words = words_of(value)
+            for keyword, name in self._names:
+                if len(words & name) >= MIN_WORDS_IN_TERM:
+                    return f"the {keyword}"
+        return None
+
     def find(self, values: Sequence[str], data: bytes) -> str | None:
         """Return what of it is in the values of an element, or in its bytes; None if there is nothing."""
-        text, small = _in_both_forms("\\".join(values)), data.lower()
+        text, small = "\\".join(values), data.lower()
+        text = f"{_in_both_forms(text)}\\{'' if text.isascii() else plain(text)}"
         wide = small.replace(b"\0", b"")  # texts of Windows have a NUL with each letter (UTF-16)
         for needle, (keyword, encoded) in self._needles.items():
             if needle in text or encoded in small or encoded in wide:

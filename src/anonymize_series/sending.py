@@ -27,7 +27,12 @@ PEER_JOBS, MODALITY_JOBS = ("peers", "Url", "OrthancPeerStore"), ("modalities", 
 
 
 class Sending:
-    """Submits copies, and ends the rows whose job has ended."""
+    """Submits copies, and ends the rows whose job has ended.
+
+    Parameters
+    ----------
+    servers : the route of the servers of Orthanc's DICOMweb plugin.
+    """
 
     def __init__(
         self,
@@ -38,15 +43,17 @@ class Sending:
         register: Register,
         attempts: Attempts,
         ends: JobEnds,
+        servers: str,
     ) -> None:
         self._recipes, self._loopback, self._peers = recipes, loopback, peers
         self._ledger, self._register, self._attempts, self._ends = ledger, register, attempts, ends
+        self._servers = servers
         self._work, self._archive = Work(ledger), Archive(loopback)
         self._forgotten: dict[str, float] = {}  # since when (monotonic) Orthanc does not know a job any more
 
     def submit(self, row: Mapping[str, Any], data: Mapping[str, Any], recipe: Recipe) -> None:
         """Submit the copies of a row to where the recipe says; a row without any, or a recipe that says nothing, is done."""
-        route = store_route(recipe)
+        route = store_route(recipe, self._servers)
         if not data["Copies"] or route is None:
             self._ledger.end(row["id"], "done")
             return
@@ -169,10 +176,13 @@ def why_not_all(job: Mapping[str, Any], copies: Sequence[str]) -> str:
     return ""
 
 
-def store_route(recipe: Recipe) -> str | None:
+def store_route(recipe: Recipe, servers: str) -> str | None:
     """Return the route that sends copies to where a recipe says; None if they stay here."""
-    for base, name in (("/modalities/{}/store", recipe.modality), ("/peers/{}/store", recipe.peer),
-                       ("/dicom-web/servers/{}/stow", recipe.stow)):  # fmt: skip
+    for route, name, verb in (
+        ("modalities", recipe.modality, "store"),
+        ("peers", recipe.peer, "store"),
+        (servers, recipe.stow, "stow"),
+    ):
         if name is not None:
-            return base.format(urllib.parse.quote(name, safe=""))
+            return f"/{route}/{urllib.parse.quote(name, safe='')}/{verb}"
     return None

@@ -10,6 +10,10 @@ MONTHS = "jan feb mar apr may jun jul aug sep oct nov dec".split()  # noqa: SIM9
 NAME_COMPONENTS = 3  # family, given and middle name (DICOM PS3.5 6.2.1.1); prefix and suffix are no names
 # "Doe, Jane" and "Smith-Jones" are two names each, and "Smith-Jones" is one as well.
 BETWEEN_NAMES = (re.compile(r"[\^=\s]+"), re.compile(r"[\^=\s,;._/()-]+"))
+LATIN_MARKS = re.compile("[\u0300-\u036f]")  # accents and the like, decomposed
+# Letters that have another spelling in ASCII, where others only lose their accent.
+IN_ASCII = str.maketrans({"ä": "ae", "ö": "oe", "ü": "ue", "å": "aa", "ø": "oe", "æ": "ae", "ł": "l", "đ": "d"})
+BETWEEN_WORDS = re.compile(r"[\W_]+")
 SHORTEST_FOREIGN = 2  # characters of a name that is written without spaces, in other than Latin letters
 
 
@@ -69,6 +73,17 @@ def parts_of_name(name: str) -> list[str]:
 def folded(text: str) -> str:
     """Return a text so that its other writings are equal: "ß" and "SS", composed and decomposed umlauts, half-width kana."""
     return unicodedata.normalize("NFKC", text).casefold()
+
+
+def plain(text: str) -> str:
+    """Return a text as it is written where there are no accents: "müller" as "mueller", "josé" as "jose"."""
+    decomposed = unicodedata.normalize("NFD", folded(text).translate(IN_ASCII))
+    return unicodedata.normalize("NFC", LATIN_MARKS.sub("", decomposed))
+
+
+def words_of(text: str) -> set[str]:
+    """Return the words of a text, without single letters, so that their other writings are equal."""
+    return {word for word in BETWEEN_WORDS.split(plain(text)) if len(word) > 1}
 
 
 def forms_of_date(date: str) -> Iterator[str]:

@@ -106,6 +106,7 @@ class Columns(TypedDict, total=False):
     job: str
     data: Mapping[str, Any]
     created: float
+    error: str
 
 
 def next_attempt_of(row: Mapping[str, Any]) -> str | None:

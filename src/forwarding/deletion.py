@@ -19,13 +19,14 @@ from common.retry import Retry
 from common.routes import one_line
 from common.work import Which, Work
 from common.worker import Trouble
+from forwarding.others import OtherScripts
 from forwarding.proofs import Proofs
 from forwarding.rules import LEVELS
 from forwarding.tasks import DELETE, NO_DESTINATION
 from forwarding.transports import Prove
 
 PROVE_AGAIN_SECONDS = 2.0  # between looks at a proof under way
-BLOCKED_SECONDS = 20.0  # until the next look at what is not delivered yet, if no delivery ends before
+BLOCKED_SECONDS = 20.0  # until the next look at what is not delivered yet, if no delivery of ours ends before
 INSTANCES_PER_DELETION = 100  # a request: others want Orthanc too
 
 
@@ -33,7 +34,8 @@ class Deleter:
     """Rows of the ledger with a task of their own, and one thread that asks for proofs, which may take long.
 
     Only instances that were proved are deleted, one by one, never a study with what came meanwhile. Nothing is deleted while
-    any of it still arrives, is routed, waits, is sent, or was given up for some destination, by a rule of any level.
+    any of it still arrives, is routed, waits, is sent, or was given up for some destination, by a rule of any level or by
+    another script.
 
     Parameters
     ----------
@@ -52,6 +54,7 @@ class Deleter:
     ) -> None:
         self._name, self._ledger, self._work, self._loopback = name, ledger, Work(ledger), loopback
         self._retry, self._trouble, self._is_by_scripts = retry, trouble, is_by_scripts
+        self._others = OtherScripts(name, loopback, self._content)
         self._proofs = Proofs(prove, self._work, self._content)
         self._wake, self._stopping = threading.Event(), threading.Event()
         self._thread = threading.Thread(target=self._run, name=f"{name} deletes", daemon=True)
@@ -98,8 +101,14 @@ class Deleter:
             self._wake.clear()
             try:
                 longest = max(self._retry.longest, BLOCKED_SECONDS)
-                for row in self._ledger.due(NO_DESTINATION, PAGE, longest, DELETE):
-                    if not self._stopping.is_set():
+                rows = self._ledger.due(NO_DESTINATION, PAGE, longest, DELETE)
+                owed = self._others.owed_of(rows)
+                for row in rows:
+                    if self._stopping.is_set():
+                        break
+                    if why := owed.get(row["subject"]):
+                        self._later(row, json.loads(row["data"]), BLOCKED_SECONDS, why)
+                    else:
                         self._look_unless_refused(row)
                 if not self._stopping.is_set():
                     trouble.is_over()
@@ -120,7 +129,7 @@ class Deleter:
         except LoopbackError as error:
             if error.status == 0:
                 raise
-            self._later(row, json.loads(row["data"]), BLOCKED_SECONDS)
+            self._later(row, json.loads(row["data"]), BLOCKED_SECONDS, one_line(error))
 
     def _look_at(self, row: Mapping[str, Any]) -> None:
         data, resource = json.loads(row["data"]), row["subject"]
@@ -138,6 +147,8 @@ class Deleter:
                 return
             self._end(row, "done")
             orthanc.LogWarning(f"{self._name}: {data['Level'].lower()} {resource} stays, its patient is protected")
+        elif why := self._others.why_owed(resource):
+            self._later(row, data, BLOCKED_SECONDS, why)
         else:
             try:
                 if self._proofs.all_have(data, instances) and self._proofs.others_have(row, data, family, instances):
@@ -171,8 +182,9 @@ class Deleter:
     def _delete(self, row: Mapping[str, Any], data: Mapping[str, Any], instances: list[str], family: list[str]) -> None:
         for start in range(0, len(instances), INSTANCES_PER_DELETION):
             some = instances[start : start + INSTANCES_PER_DELETION]
-            # Proofs take their time: meanwhile a person may have sent it, or a rule.
-            if self._stopping.is_set() or self._is_under_way(family, some):
+            # Proofs take their time: meanwhile a person may have sent it, or a rule, here or by another script.
+            is_needed = self._is_under_way(family, some) or self._others.why_owed(row["subject"])
+            if self._stopping.is_set() or is_needed:
                 self._later(row, data, PROVE_AGAIN_SECONDS)  # what is left is proved again
                 return
             # What can't be recorded, since the disk is full or the ledger was taken away, is not done.
@@ -189,10 +201,12 @@ class Deleter:
             if now and (now["data"], now["created"]) == (row["data"], row["created"]):
                 self._ledger.end(row["id"], state)
 
-    def _later(self, row: Mapping[str, Any], data: Mapping[str, Any], seconds: float) -> None:
+    def _later(self, row: Mapping[str, Any], data: Mapping[str, Any], seconds: float, why: str = "") -> None:
+        """Put a row off, which says why; what a destination said last stays there."""
+        error = why or (row["error"] if row["attempts"] else "")
         with self._ledger.transaction():
             if self._work.replace_data(row, data):  # else it has been noted again meanwhile
-                self._work.change(row["id"], next_attempt=time.time() + seconds)
+                self._work.change(row["id"], next_attempt=time.time() + seconds, error=error)
 
     def _fail(self, row: Mapping[str, Any], data: dict[str, Any], error: str) -> None:
         with self._ledger.transaction():

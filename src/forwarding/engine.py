@@ -33,7 +33,7 @@ from forwarding.protection import PROTECTED_TABLE, Protection
 from forwarding.routing import Matcher, Router
 from forwarding.rows import Rows
 from forwarding.sent_instances import GIVEN_TABLE, SentInstances
-from forwarding.settings import may_overwrite
+from forwarding.settings import may_repeat
 from forwarding.tasks import DELETE
 from forwarding.verification import Verification, Verifier
 
@@ -64,7 +64,7 @@ class Engine:
         self.ledger, self.work, self._settings, self._reports = ledger, Work(ledger), settings, reports
         self._loopback, aets = loopback, AeTitles(context.configuration)
         self.router = Router(loopback, context.rules, settings.rule_mode == "first", matchers, aets)
-        overwrites = may_overwrite(context.configuration)
+        overwrites = may_repeat(context.configuration)
         several_levels = len({rule.level for rule in context.rules}) > 1
         remembers = overwrites or settings.trigger == "Stored" or several_levels
         self._sent = SentInstances(ledger, remembers=remembers, overwrites=overwrites)
@@ -85,7 +85,7 @@ class Engine:
             *(reports.arrivals, self._deleter),
         )
         self.catch_up = CatchUp(context, self.assignment, NotInLedger(context, self._sent))
-        self._alternates = Alternates(context, self.destinations, self._deleter)
+        self._alternates = Alternates(context, self.destinations, self._deleter, self.assignment.loops)
         has = context.transport.has
         verifier = Verifier(has, loopback, context.wake) if has else None
         self._verification = Verification(context, self.destinations, self.rows, verifier)

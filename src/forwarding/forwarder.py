@@ -23,7 +23,7 @@ from forwarding.intake import Reports
 from forwarding.passed_over import changing_levels
 from forwarding.routing import load_matcher
 from forwarding.rules import ForwardingRule
-from forwarding.settings import ForwardingSettings, may_overwrite, section_of
+from forwarding.settings import ForwardingSettings, may_repeat, section_of
 from forwarding.tasks import FIRST_TASKS
 from forwarding.transports import Transport
 
@@ -56,7 +56,7 @@ class Forwarder:
         )
         self.worker = Worker(name, self._open, self._turn)
         self.wake = self.worker.wake
-        at_once, overwrites = settings.trigger == "Stored", may_overwrite(configuration)
+        at_once, overwrites = settings.trigger == "Stored", may_repeat(configuration)
         soon = at_once or settings.protect_undelivered
         self._reports = Reports(
             self.wake,

@@ -30,7 +30,7 @@ class Reports:
 
     Parameters
     ----------
-    overwrites : the same instance can come again with another content.
+    overwrites : the same instance can come again with the content that it has, or another.
     at_once : what arrives is read at once (trigger Stored, ProtectUndelivered), not when it is stable.
     reconcile : it is read in the log of changes.
     remembered : the levels of what is remembered until it is deleted.

@@ -29,7 +29,7 @@ class SentInstances:
     Parameters
     ----------
     remembers : something may come to a destination twice; else nothing is written down.
-    overwrites : the same instance can come again with another content: it is remembered as long as it is here.
+    overwrites : the same instance can come again with the content that it has: it is remembered as long as it is here.
     """
 
     def __init__(self, ledger: Ledger, *, remembers: bool, overwrites: bool) -> None:

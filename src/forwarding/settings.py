@@ -132,7 +132,12 @@ def section_of(name: str) -> str:
 
 def may_overwrite(configuration: Mapping[str, Any]) -> bool:
     """Return whether the same instance can come again with another content."""
-    return configuration.get("OverwriteInstances", False) not in (False, "Never", "IfChanged")
+    return configuration.get("OverwriteInstances", False) not in (False, "Never")
+
+
+def may_repeat(configuration: Mapping[str, Any]) -> bool:
+    """Return whether the same instance can come again with the content that it has."""
+    return may_overwrite(configuration) and configuration["OverwriteInstances"] != "IfChanged"
 
 
 def wrong_with_settings(
@@ -152,7 +157,7 @@ def wrong_with_settings(
             return f"Rules[{number}].{complaint}"
         if complaint := _wrong_with_changes(rule, settings, can_modify=can_modify):
             return f"Rules[{number}].{complaint}"
-    if settings.delete_after_forward and configuration.get("OverwriteInstances", False) not in (False, "Never"):
+    if settings.delete_after_forward and may_overwrite(configuration):
         return (
             'DeleteAfterForward: found true, allowed is false where "OverwriteInstances" is on: a new image of the '
             "same identifier could be deleted because an older one was proved"

@@ -20,6 +20,7 @@ from common.route_list import answers
 from common.routes import Answer, Refused, Request, one_line
 from common.state import state_folder, storage_folder
 from common.status import RUNNING, Condition, condition_of
+from common.undelivered import in_words
 from common.worker import STOPS_WITHIN, Worker
 
 from .archive import Archive
@@ -38,7 +39,6 @@ from .schedule import Schedule
 from .settings import Settings
 from .space import SpaceRules
 from .summary import summary
-from .undelivered import in_words
 
 KEEP_FINISHED_DAYS = 30.0  # in the list
 FORGET_EVERY = 60.0  # seconds

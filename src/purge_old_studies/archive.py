@@ -16,6 +16,7 @@ import orthanc
 from common.loopback import Loopback, LoopbackError
 from common.own_requests import asked_by, report_request
 from common.routes import one_line
+from common.undelivered import SCRIPTS_THAT_OWE, Undelivered
 
 from .clock import Clock
 from .conditions import Conditions
@@ -23,7 +24,6 @@ from .elsewhere import Elsewhere, Proving
 from .index import Index, if_there
 from .settings import Settings
 from .studies import Study, came_lately, fits
-from .undelivered import Undelivered
 
 WINDOW = 120  # studies looked at once more before they go; as one search it costs in proportion to the archive
 SIZED = 30  # studies whose sizes are asked for at once: few, for they may have thousands of instances
@@ -51,7 +51,7 @@ class Archive:
     def __init__(self, loopback: Loopback, settings: Settings, clock: Clock, elsewhere: Elsewhere) -> None:
         self._loopback, self._settings, self._clock = loopback, settings, clock
         self.index = Index(loopback, with_metadata=bool(settings.keep_metadata))
-        self.undelivered = Undelivered(loopback, keeps=settings.keep_undelivered)
+        self.undelivered = Undelivered(loopback, SCRIPTS_THAT_OWE if settings.keep_undelivered else ())
         self.elsewhere = elsewhere
         self._tells_protection = True  # until it says that it does not
 
@@ -109,7 +109,7 @@ class Archive:
         """Return the studies that no guard keeps; count in `reasons` those that are not delivered."""
         protection = self.protection(studies)
         some = [study for study in studies if not self.why_kept(study, protection)]
-        undelivered = self.undelivered.why_kept(some)
+        undelivered = self.why_undelivered(some)
         reasons.update(undelivered.values())
         return [study for study in some if study.id not in undelivered]
 
@@ -179,6 +179,10 @@ class Archive:
         if is_protected:
             return "its patient is protected"
         return None
+
+    def why_undelivered(self, studies: Iterable[Study]) -> dict[str, str]:
+        """Return why some of these studies stay since another script is not done with them."""
+        return self.undelivered.why_kept({study.id: study.patient for study in studies})
 
     def proving(self, asked: Conditions) -> Proving:
         """Return what asks the destinations of `OnlyIfAt`, for one purge."""

@@ -111,7 +111,7 @@ class Purge:
         unproved = self._proving.why_kept(studies, self._halted)  # first: it may take minutes
         if self._halted():
             return {}
-        protection, undelivered = self._archive.protection(studies), self._archive.undelivered.why_kept(studies)
+        protection, undelivered = self._archive.protection(studies), self._archive.why_undelivered(studies)
         if time.monotonic() - looked_at > STALE:  # the questions took long
             found = self._look([row for row, study in looked if study is not None])
             looked = [(row, found.get(row["study"])) for row, _ in looked]
@@ -221,7 +221,7 @@ class Purge:
         unproved = self._proving.why_kept([study] if study else [], lambda: self.stopping)
         if self.stopping:
             return
-        undelivered = self._archive.undelivered.why_kept([study] if study else [])
+        undelivered = self._archive.why_undelivered([study] if study else [])
         if study is not None:
             study = self._look([row]).get(row["study"])  # the question may have taken long
         why = self._why_not(row, study, {}, {**unproved, **undelivered})

@@ -18,6 +18,7 @@ import orthanc
 from common.ledger import Ledger
 from common.loopback import LoopbackError
 from common.routes import Refused, one_line
+from common.undelivered import in_words
 
 from .archive import Archive, Choice
 from .conditions import Conditions
@@ -27,7 +28,6 @@ from .last_runs import LastRuns
 from .purge import Purge
 from .settings import Settings, rule_conditions
 from .studies import facts
-from .undelivered import in_words
 
 AFTER_ERROR = 2.0  # seconds until the next try when Orthanc does not answer
 

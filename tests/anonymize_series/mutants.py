@@ -52,14 +52,22 @@ TABLE: dict[tuple[str, str], dict[str, str]] = {
         "        if element.tag in PIXELS:": "        if False:",
         " or encoded in wide:": ":",
         "for form in (part.lower(), folded(part))}": "for form in (part.lower(),)}",
+        "{plain(part) for part in parts if len(folded(part)) >= MIN_SEARCHED_CHARACTERS}": "set()",
+        "if len(folded(part)) >= MIN_SEARCHED_CHARACTERS}": "}",
+        "'' if text.isascii() else plain(text)": "''",
         "data[max(0, start - OVERLAP_BYTES) :": "data[start:",
         "for form in forms if len(form) >= MIN_SEARCHED_CHARACTERS": "for form in forms if form",
         "for _, _, element in elements_of(dataset):  # an item": "for element in dataset:  # an item",
+    },
+    ("src/anonymize_series/anonymizer.py", "tests/anonymize_series/test_rules.py"): {
+        "dicomweb_servers_route(self._configuration)": "dicomweb_servers_route({})",
     },
     ("src/anonymize_series/written_forms.py", "tests/anonymize_series/unit/test_other_writings.py"): {
         r'r"[\^=\s,;._/()-]+"': r'r"[\^=\s]+"',
         'component.replace(",", " ").split()': "component.split()",
         'return unicodedata.normalize("NFKC", text).casefold()': "return text.lower()",
+        "folded(text).translate(IN_ASCII)": "folded(text)",
+        'LATIN_MARKS.sub("", decomposed)': "decomposed",
     },
     ("src/anonymize_series/checks.py", "tests/anonymize_series/unit/test_written_forms.py"): {
         '[*forms_of_date(value)] if element.VR in ("DA", "DT") else []': "[]",
@@ -95,6 +103,9 @@ TABLE: dict[tuple[str, str], dict[str, str]] = {
     ("src/anonymize_series/checks.py", "tests/anonymize_series/unit/test_terms.py"): {
         "        and element.VR in pydicom.datadict.dictionary_VR(element.tag).split()\n": "",
         "        pydicom.datadict.dictionary_has_tag(element.tag)\n": "        True\n",
+        'if element.VR == "CS" and (what': 'if element.VR == "" and (what',
+        "if len(words & name) >= MIN_WORDS_IN_TERM:": "if words & name:",
+        'if len(needle) >= MIN_CHARACTERS_IN_TERM and re.search("[0-9]", needle)': "if len(needle) >= MIN_CHARACTERS_IN_TERM",
     },
     ("src/anonymize_series/checks.py", "tests/anonymize_series/test_held_back.py"): {
         '("CS", *COUNTERS) and _is_of_its_vr(element)': '("CS", *COUNTERS)',

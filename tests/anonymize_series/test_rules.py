@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import io
-from pathlib import Path
 
 import pydicom
 import pytest
@@ -42,7 +41,10 @@ def test_a_stable_series_goes_out_de_identified_and_the_copy_is_deleted_and_kill
     assert server.get("/anonymize-series/status")["Copies"] == 3
 
 
-def test_copies_go_to_a_dicomweb_server_by_the_plugins_route(start_orthanc: StartOrthanc, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("dicom_web", "root"), [({}, "/dicom-web"), ({"Root": "/elsewhere/web/"}, "/elsewhere/web")])
+def test_copies_go_to_a_dicomweb_server_by_the_plugins_route(
+    start_orthanc: StartOrthanc, dicom_web: dict[str, str], root: str
+) -> None:
     plugin = f"""
 import json, sys
 sys.path.insert(0, {str(ROOT)!r})
@@ -51,12 +53,16 @@ import anonymize_series
 def stow(output, uri, **request):
     job = json.loads(orthanc.RestApiPost("/modalities/NODE/store", request["body"]))
     output.AnswerBuffer(json.dumps({{"ID": job["ID"], "Path": job["Path"]}}).encode(), "application/json")
-orthanc.RegisterRestCallback("/dicom-web/servers/cloud/stow", stow)
+orthanc.RegisterRestCallback("{root}/servers/cloud/stow", stow)
 """
     research = start_orthanc(aet="RESEARCH")
     server = start_orthanc(
         plugin,
-        {**section(Recipes={"out": {"Stow": "cloud"}}), "DicomModalities": {"NODE": research.as_modality()}},
+        {
+            **section(Recipes={"out": {"Stow": "cloud"}}),
+            "DicomModalities": {"NODE": research.as_modality()},
+            "DicomWeb": dicom_web,
+        },
     )
     study = server.store(make_study())[0]["ParentStudy"]
     done = anonymize(server, study, "out")

@@ -54,6 +54,9 @@ TABLE: dict[tuple[str, str], dict[str, str]] = {
     ("src/audit_log/watching.py", "tests/audit_log/unit/test_watching.py"): {
         r'r"^/purge-old-studies/?$"': r'r"^/never$"',
         "|pydicom/|": "|",
+        'r"(?i:7fe0': 'r"(?:7fe0',
+        "content/(?:[^/]+/[0-9]+/)*": "content/",
+        "(?:Float|DoubleFloat)?PixelData|": "",
         "root, wado = map(re.escape, dicomweb_paths(configuration))": 'root, wado = "/dicom-web", "/wado"',
         "if READ_BY_POST.match(uri) or not self": "if not self",
     },

@@ -289,6 +289,9 @@ def test_what_is_retrieved_and_deleted_over_rest_is_told_with_user_address_and_r
     assert line["ForwardedFor"] == "10.1.2.3, 10.1.2.4"
     audited.get(f"/studies/{study}/archive")
     wait_for_line(audited, Event="retrieve-attempt", Route=f"/studies/{study}/archive", User="alice", Patient="VIEWED")
+    pixels = f"/instances/{stored[0]['ID']}/content/PixelData/0"
+    assert len(audited.request("GET", pixels).content) > 1000
+    wait_for_line(audited, Event="retrieve-attempt", Route=pixels, User="alice", Patient="VIEWED")
     audited.get(f"/studies/{study}")  # shows no image
     audited.delete(f"/studies/{study}")
     wait_for_line(audited, Event="delete-attempt", Route=f"/studies/{study}", User="alice", Patient="VIEWED")

@@ -76,6 +76,8 @@ TABLE: dict[tuple[str, str], dict[str, str]] = {
         "state='waiting', attempts=attempts-1, next_attempt=0": "state='waiting', next_attempt=0",
     },
     ("src/forwarding/alternates.py", "tests/forwarding/unit/test_alternates.py"): {
+        "if to is None or not (senders := self._senders_of(row, answering)):": "if not (senders := frozenset()):",
+        "return target_of(row, self._of_section, answering - senders)": "return None",
         "health.silent_seconds() < self._after_seconds or": "",
         "or not self._may_be_sent_to(name):\n                continue": ":\n                continue",
         'if data.get("Sent"):': "if False:",
@@ -284,13 +286,17 @@ TABLE: dict[tuple[str, str], dict[str, str]] = {
         'if now and (now["data"], now["created"]) == (row["data"], row["created"]):': "if True:",
         # (a)
         "self._is_unfinished(family) or is_arriving(self._ledger, self._loopback, instances)": "self._is_unfinished(family)",
-        "self._stopping.is_set() or self._is_under_way(family, some)": "self._stopping.is_set()",
+        "is_needed = self._is_under_way(family, some) or": "is_needed =",
         # (b)
         'states = ("waiting", "sending", "dead")': 'states = ("waiting", "sending", "sending")',
         "if self._is_protected(patient)]:": "if False]:",
         " and self._proofs.others_have(row, data, family, instances)": "",
         "self._look_unless_refused(row)\n": "self._look_at(row)\n",
         '*before.get("Destinations", ())': "",
+        "elif why := self._others.why_owed(resource):": "elif why := '':",
+        ' or self._others.why_owed(row["subject"])': "",
+        'if why := owed.get(row["subject"]):': "if why := '':",
+        'error = why or (row["error"] if row["attempts"] else "")': "error = ''",
     },
     ("src/forwarding/peers.py", "tests/forwarding/test_identity.py"): {
         "{*instances} - there, short=True": "(), short=True",

@@ -135,3 +135,22 @@ def test_alternates_that_are_none_are_refused(start_orthanc: StartOrthanc, wrong
     source = start_orthanc(NODES, {"AutoForwardModality": {"Destinations": [], "Alternates": wrong}})
     source.wait_for_log('allowed: a list of other destinations for each, as {"PACS": ["PACS-B"]}')
     assert source.request("GET", "/auto-forward-modality/deliveries").status_code == 503
+
+
+def test_what_came_from_the_alternate_waits_for_its_destination(start_orthanc: StartOrthanc) -> None:
+    """Sent back, it would count as delivered, and be nowhere but where it was."""
+    pacs, sender = start_orthanc(aet="PACS", start=False), start_orthanc(aet="SENDER", start=False)
+    section = {"Destinations": ["PACS"], "Alternates": {"PACS": ["SENDER"]}, **SOON}
+    nodes = {each.aet: each.as_modality() for each in (pacs, sender)}
+    here = start_orthanc(NODES, {"DicomModalities": nodes, "AutoForwardModality": section}, aet="HERE")
+    sender.configuration["DicomModalities"] = {"HERE": here.as_modality()}
+    sender.start()
+    sender.store(make_study(instances=2))
+    sender.post("/modalities/HERE/store", {"Resources": sender.get("/studies"), "Synchronous": True})
+    here.store(make_study(patient_id="OTHER"))
+    here.wait_for_log("came from SENDER is not sent back to SENDER instead")
+    here.wait_until(lambda: where(here)["SENDER", "done"] == 1, what="deliver the other study to the alternate")
+    assert where(here)["PACS", "waiting"] == 1
+    pacs.start()
+    here.wait_until(lambda: where(here)["PACS", "done"] == 1, 60, what="deliver when PACS answers")
+    assert len(pacs.get("/instances")) == 2

@@ -8,15 +8,17 @@ TABLE: dict[tuple[str, str], dict[str, str]] = {
     ("src/common/cross_site.py", "tests/purge_old_studies/unit/test_guards.py"): {
         "if ahead := next((name for name in AHEAD_OF_TIME if name in headers), None):": 'if ahead := "":',
     },
-    ("src/purge_old_studies/undelivered.py", "tests/purge_old_studies/unit/test_undelivered.py"): {
-        "owed is None or not owed.isdisjoint((study.id, study.patient))": "owed and study.id in owed",
+    ("src/common/undelivered.py", "tests/purge_old_studies/unit/test_undelivered.py"): {
+        "owed is None or not owed.isdisjoint((study, patient))": "owed and study in owed",
         "NOT_FOUND and name not in self._loaded():": "NOT_FOUND:",
         "            return None, f": "            return set(), f",
         " and patiently and script not in": " and False and script not in",
         "                self._unavailable.add(script)\n": "",
         "            self._unavailable.discard(script)\n": "",
         "if self._all_answer() or stopping": "if True or stopping",
-        "SCRIPTS if keeps else ()": "SCRIPTS",
+    },
+    ("src/purge_old_studies/archive.py", "tests/purge_old_studies/unit/test_undelivered.py"): {
+        "SCRIPTS_THAT_OWE if settings.keep_undelivered else ()": "SCRIPTS_THAT_OWE",
     },
     ("src/purge_old_studies/purge.py", "tests/purge_old_studies/unit/test_undelivered.py"): {
         " or others.get(study.id)\n": "\n",

@@ -30,6 +30,15 @@ def test_a_name_in_what_only_the_file_calls_a_defined_term_is_found(script: Any,
     assert "of the original" in str(script.what_remains(copy, original(PatientName="Keptname^A"), KEPT))
 
 
+@pytest.mark.parametrize("value", ["KEPTNAME ANNA", "ANNA_KEPTNAME", "FOR ANNA MARIA", "X HOSP4711", "20010203"])
+def test_a_whole_name_or_an_identifier_is_no_defined_term(script: Any, value: str) -> None:
+    """Some modalities let people type the body part."""
+    copy = Dataset()
+    copy.add_new(BODY_PART, "CS", value)
+    about = original(PatientName="Keptname^Anna^Maria", patient_id="HOSP4711", PatientBirthDate="20010203")
+    assert "of the original" in str(script.what_remains(copy, about, KEPT))
+
+
 def test_a_term_and_a_number_of_the_standard_are_no_identity(script: Any) -> None:
     copy = Dataset()
     copy.add_new(BODY_PART, "CS", "KEPTNAME")

@@ -83,6 +83,12 @@ def test_each_of_our_routes_is_watched_or_is_known_to_show_no_image_and_nobody(w
         "/wsi/tiles/1/0/0/0",
         "/transfers/chunks/1",
         "/instances/1/numpy",
+        "/instances/1/content/7fe0-0010",
+        "/instances/1/content/7FE0-0010/0",
+        "/instances/1/content/7fe00010/0",
+        "/instances/1/content/PixelData/0",
+        "/instances/1/content/0088-0200/0/7fe0,0010",
+        "/instances/1/content/0042-0011",
         "/dicom-web/studies",
         "/dicom-web/studies/1.2/series/1.3",
         "/wado",
@@ -90,6 +96,13 @@ def test_each_of_our_routes_is_watched_or_is_known_to_show_no_image_and_nobody(w
 )
 def test_what_shows_an_image_or_whose_it_is_is_watched(watch: Any, uri: str) -> None:
     assert watch(uri).uri == uri
+
+
+@pytest.mark.parametrize(
+    "uri", ["/instances/1/content", "/instances/1/content/0010-0010", "/instances/1/content/7fe0-00101"]
+)
+def test_what_shows_other_tags_is_not(watch: Any, uri: str) -> None:
+    assert watch(uri) is None
 
 
 @pytest.mark.parametrize(

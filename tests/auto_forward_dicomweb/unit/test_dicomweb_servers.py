@@ -162,8 +162,11 @@ def test_what_arrived_of_a_job_that_failed_is_done_and_only_the_rest_is_sent_aga
     assert cloud.sent()[1] == ["i2"]
 
 
-def test_where_an_image_may_come_again_with_another_content_that_it_is_there_says_nothing(cloud: Cloud) -> None:
-    cloud.start({"OverwriteInstances": True})
+@pytest.mark.parametrize("overwrites", [True, "Always", "IfChanged"])
+def test_where_an_image_may_come_again_with_another_content_that_it_is_there_says_nothing(
+    cloud: Cloud, overwrites: Any
+) -> None:
+    cloud.start({"OverwriteInstances": overwrites})
     cloud.receive("i1", "i2")
     eventually(cloud.sent)
     cloud.there = ["i1", "i2"]

@@ -84,7 +84,9 @@ class Sent:
         register = types.SimpleNamespace(is_copy=lambda _: True)
         made = attempts.Attempts(self.ledger, work, retry, threading.Event(), source("common.worker").Trouble("x"))
         recipes = {"out": source("anonymize_series.settings").Recipe(**recipe)}
-        self._sending = sending.Sending(recipes, loopback, peers, self.ledger, register, made, self.ends)
+        self._sending = sending.Sending(
+            recipes, loopback, peers, self.ledger, register, made, self.ends, "dicom-web/servers"
+        )
         rest.receive("c0de", "c1", "c2")
         data = {"Level": "Study", "Instances": ["i1", "i2"], "Copies": ["c1", "c2"]}
         self.id = self.ledger.add("out", "a1", data, task="anonymize")

@@ -57,6 +57,32 @@ def test_what_waits_stays_where(forwarding: Forwarding, why: str) -> None:
     assert forwarding.deliveries()[0]["Destination"] == "PACS"
 
 
+@pytest.mark.parametrize("others", [{}, {"RemoteAET": "SCANNER"}])
+def test_what_came_from_the_alternate_is_not_sent_back_to_it_and_goes_to_the_next(
+    forwarding: Forwarding, others: dict[str, str]
+) -> None:
+    """It would count as delivered, and be nowhere but where it was."""
+    forwarding.rest.known["THIRD"] = {"AET": "THIRD", "Host": "third", "Port": 104}
+    forwarding.start(Alternates={"PACS": ["VNA", "THIRD"]}, AlternatesAfterMinutes=10)
+    forwarding.rest.receive("a1", "i1", RemoteAET="VNA")
+    forwarding.receive("a1", "i2", **(others or {"RemoteAET": "VNA"}))
+    forwarding.end("PACS-1", why="Cannot connect")
+    eventually(lambda: forwarding.states() == ["waiting"])
+    forwarding.turn(2)
+    forwarding.rest.answers["POST", "/modalities/VNA/echo"] = {}
+    let_pass(forwarding, 700)
+    assert forwarding.sent("VNA") == []
+    assert forwarding.deliveries()[0]["Destination"] == "PACS"
+    forwarding.standin.assert_logged("came from VNA is not sent back to VNA instead", "warning")
+    forwarding.rest.answers["POST", "/modalities/THIRD/echo"] = {}
+    for job in [job for job in forwarding.rest.jobs if job.startswith("PACS")][1:]:
+        forwarding.end(job, why="Cannot connect")  # a trial
+    eventually(lambda: forwarding.states() == ["waiting"])
+    let_pass(forwarding, 20)
+    let_pass(forwarding, 20)  # it has answered
+    eventually(lambda: forwarding.sent("THIRD") == [["i1", "i2"]])
+
+
 def test_what_has_other_alternates_does_not_join_a_row(forwarding: Forwarding) -> None:
     rules = [
         {"Name": "reports", "Origin": {"RemoteAET": ["R"]}, "Alternates": {"PACS": ["VNA"]}},

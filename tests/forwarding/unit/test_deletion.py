@@ -206,6 +206,57 @@ def test_a_delivery_that_waits_or_is_under_way_or_was_given_up_keeps_it_whatever
     assert deletion.deleted() == []
 
 
+@pytest.mark.parametrize(("level", "resource"), [("Study", "a1"), ("Series", "a1-5e"), ("Patient", "a1-9a")])
+@pytest.mark.parametrize("owed", ["a1", "a1-9a"])
+def test_what_another_script_is_not_done_with_stays_and_the_row_says_so_until_it_is(
+    deletion: Deletion, level: str, resource: str, owed: str
+) -> None:
+    not_done = [owed]
+    deletion.rest.answers["POST", "/auto-forward-peer/owed"] = lambda _path, body: {
+        "Owed": [each for each in not_done if each in body["Resources"]]
+    }
+    deletion.deleter.note(level, resource, ["PACS"])
+    assert deletion.put_off()["error"] == "auto_forward_peer has not delivered it"
+    assert (deletion.looks, deletion.deleted(), deletion.row["attempts"]) == (0, [], 0)
+    not_done.clear()
+    deletion.deleter.delivered(resource)
+    eventually(lambda: deletion.row["state"] == "done")
+    assert sorted(deletion.deleted()) == MANY
+
+
+def test_what_another_script_gets_while_it_is_proved_or_deleted_stays(deletion: Deletion) -> None:
+    asked = 0
+
+    def owed(_path: str, _body: Any) -> Any:
+        nonlocal asked
+        asked += deletion.looks
+        return {"Owed": ["a1"] if asked > 1 else []}  # from the second of two requests on
+
+    deletion.rest.answers["POST", "/auto-forward-peer/owed"] = owed
+    deletion.deleter.note("Study", "a1", ["PACS"])
+    deletion.put_off()
+    assert deletion.deleted() == MANY[:100]
+    assert deletion.row["state"] == "waiting"
+
+
+def test_another_script_that_is_there_and_can_not_say_keeps_it(deletion: Deletion) -> None:
+    deletion.rest.answers["POST", "/auto-forward-peer/owed"] = deletion.rest.error(503, "it is idle")
+    deletion.deleter.note("Study", "a1", ["PACS"])
+    assert "auto_forward_peer can't say whether it has delivered it: it is idle" in deletion.put_off()["error"]
+    assert deletion.deleted() == []
+
+
+def test_of_many_studies_another_script_is_asked_at_once(deletion: Deletion) -> None:
+    studies = [f"s{number}" for number in range(50)]
+    deletion.rest.studies |= {study: [f"{study}-i"] for study in studies}
+    deletion.rest.answers["POST", "/auto-forward-peer/owed"] = lambda _path, body: {"Owed": body["Resources"]}
+    with deletion.ledger.transaction():
+        for study in studies:
+            deletion.deleter.note("Study", study, ["PACS"])
+    eventually(lambda: all(row["next_attempt"] for row in deletion.ledger.rows("SELECT next_attempt FROM work")))
+    assert deletion.rest.asked("POST", "/tools/bulk-content") == []
+
+
 @pytest.mark.parametrize("state", ["done", "gone"])
 def test_a_delivery_that_has_ended_does_not_keep_it(deletion: Deletion, state: str) -> None:
     deletion.ledger.end(deletion.ledger.add("VNA", "a1", {"Level": "Study", "Instances": None}), state)

@@ -76,7 +76,7 @@ def test_the_rest_of_one_that_was_begun_stays_if_it_receives_something_while_the
         return {"a1": studies.Study("a1", "a1-9a", {}, came.pop(0), None, frozenset(), frozenset(), 1)}
 
     nobody = SimpleNamespace(why_kept=lambda *_: {})
-    archive = SimpleNamespace(again=again, undelivered=nobody, proving=lambda _: nobody)
+    archive = SimpleNamespace(again=again, why_undelivered=lambda _: {}, proving=lambda _: nobody)
     written: list[Any] = []
     ledger, history = SimpleNamespace(run=lambda *_: None), SimpleNamespace(add=written.extend)
     purge_of_before = source("purge_old_studies.purge").Purge(1, None, ledger, history, archive, {})
@@ -142,11 +142,11 @@ def test_one_that_is_not_there_owes_nothing_and_is_asked_once(purging: Purging) 
 
 def test_after_a_start_of_orthanc_a_purge_that_goes_on_waits_for_the_others(purging: Purging) -> None:
     purging.start()
-    module: Any = importlib.import_module("purge_old_studies.undelivered")
+    module: Any = importlib.import_module("common.undelivered")
     loopback: Any = importlib.import_module("common.loopback")
     answers = [purging.rest.error(503), purging.rest.error(0), purging.rest.error(503), {"Owed": []}]
     purging.rest.answers[OWED] = lambda *_: answers.pop(0) if len(answers) > 1 else answers[0]
-    module.Undelivered(loopback.Loopback({}), keeps=True).wait_for_answers(threading.Event())
+    module.Undelivered(loopback.Loopback({})).wait_for_answers(threading.Event())
     assert len(answers) == 1
 
 

@@ -6,54 +6,57 @@ from __future__ import annotations
 import http
 import threading
 import time
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 
 from common.loopback import Loopback, LoopbackError
 from common.routes import one_line
 
-from .studies import Study
-
-SCRIPTS = (
+SCRIPTS_THAT_OWE = (
     "auto-forward-modality", "auto-forward-peer", "auto-forward-dicomweb", "anonymize-series", "auto-retries",
 )  # fmt: skip
-ANSWERS_WITHIN_SECONDS, ASK_AGAIN_SECONDS = (
-    60.0,
-    2.0,
-)  # after a start of Orthanc: how long they get, and between two questions
+# After a start of Orthanc: how long they get, and between two questions.
+SCRIPTS_ANSWER_WITHIN_SECONDS, ASK_SCRIPTS_AGAIN_SECONDS = 60.0, 2.0
 NO_STUDY = "00000000-00000000-00000000-00000000-00000000"
 
 
 class Undelivered:
     """Asks the scripts that send studies which of some they still have to send.
 
-    One that is not there owes nothing. One that is there and can't answer may owe all. `keeps`: whether anybody is asked.
+    One that is not there owes nothing. One that is there and can't answer may owe all.
+
+    Parameters
+    ----------
+    scripts : who is asked, with dashes; `()`: nobody.
     """
 
-    def __init__(self, loopback: Loopback, *, keeps: bool) -> None:
-        self._loopback = loopback
-        self._scripts: tuple[str, ...] = SCRIPTS if keeps else ()
+    def __init__(self, loopback: Loopback, scripts: Collection[str] = SCRIPTS_THAT_OWE) -> None:
+        self._loopback, self._scripts = loopback, tuple(scripts)
         self._unavailable = set[str]()  # that could not say twice, and are not waited for until they can
 
-    def why_kept(self, studies: Collection[Study]) -> dict[str, str]:
+    def why_kept(self, patients: Mapping[str, str]) -> dict[str, str]:
         """Return why some of these studies stay, by their identifiers.
+
+        Parameters
+        ----------
+        patients : the patient of each study, by Orthanc's identifiers.
 
         Raises
         ------
         LoopbackError : Orthanc does not answer.
         """
         reasons: dict[str, str] = {}
-        if resources := sorted({each for study in studies for each in (study.id, study.patient)}):
+        if resources := sorted({*patients, *patients.values()}):
             for script in self._scripts:
                 owed, why = self._ask(script, resources, patiently=True)
-                for study in studies:
-                    if owed is None or not owed.isdisjoint((study.id, study.patient)):
-                        reasons.setdefault(study.id, why)
+                for study, patient in patients.items():
+                    if owed is None or not owed.isdisjoint((study, patient)):
+                        reasons.setdefault(study, why)
         return reasons
 
     def wait_for_answers(self, stopping: threading.Event) -> None:
         """Wait a minute at most, until each script that is there answers: after a start of Orthanc they begin, too."""
-        for _ in range(int(ANSWERS_WITHIN_SECONDS / ASK_AGAIN_SECONDS)):
-            if self._all_answer() or stopping.wait(ASK_AGAIN_SECONDS):
+        for _ in range(int(SCRIPTS_ANSWER_WITHIN_SECONDS / ASK_SCRIPTS_AGAIN_SECONDS)):
+            if self._all_answer() or stopping.wait(ASK_SCRIPTS_AGAIN_SECONDS):
                 return
 
     def _all_answer(self) -> bool:
@@ -81,7 +84,7 @@ class Undelivered:
                 return set(), ""
             if error.status == http.HTTPStatus.SERVICE_UNAVAILABLE and patiently and script not in self._unavailable:
                 self._unavailable.add(script)
-                time.sleep(ASK_AGAIN_SECONDS)
+                time.sleep(ASK_SCRIPTS_AGAIN_SECONDS)
                 return self._ask(script, resources)
             return None, f"{name} can't say whether it has delivered it: {one_line(error)}"
 
