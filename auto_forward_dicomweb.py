@@ -10014,8 +10014,13 @@ class DicomWebServers:
 
 def _by_keyword(answer: Mapping[str, Any]) -> dict[str, str]:
     """Return the texts of an answer of QIDO-RS, by keyword (DICOM JSON, PS3.18 F.2); what it leaves out is not among them."""
-    values = {keyword: (answer.get(tag) or {}).get("Value") for tag, keyword in TAGS.items()}
-    return {keyword: str(value[0]) for keyword, value in values.items() if value and value[0] is not None}
+    found: dict[str, str] = {}
+    for tag, keyword in TAGS.items():
+        element = answer.get(tag)
+        value = element.get("Value") if isinstance(element, dict) else None
+        if isinstance(value, list) and value and value[0] is not None:
+            found[keyword] = str(value[0])
+    return found
 
 
 # ---- src/auto_forward_dicomweb.py

@@ -2968,7 +2968,7 @@ class Peers:
         if status != http.HTTPStatus.OK:
             raise ValueError(f"{name} answers {status} when asked which instances it has")
         listed = _decoded(content)
-        if not isinstance(listed, list) or not all(isinstance(one, dict) and "ID" in one for one in listed):
+        if not isinstance(listed, list) or not all(map(_is_content, listed)):
             raise ValueError(f"{name} does not answer as an Orthanc when asked which instances it has")
         return listed
 
@@ -3029,6 +3029,11 @@ def _decoded(content: bytes) -> Any:
         return json.loads(content)
     except (ValueError, RecursionError):
         return None
+
+
+def _is_content(found: Any) -> bool:
+    """Return whether this describes a resource, with the name of its file if it is an instance."""
+    return isinstance(found, dict) and isinstance(found.get("ID"), str) and isinstance(found.get("FileUuid", ""), str)
 
 
 def _public_part(peer: Mapping[str, Any]) -> tuple[object, ...]:

@@ -3293,8 +3293,13 @@ class DicomWebServers:
 
 def _by_keyword(answer: Mapping[str, Any]) -> dict[str, str]:
     """Return the texts of an answer of QIDO-RS, by keyword (DICOM JSON, PS3.18 F.2); what it leaves out is not among them."""
-    values = {keyword: (answer.get(tag) or {}).get("Value") for tag, keyword in TAGS.items()}
-    return {keyword: str(value[0]) for keyword, value in values.items() if value and value[0] is not None}
+    found: dict[str, str] = {}
+    for tag, keyword in TAGS.items():
+        element = answer.get(tag)
+        value = element.get("Value") if isinstance(element, dict) else None
+        if isinstance(value, list) and value and value[0] is not None:
+            found[keyword] = str(value[0])
+    return found
 
 
 # ---- src/forwarding/misconfigured.py: The error of a destination that is not what it should be.
@@ -3606,7 +3611,7 @@ class Peers:
         if status != http.HTTPStatus.OK:
             raise ValueError(f"{name} answers {status} when asked which instances it has")
         listed = _decoded(content)
-        if not isinstance(listed, list) or not all(isinstance(one, dict) and "ID" in one for one in listed):
+        if not isinstance(listed, list) or not all(map(_is_content, listed)):
             raise ValueError(f"{name} does not answer as an Orthanc when asked which instances it has")
         return listed
 
@@ -3667,6 +3672,11 @@ def _decoded(content: bytes) -> Any:
         return json.loads(content)
     except (ValueError, RecursionError):
         return None
+
+
+def _is_content(found: Any) -> bool:
+    """Return whether this describes a resource, with the name of its file if it is an instance."""
+    return isinstance(found, dict) and isinstance(found.get("ID"), str) and isinstance(found.get("FileUuid", ""), str)
 
 
 def _public_part(peer: Mapping[str, Any]) -> tuple[object, ...]:

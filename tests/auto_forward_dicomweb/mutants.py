@@ -23,6 +23,8 @@ TABLE: dict[tuple[str, str], dict[str, str]] = {
         "if not self._is_wanted:": "if True:",
         "if error.status not in (400, 404):": "if False:",
         "if len(answers) == before:": "if True:",
+        'element.get("Value") if isinstance(element, dict) else None': '(element or {}).get("Value")',
+        "if isinstance(value, list) and value and": "if value and",
     },
     ("src/forwarding/failures.py", "tests/auto_forward_dicomweb/unit/test_dicomweb_servers.py"): {
         '("connect", "bad credentials")': '("connect",)',

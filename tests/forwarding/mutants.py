@@ -301,6 +301,8 @@ TABLE: dict[tuple[str, str], dict[str, str]] = {
     ("src/forwarding/peers.py", "tests/forwarding/test_identity.py"): {
         "{*instances} - there, short=True": "(), short=True",
         "return there.intersection(instances)": "return there",
+        'and isinstance(found.get("ID"), str) and': 'and "ID" in found and',
+        'isinstance(found.get("FileUuid", ""), str)': "True",
     },
     ("src/forwarding/verification.py", "tests/forwarding/test_identity.py"): {
         '{series["ID"], series["ParentStudy"]} | patients': '{series["ID"], series["ParentStudy"]}',

@@ -131,7 +131,11 @@ def test_the_whole_of_an_answer_that_never_ends_is_not_read(script: ModuleType, 
         peers.check("PEER")
 
 
-@pytest.mark.parametrize("content", [{"ID": "a"}, ["a"], [{"id": "a"}], "a", None], ids=str)
+@pytest.mark.parametrize(
+    "content",
+    [{"ID": "a"}, ["a"], [{"id": "a"}], "a", None, [{"ID": ["a"]}], [{"ID": "a", "FileUuid": ["x"]}]],
+    ids=str,
+)
 def test_what_does_not_answer_as_an_orthanc_proves_nothing(script: ModuleType, node: HttpNode, content: Any) -> None:
     node.respond = answer_json(content)
     peers = script.Peers({}, Knows({"Url": node.url}))

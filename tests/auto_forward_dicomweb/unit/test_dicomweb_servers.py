@@ -336,6 +336,12 @@ def test_a_server_that_answers_anything_else_proves_nothing(proving: Proving, an
         proving.prove()
 
 
+@pytest.mark.parametrize("element", ["1.2", ["1.2"], {"Value": "1.2"}, {"Value": {"0": "1.2"}}, {"Value": [None]}])
+def test_a_server_whose_answers_are_of_another_form_proves_nothing(proving: Proving, element: Any) -> None:
+    proving.cloud.rest.answers["POST", f"{SERVERS}/cloud/get"] = [{"00080018": element, "00100020": element}]
+    assert proving.prove() == set()
+
+
 def test_a_server_that_does_not_know_the_study_proves_nothing(proving: Proving) -> None:
     proving.cloud.rest.answers["POST", f"{SERVERS}/cloud/get"] = proving.cloud.rest.error(404)
     assert proving.prove() == set()
