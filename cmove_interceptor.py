@@ -5443,6 +5443,62 @@ def least_sent(percent: int, total: int) -> int:
     return math.ceil((percent - 0.5) * total / 100)
 
 
+# ---- src/cmove_interceptor/under_way.py: The moves that are under way: what was fetched for one of them, another one may still have to send.
+
+
+class MovesUnderWay:
+    """Knows which moves are under way, from before they look at what is here until they have sent it."""
+
+    def __init__(self, archive: Archive) -> None:
+        self._archive = archive
+        self._lock = threading.Lock()  # of the list, and of what moves have fetched
+        self._deleting = threading.Lock()  # who begins meanwhile would count on what is going
+        self._moves: list[Move] = []
+
+    def add(self, move: Move) -> Move:
+        """Note that a move begins, and return it; wait until what others have fetched is deleted, if it is being deleted."""
+        with self._deleting, self._lock:
+            self._moves.append(move)
+        return move
+
+    def end(self, move: Move) -> None:
+        """Note that a move has ended; again changes nothing."""
+        with self._lock:
+            self._moves = [each for each in self._moves if each is not move]
+
+    def note(self, move: Move, fetched: Fetched) -> None:
+        """Note what was fetched for a move, besides what another one has left to it."""
+        with self._lock:
+            move.fetched = _together(move.fetched, fetched)
+
+    def delete_fetched(self, move: Move, delete: Callable[[Fetched], None]) -> None:
+        """Delete what was fetched for a move, which ends, except what another one means: that deletes it at its end.
+
+        Raises
+        ------
+        LoopbackError : Orthanc does not answer.
+        """
+        self.end(move)
+        with self._deleting:
+            with self._lock:
+                others = [*self._moves]
+            for other in others:
+                self._leave_to(other, move, {*self._archive.instances(other.fields)} if move.fetched else set())
+            if move.fetched:
+                delete(move.fetched)
+
+    def _leave_to(self, other: Move, move: Move, meant: set[str]) -> None:
+        with self._lock:
+            if move.fetched and other in self._moves:  # else it has deleted already
+                came, copied = {*move.fetched.came}, move.fetched.copied
+                other.fetched = _together(other.fetched, Fetched(sorted(came & meant), copied & meant))
+                move.fetched = Fetched(sorted(came - meant), copied - meant)
+
+
+def _together(one: Fetched | None, other: Fetched) -> Fetched:
+    return other if one is None else Fetched(sorted({*one.came, *other.came}), one.copied | other.copied)
+
+
 # ---- src/cmove_interceptor/interceptor.py: What Orthanc calls: a move from its beginning to its end, and the script's own.
 
 
@@ -5469,8 +5525,8 @@ class Interceptor:
         loopback = Loopback(configuration)
         if not refusal and not loopback.enabled:
             self.refusal = 'cmove_interceptor stays idle: it needs Orthanc\'s HTTP server ("HttpServerEnabled": true)'
-        self.notifier, self._job_ends = Notifier(settings), JobEnds()
-        self._archive = Archive(loopback)
+        self.notifier, self._job_ends, self._archive = Notifier(settings), JobEnds(), Archive(loopback)
+        self._under_way = MovesUnderWay(self._archive)
         self._jobs = StoreJobs(loopback, self._job_ends, configuration)
         self.slots = JobSlots(loopback, self._jobs.concurrent_jobs, lambda: self._worker.wake.set())
         planner = Planner(self._archive, settings.associations)
@@ -5479,8 +5535,7 @@ class Interceptor:
         )
         self._fetcher = Fetcher(loopback, self._archive, self._jobs, self.slots, settings.fetch, configuration)
         self._worker = Worker("cmove_interceptor", self._open, self._turn)
-        self._interrupted: list[dict[str, Any]] = []
-        self._ended: Counter[str] = Counter()
+        self._interrupted, self._ended = list[dict[str, Any]](), Counter[str]()
         self._ends: Inbox[tuple[Move, str]] = Inbox(self._write_end)  # of moves, until they are written down
 
     # From start to stop
@@ -5566,7 +5621,8 @@ class Interceptor:
         orthanc.LogWarning(f"cmove_interceptor: C-MOVE of {described(fields)}")
         if reason := self.unavailable():
             raise MoveFailed(reason)
-        move = self.records.add(str(uuid.uuid4()), fields, mode_of(fields, self._settings, self._aets))
+        mode = mode_of(fields, self._settings, self._aets)
+        move = self._under_way.add(self.records.add(str(uuid.uuid4()), fields, mode))
         try:
             self.notifier.required.ask(move.values())
             self.notifier.queue("before", move.values())
@@ -5584,7 +5640,7 @@ class Interceptor:
         if move.mode == "notify":
             return
         if move.mode == "fetch":
-            move.fetched = self._fetcher.complete(move.fields)
+            self._under_way.note(move, self._fetcher.complete(move.fields))
         if self._jobs.stopping.is_set():  # a job that begins now corrupts the memory of Orthanc 1.13.0 as it ends
             raise MoveFailed("Orthanc is stopping")
         resources = self._archive.resources(move.fields)
@@ -5621,12 +5677,13 @@ class Interceptor:
         """Delete what was fetched for a move, unless it is to be kept."""
         if move.fetched and not self._settings.fetch.keep:
             try:
-                self._fetcher.remove(move.fetched)
+                self._under_way.delete_fetched(move, self._fetcher.remove)
             except LoopbackError as error:  # the move has its end all the same
                 orthanc.LogError(f"cmove_interceptor: what was fetched could not be deleted: {one_line(error)}")
 
     def _end(self, move: Move, state: str) -> None:
         """Write down how a move ended; on a full disk the worker does it, as soon as there is room."""
+        self._under_way.end(move)
         if not self._ends.add((move, state)):
             self._worker.wake.set()
         with contextlib.suppress(LoopbackError, sqlite3.Error, OSError):  # where the worker does not come to it

@@ -36,6 +36,7 @@ from .records import TABLES, Records, interrupted_move
 from .sending import Sender
 from .settings import Settings, calls_services
 from .slots import RESUME_LOOK_SECONDS, JobSlots
+from .under_way import MovesUnderWay
 
 FORGET_EVERY_SECONDS = 60.0
 ENDS = ("done", "submitted", "failed", "abandoned", "interrupted")  # of moves
@@ -60,8 +61,8 @@ class Interceptor:
         loopback = Loopback(configuration)
         if not refusal and not loopback.enabled:
             self.refusal = 'cmove_interceptor stays idle: it needs Orthanc\'s HTTP server ("HttpServerEnabled": true)'
-        self.notifier, self._job_ends = Notifier(settings), JobEnds()
-        self._archive = Archive(loopback)
+        self.notifier, self._job_ends, self._archive = Notifier(settings), JobEnds(), Archive(loopback)
+        self._under_way = MovesUnderWay(self._archive)
         self._jobs = StoreJobs(loopback, self._job_ends, configuration)
         self.slots = JobSlots(loopback, self._jobs.concurrent_jobs, lambda: self._worker.wake.set())
         planner = Planner(self._archive, settings.associations)
@@ -70,8 +71,7 @@ class Interceptor:
         )
         self._fetcher = Fetcher(loopback, self._archive, self._jobs, self.slots, settings.fetch, configuration)
         self._worker = Worker("cmove_interceptor", self._open, self._turn)
-        self._interrupted: list[dict[str, Any]] = []
-        self._ended: Counter[str] = Counter()
+        self._interrupted, self._ended = list[dict[str, Any]](), Counter[str]()
         self._ends: Inbox[tuple[Move, str]] = Inbox(self._write_end)  # of moves, until they are written down
 
     # From start to stop
@@ -157,7 +157,8 @@ class Interceptor:
         orthanc.LogWarning(f"cmove_interceptor: C-MOVE of {described(fields)}")
         if reason := self.unavailable():
             raise MoveFailed(reason)
-        move = self.records.add(str(uuid.uuid4()), fields, mode_of(fields, self._settings, self._aets))
+        mode = mode_of(fields, self._settings, self._aets)
+        move = self._under_way.add(self.records.add(str(uuid.uuid4()), fields, mode))
         try:
             self.notifier.required.ask(move.values())
             self.notifier.queue("before", move.values())
@@ -175,7 +176,7 @@ class Interceptor:
         if move.mode == "notify":
             return
         if move.mode == "fetch":
-            move.fetched = self._fetcher.complete(move.fields)
+            self._under_way.note(move, self._fetcher.complete(move.fields))
         if self._jobs.stopping.is_set():  # a job that begins now corrupts the memory of Orthanc 1.13.0 as it ends
             raise MoveFailed("Orthanc is stopping")
         resources = self._archive.resources(move.fields)
@@ -212,12 +213,13 @@ class Interceptor:
         """Delete what was fetched for a move, unless it is to be kept."""
         if move.fetched and not self._settings.fetch.keep:
             try:
-                self._fetcher.remove(move.fetched)
+                self._under_way.delete_fetched(move, self._fetcher.remove)
             except LoopbackError as error:  # the move has its end all the same
                 orthanc.LogError(f"cmove_interceptor: what was fetched could not be deleted: {one_line(error)}")
 
     def _end(self, move: Move, state: str) -> None:
         """Write down how a move ended; on a full disk the worker does it, as soon as there is room."""
+        self._under_way.end(move)
         if not self._ends.add((move, state)):
             self._worker.wake.set()
         with contextlib.suppress(LoopbackError, sqlite3.Error, OSError):  # where the worker does not come to it

@@ -26,6 +26,10 @@ TABLE: dict[tuple[str, str], dict[str, str]] = {
         "except LoopbackError as error:  # the move": "except KeyError as error:  # the move",
         "self._ends.flush()": "pass",
     },
+    ("src/cmove_interceptor/under_way.py", "tests/cmove_interceptor/test_fetched.py"): {
+        "if move.fetched and other in self._moves:": "if False:",
+        "other.fetched = _together(other.fetched, Fetched(sorted(came & meant), copied & meant))": "pass",
+    },
     ("src/cmove_interceptor/fetcher.py", "tests/cmove_interceptor/unit/test_fetched.py"): {
         'if each in fetched.copied or self._aets.key(senders.get(each, "")) in aets': "",
         " if is_about(each, tag, fields[tag])}": "}",

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import concurrent.futures
+
 import pytest
 
 from testing.dicom import make_study
@@ -52,3 +54,20 @@ def test_what_a_scanner_sends_while_its_study_is_fetched_is_not_deleted(
     assert len(destination.received) == 4
     [instance] = server.get("/instances")  # the only copy
     assert server.get(f"/instances/{instance}/metadata/RemoteAET") == "CT1"
+
+
+def test_of_two_moves_of_one_study_the_first_that_ends_leaves_the_other_what_it_sends(
+    start_briefly: StartOrthanc, far: OrthancServer, destination: Destination
+) -> None:
+    """A caller who waits for long asks again."""
+    far.store(make_study(patient_id="P1", instances=6))
+    section = {"Mode": "fetch", "Fetch": {"From": ["peer:far"], "Keep": False}}
+    server = start_briefly(SCRIPT, configuration(destination, section, OrthancPeers={"far": far.as_peer()}))
+    destination.pause = 0.4
+    with concurrent.futures.ThreadPoolExecutor(2) as pool:
+        first = pool.submit(c_move, server, "PATIENT", PatientID="P1")
+        server.wait_until(lambda: len(destination.received) >= 2, what="send some")
+        second = pool.submit(c_move, server, "PATIENT", PatientID="P1")
+        assert [move.result()[-1].status for move in (first, second)] == [SUCCESS, SUCCESS]
+    assert len(destination.received) == 12
+    assert server.get("/instances") == []
