@@ -37,7 +37,7 @@ TABLE: dict[tuple[str, str], dict[str, str]] = {
         "kept_alive(self.on_stored_instance)": "self.on_stored_instance",
     },
     ("src/cmove_interceptor/__init__.py", "tests/every_script/unit/test_kept_alive.py"): {
-        "*map(kept_alive, callbacks)": "*callbacks",
+        "kept_alive(interceptor.apply)": "interceptor.apply",
         "kept_alive(interceptor.move_synchronously)": "interceptor.move_synchronously",
     },
     ("src/common/metrics.py", "tests/every_script/unit/test_kept_alive.py"): {
