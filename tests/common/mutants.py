@@ -37,7 +37,7 @@ TABLE: dict[tuple[str, str], dict[str, str]] = {
         "kept_alive(self.on_stored_instance)": "self.on_stored_instance",
     },
     ("src/cmove_interceptor/__init__.py", "tests/every_script/unit/test_kept_alive.py"): {
-        "*map(kept_alive, callbacks)": "*callbacks",
+        "kept_alive(interceptor.apply)": "interceptor.apply",
         "kept_alive(interceptor.move_synchronously)": "interceptor.move_synchronously",
     },
     ("src/common/metrics.py", "tests/every_script/unit/test_kept_alive.py"): {
@@ -264,13 +264,13 @@ TABLE: dict[tuple[str, str], dict[str, str]] = {
         "return self.is_unused or (self.state == RUNNING and self.reason is None)": "return True",
         "self.state == RUNNING and self.reason is None": "self.state == RUNNING",
         "except (sqlite3.OperationalError, OSError) as error:": "except KeyError as error:",
-        'return text.partition("\\n")[0]': "return text",
         "if hand_over := getattr(orthanc, HAND_OVER, None):": "if hand_over := None:",
         "if not LISTED_SCRIPTS:": "if True:",
     },
     ("src/common/worker.py", "tests/common/unit/test_status.py"): {
         "self.trouble.note(reason)": "pass",
-        'self.last = text.partition("\\n")[0], time.time()': "self.last = text, time.time()",
+        'return text.partition("\\n")[0]': "return text",
+        "self.last = first_line(text), time.time()": "self.last = text, time.time()",
     },
     ("src/common/parameters.py", "tests/common/unit/test_status.py"): {
         "if name in found:": "if False:",
