@@ -45,11 +45,13 @@ import functools
 import hashlib
 import http
 import http.client
+import importlib.metadata
 import importlib.util
 import ipaddress
 import json
 import math
 import os
+import platform
 import random
 import re
 import socket
@@ -510,6 +512,25 @@ class LoopbackSettings:
     )
 
 
+def not_of_postgres(url: str) -> str | None:
+    """Refuse what is no URL of a PostgreSQL (a `check`)."""
+    try:
+        parts = urllib.parse.urlsplit(url)
+        is_one = parts.scheme in ("postgresql", "postgres") and bool(parts.path.strip("/")) and parts.port != 0
+        # Of a password that is not written in %XX, a part would be taken for a host, which errors name.
+        is_one = is_one and parts.netloc.count("@") <= 1 and "@" not in parts.path + parts.query and not parts.fragment
+    except ValueError:
+        is_one = False
+    return None if is_one else "postgresql://USER:PASSWORD@HOST/DATABASE, with options as ?sslmode=verify-full"
+
+
+def not_one_word(name: str) -> str | None:
+    """Refuse a name that a line of the log can't hold (a `check`)."""
+    return (
+        None if name.isprintable() and len(name) <= 100 and " " not in name else "1 to 100 characters without a space"
+    )
+
+
 @dataclasses.dataclass(frozen=True)
 class ScriptsSettings:
     """The section `Scripts`, which is for all scripts."""
@@ -519,6 +540,24 @@ class ScriptsSettings:
         metadata={
             "help": "Folder of the state of all scripts, but of one with a `StatePath` of its own; null: `IndexDirectory`, else "
             "`StorageDirectory`."
+        },
+    )
+    database: str | None = dataclasses.field(
+        default=None,
+        metadata={
+            "secret": True,
+            "check": not_of_postgres,
+            "allowed": "`postgresql://USER:PASSWORD@HOST/DATABASE`",
+            "help": "PostgreSQL in which several servers share the state of their scripts, but of one with a `StatePath` of its "
+            "own; null: files. See [scale.md](scale.md).",
+        },
+    )
+    server: str | None = dataclasses.field(
+        default=None,
+        metadata={
+            "check": not_one_word,
+            "allowed": "1 to 100 characters without a space",
+            "help": "Name of this server among those that share `Database`; null: the name of the machine.",
         },
     )
     loopback: LoopbackSettings = dataclasses.field(
@@ -752,6 +791,7 @@ def _as_text(found: Any, limits: Mapping[str, Any] | None = None) -> str:
 
 # Neither a link is followed (Windows has no such flag) nor the end of a line translated (only Windows does that).
 NO_LINK_NO_TEXT = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
+KEPT_IN_FILES = set[str]()  # scripts of which that was said
 OTHERS = 0o077  # the bits of a mode that let somebody else in
 # What a file system answers that has no locks at all. ENOLCK is not among them: there a server of locks is away for now.
 NO_LOCKS = (errno.ENOSYS, errno.EOPNOTSUPP)
@@ -765,6 +805,18 @@ class StateBusyError(StateError):
     """Another process has the state. It ends, or it should have another folder."""
 
 
+class StandsByError(StateBusyError):
+    """Another server has the right to the state, and this one waits until that one ends. `worked_by` is its name."""
+
+    def __init__(self, text: str, worked_by: str) -> None:
+        super().__init__(text)
+        self.worked_by = worked_by
+
+
+class StateLostError(StandsByError):
+    """Another server has taken the state while this one could not reach it: what was under way here counts no more."""
+
+
 class StateGoneError(StateError):
     """The state was deleted or replaced while it was in use: what is written now would be lost."""
 
@@ -775,9 +827,18 @@ def configuration_folder() -> Path:
     return base.parent if base.is_file() else folder_on_command_line(base) or base
 
 
-def state_folder(state_path: str | None, configuration: Mapping[str, Any]) -> Path:
-    """Return where a script keeps its state: its `StatePath`, that of all scripts, `IndexDirectory`, or `StorageDirectory`."""
-    state_path = state_path or settings_of_all_scripts(configuration).state_path
+def state_folder(state_path: str | None, configuration: Mapping[str, Any], script: str = "") -> Path:
+    """Return where a script keeps its state: its `StatePath`, that of all scripts, `IndexDirectory`, or `StorageDirectory`.
+
+    `script` : the name of one that keeps it nowhere else; a line of the log says so, once, where `Scripts.Database` is set.
+    """
+    of_all = settings_of_all_scripts(configuration)
+    if script and of_all.database and not state_path and script not in KEPT_IN_FILES:
+        KEPT_IN_FILES.add(script)
+        orthanc.LogWarning(
+            f"{script}: its state is in files of this server, not in Scripts.Database (docs/scale.md says what follows from that)"
+        )
+    state_path = state_path or of_all.state_path
     index = state_path or configuration.get("IndexDirectory")
     return configuration_folder() / index if index else storage_folder(configuration)
 
@@ -1925,7 +1986,8 @@ CREATE TABLE IF NOT EXISTS work_counts(
     task TEXT NOT NULL, queue TEXT NOT NULL, state TEXT NOT NULL, n INTEGER NOT NULL,
     PRIMARY KEY(task, queue, state)) WITHOUT ROWID;
 CREATE TRIGGER IF NOT EXISTS work_added AFTER INSERT ON work BEGIN
-    INSERT INTO work_counts VALUES(new.task, new.queue, new.state, 1) ON CONFLICT DO UPDATE SET n=n+1;
+    INSERT INTO work_counts VALUES(new.task, new.queue, new.state, 1)
+    ON CONFLICT(task, queue, state) DO UPDATE SET n=work_counts.n+1;
 END;
 CREATE TRIGGER IF NOT EXISTS work_removed AFTER DELETE ON work BEGIN
     UPDATE work_counts SET n=n-1 WHERE task=old.task AND queue=old.queue AND state=old.state;
@@ -1933,7 +1995,8 @@ END;
 CREATE TRIGGER IF NOT EXISTS work_moved AFTER UPDATE OF task, queue, state ON work
 WHEN new.task<>old.task OR new.queue<>old.queue OR new.state<>old.state BEGIN
     UPDATE work_counts SET n=n-1 WHERE task=old.task AND queue=old.queue AND state=old.state;
-    INSERT INTO work_counts VALUES(new.task, new.queue, new.state, 1) ON CONFLICT DO UPDATE SET n=n+1;
+    INSERT INTO work_counts VALUES(new.task, new.queue, new.state, 1)
+    ON CONFLICT(task, queue, state) DO UPDATE SET n=work_counts.n+1;
 END;
 INSERT INTO work_counts SELECT task, queue, state, COUNT(*) FROM work
 WHERE NOT EXISTS (SELECT 1 FROM work_counts) GROUP BY task, queue, state;
@@ -1959,11 +2022,27 @@ FORGOTTEN_AT_ONCE = 500  # finished rows that one transaction deletes
 WAL_PAGES, WAL_BYTES = 256, 1 << 20
 # Between the time that has passed and what the clock says, from which on somebody has set it.
 CLOCK_WAS_SET_SECONDS = 60.0
-NO_OLDER = "UPDATE work SET created=MIN(created+MAX(?,0),?) WHERE state IN ('waiting','sending')"
+NO_OLDER = """
+UPDATE work SET created=CASE WHEN created+?<? THEN created+? ELSE ? END WHERE state IN ('waiting','sending')
+"""
+ADD_ROW = """
+INSERT INTO work(queue, subject, state, attempts, next_attempt, error, job, data, created, updated, priority, task)
+VALUES(?,?,'waiting',0,0,'',NULL,?,?,?,?,?) RETURNING id
+"""
 FORGET_FINISHED = """
 DELETE FROM work WHERE id IN (
     SELECT id FROM work INDEXED BY work_finished WHERE state IN ('done','gone') AND updated<? ORDER BY updated LIMIT ?)
 """
+
+
+class Statements(Protocol):
+    """What executes statements, inside a transaction: a connection of sqlite3, or to PostgreSQL."""
+
+    def execute(self, sql: str, parameters: Any = (), /) -> Any:
+        """Execute one statement; what it returns gives rows, and has `rowcount`."""
+
+    def executemany(self, sql: str, rows: Any, /) -> Any:
+        """Execute one statement for each of these rows."""
 
 
 class Ledger:
@@ -1985,6 +2064,9 @@ class Ledger:
     OSError, sqlite3.Error : it can't be made or opened (the folder, its rights, a full disk, a version newer than ours). It may
         be another time: see `Worker`.
     """
+
+    is_shared = False
+    """Whether it is in a database that several servers share."""
 
     def __init__(
         self,
@@ -2013,6 +2095,27 @@ class Ledger:
         except BaseException:
             self._held.close()
             raise
+
+    @property
+    def name(self) -> str:
+        """The name of its script, for the log."""
+        return self.path.stem
+
+    @property
+    def where(self) -> str:
+        """What a line of the log calls it."""
+        return str(self.path)
+
+    @property
+    def changes(self) -> int:
+        """A number that rises with each row that is changed through this one."""
+        return self._db.total_changes
+
+    def reader(self) -> Any:
+        """Return a connection that only reads, for one thread at a time: it waits for no writer."""
+        connection = sqlite3.connect(self.path, check_same_thread=False, isolation_level=None, timeout=10)
+        connection.execute("PRAGMA cache_size=-2000")
+        return connection
 
     def _open(self, tables: str, durability: str, version: int, key: str) -> None:
         for suffix in ("-wal", "-shm"):
@@ -2088,7 +2191,8 @@ class Ledger:
         """Let what is unfinished be no older than it was where somebody has set the clock: it would be given up for that."""
         ahead = time.time() - time.monotonic()
         if abs(ahead - self._clock_ahead) > CLOCK_WAS_SET_SECONDS:
-            self.run(NO_OLDER, ahead - self._clock_ahead, time.time())
+            later, now = max(0.0, ahead - self._clock_ahead), time.time()
+            self.run(NO_OLDER, later, now, later, now)
             self._clock_ahead = ahead
 
     def checkpoint(self) -> None:
@@ -2096,7 +2200,7 @@ class Ledger:
         self.rows("PRAGMA wal_checkpoint(TRUNCATE)")
 
     @contextlib.contextmanager
-    def transaction(self) -> Iterator[sqlite3.Connection]:
+    def transaction(self) -> Iterator[Statements]:
         """Write all that is written inside, or nothing of it. May be nested."""
         with self._lock:
             self._must_be_open()
@@ -2125,7 +2229,7 @@ class Ledger:
     def run(self, sql: str, *parameters: Any) -> int:
         """Execute one statement, committed on return; gives the number of rows changed."""
         with self.transaction() as db:
-            return db.execute(sql, parameters).rowcount
+            return int(db.execute(sql, parameters).rowcount)
 
     def get_value(self, name: str, default: int = 0) -> int:
         """Return a number of the table `state`, or the default."""
@@ -2140,8 +2244,7 @@ class Ledger:
         with self.transaction() as db:
             now = time.time()
             values = (queue, resource, json.dumps(data), now, now, priority, task)
-            sql = "INSERT INTO work VALUES(NULL,?,?,'waiting',0,0,'',NULL,?,?,?,?,?)"
-            return int(db.execute(sql, values).lastrowid or 0)
+            return int(db.execute(ADD_ROW, values).fetchall()[0][0])
 
     def due(self, queue: str, limit: int, longest: float, task: str = SEND) -> list[dict[str, Any]]:
         """Return the next rows of a task and queue, of each resource only the oldest unfinished one, so that order holds.
@@ -2193,6 +2296,7 @@ class Ledger:
 
 
 FIRST_RETRY, LONGEST_RETRY = 1.0, 10.0  # seconds until the state is tried again
+STANDBY_SECONDS = 2.0  # until a server that stands by looks again whether the work is free
 AFTER_FAULT, AFTER_BUG = 2.0, 5.0  # seconds until the next turn, after a fault outside and one of ours
 LOOK_AT_STATE = 5.0  # seconds between two looks at whether the state is still there
 STARTS_WITHIN = 5.0  # seconds that a request waits for the script
@@ -2251,6 +2355,7 @@ class Worker:
     turn : does what there is to do, and returns the seconds until the next turn, unless `wake` is set before. Whatever it
         raises is said once, and it is called again after 2 s. What it has not committed, it must find again then.
     finish : does what is to be done after the last turn, before the state is closed.
+    lose : ends what `open_state` has begun: another server has taken the state, which is opened again when that one ends.
 
     Examples
     --------
@@ -2266,8 +2371,9 @@ class Worker:
         open_state: Callable[[], Ledger],
         turn: Callable[[], float],
         finish: Callable[[], None] = lambda: None,
+        lose: Callable[[], None] = lambda: None,
     ) -> None:
-        self.name, self._open_state, self._turn, self._finish = name, open_state, turn, finish
+        self.name, self._open_state, self._turn, self._finish, self._lose = name, open_state, turn, finish, lose
         self.wake, self.stopping = threading.Event(), threading.Event()
         self.trouble = Trouble(name)
         self.unavailable: str | None = f"{name} has not started yet"
@@ -2276,6 +2382,8 @@ class Worker:
         """Whether it stays idle until the configuration is corrected and Orthanc restarted: events are of no use to it."""
         self.is_waiting = False
         """Whether it can't open its state because another process has it."""
+        self.worked_by: str | None = None
+        """The server that works, while this one stands by."""
         self._ledger: Ledger | None = None
         self._is_decided, self._decision = False, threading.Condition()  # whether the state was opened, or can't be now
         self._next_look = 0.0
@@ -2328,23 +2436,37 @@ class Worker:
     # The thread
 
     def _work(self) -> None:
-        pauses = Pauses(FIRST_RETRY, LONGEST_RETRY)
-        while not self.stopping.is_set() and not self._opens():
-            self.stopping.wait(pauses.next())
         while not self.stopping.is_set():
-            self.wake.clear()
-            wait = self._take_turn()
-            self.wake.wait(min(wait, LOOK_AT_STATE))
-        if self._ledger:
+            pauses = Pauses(FIRST_RETRY, LONGEST_RETRY)
+            while not self.stopping.is_set() and not self._opens():
+                self.stopping.wait(STANDBY_SECONDS if self.worked_by else pauses.next())
+            while not self.stopping.is_set() and not self.worked_by:
+                self.wake.clear()
+                wait = self._take_turn()
+                self.wake.wait(min(wait, LOOK_AT_STATE))
+        if self._ledger and not self.worked_by:
             self._finish()
+
+    def _stand_by(self, error: StateLostError) -> None:
+        """Leave the work to the server that has taken it."""
+        assert self._ledger
+        why = one_line(error)
+        self.unavailable, self.is_waiting, self.worked_by = (
+            f"{self.name} is idle until this is over: {why}",
+            True,
+            error.worked_by,
+        )
+        self.trouble.begins(self.unavailable, why, orthanc.LogWarning)
+        self._ledger.close()
+        self._lose()
 
     def _opens(self) -> bool:
         """Try to open the state; return whether it is open."""
-        log, waits = orthanc.LogError, False
+        log, waits, worked_by = orthanc.LogError, False, None
         try:
             self._ledger = self._open_state()
             self.trouble.is_over()
-            self.unavailable, self.is_waiting = None, False
+            self.unavailable, self.is_waiting, self.worked_by = None, False, None
             self._decide()
             return True
         except ValueError as error:
@@ -2353,11 +2475,13 @@ class Worker:
         except (OSError, sqlite3.Error) as error:
             why = one_line(error)
             waits = isinstance(error, StateBusyError)
+            worked_by = error.worked_by if isinstance(error, StandsByError) else None
             log = orthanc.LogWarning if waits else log
         except Exception:  # noqa: BLE001 - whatever it is, it may be over the next time
             why = f"an error, please report it:\n{traceback.format_exc()}"
         text = f"{self.name} is idle until this is over: {why}"
         self.unavailable, self.is_waiting = first_line(text), waits
+        self.worked_by = worked_by
         self._decide()
         self.trouble.begins(text, why, log)
         return False
@@ -2371,6 +2495,9 @@ class Worker:
             if not self.stopping.is_set():
                 self.trouble.is_over()
             return wait
+        except StateLostError as error:
+            self._stand_by(error)
+            return 0.0
         except StateGoneError as error:
             why = one_line(error)
             self.unavailable = f"{self.name} is idle: {why}"
@@ -2405,7 +2532,7 @@ class Worker:
 # ---- src/common/status.py: The status of a script, the same fields for all, and the routes that speak for all scripts: `/scripts`, `/scripts/health`.
 
 
-RUNNING, IDLE, MISCONFIGURED, WAITING = "running", "idle", "misconfigured", "waiting"
+RUNNING, IDLE, MISCONFIGURED, WAITING, STANDBY = "running", "idle", "misconfigured", "waiting", "standby"
 LOADED_AT = time.time()
 # What the runtime of a combined file (combine.py) puts into a script's `orthanc`: it answers `/scripts` for all of them.
 HAND_OVER = "add_script_entries"
@@ -2417,22 +2544,26 @@ class Condition:
 
     Attributes
     ----------
-    state : "running"; "misconfigured", until the configuration is corrected; "waiting", for another process that has its state;
+    state : "running"; "standby", while another server works; "misconfigured", until the configuration is corrected; "waiting",
+        for another process that has its state;
         "idle": it has not started, has stopped, can't open its state, or there is nothing that it should do.
     reason : one line: why it does not run, or what goes wrong just now.
     last_error : text and time (seconds since 1970) of what went wrong last, also when it is over.
     is_unused : idle because nothing is configured for it, which is no fault.
+    server, worked_by : the names of this server and of the one that works, where several share the state.
     """
 
     state: str
     reason: str | None = None
     last_error: tuple[str, float] | None = None
     is_unused: bool = False
+    server: str | None = None
+    worked_by: str | None = None
 
     @property
     def is_healthy(self) -> bool:
         """Return whether nobody has to look at it."""
-        return self.is_unused or (self.state == RUNNING and self.reason is None)
+        return self.is_unused or self.state == STANDBY or (self.state == RUNNING and self.reason is None)
 
 
 def misconfigured(refusal: str) -> Condition:
@@ -2445,18 +2576,21 @@ def unused(why: str) -> Condition:
     return Condition(IDLE, why, is_unused=True)
 
 
-def condition_of(worker: Worker, refusal: str | None = None) -> Condition:
+def condition_of(worker: Worker, refusal: str | None = None, server: str | None = None) -> Condition:
     """Return the condition of a script that works in a `Worker`; waits for nothing.
 
-    With a `refusal` (the configuration is wrong) it is never started.
+    With a `refusal` (the configuration is wrong) it is never started. `server` : the name of this one, where several share
+    the state.
     """
     if refusal:
         return misconfigured(refusal)
-    last = worker.trouble.last
+    last, worked_by = worker.trouble.last, worker.worked_by
+    if worked_by:
+        return Condition(STANDBY, first_line(worker.unavailable or ""), None, server=server, worked_by=worked_by)
     if reason := worker.unavailable:
         state = MISCONFIGURED if worker.is_off else WAITING if worker.is_waiting else IDLE
-        return Condition(state, first_line(reason), last)
-    return Condition(RUNNING, first_line(worker.trouble.text) or None, last)
+        return Condition(state, first_line(reason), last, server=server)
+    return Condition(RUNNING, first_line(worker.trouble.text) or None, last, server=server, worked_by=server)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -2547,6 +2681,7 @@ def _common_fields(found: Condition) -> dict[str, Any]:
     """Return what each status has."""
     last = found.last_error
     return {
+        **({"Server": found.server, "WorkedBy": found.worked_by} if found.server else {}),
         "State": found.state,
         "Reason": found.reason,
         "Version": __version__,
@@ -2660,7 +2795,7 @@ class MetricsReporter:
     def report(self) -> None:
         """Set all values once."""
         found = self._look()
-        self._set("idle", found.state != RUNNING and not found.is_unused)
+        self._set("idle", found.state not in (RUNNING, STANDBY) and not found.is_unused)
         self._set("unhealthy", not found.is_healthy)
         if found.state == RUNNING:
             # Where the state can't be read now, the values before stay: `unhealthy` says that something is wrong.
@@ -3001,23 +3136,28 @@ class Which:
 
     def condition(self) -> tuple[str, list[Any]]:
         """Return the condition as SQL, and its values."""
-        parts, values = ["1"], list[Any]()
+        parts, values = ["1=1"], list[Any]()
         named = {"task": self.task, "queue": self.queue, "subject": self.resource, "job": self.job}
         for column, wanted in named.items():
             if wanted is not None:
                 parts.append(f"{column}=?")
                 values.append(wanted)
         by_state = "state"
-        for column, several in (("id", self.ids), ("subject", self.resources)):
+        for column, value, several in (
+            ("id", "CAST(value AS BIGINT)", self.ids),
+            ("subject", "value", self.resources),
+        ):
             if several is not None and len(several) == 1:
                 parts.append(f"{column}=?")
                 values += several
             elif several is not None:
-                parts.append(f"{column} IN (SELECT value FROM json_each(?))")
+                parts.append(f"{column} IN (SELECT {value} FROM json_each(?))")
                 values.append(json.dumps([*several]))
-                by_state = "+state"  # SQLite would look at all rows in these states, as it can't know how few are named
+                by_state = (
+                    "state||''"  # SQLite would look at all rows in these states, as it can't know how few are named
+                )
         if self.states is not None:
-            parts.append(f"{by_state} IN ({','.join('?' * len(self.states))})")
+            parts.append(f"{by_state} IN ({','.join('?' * len(self.states))})" if self.states else "1=0")
             values += self.states
         for key, value in self.data.items():
             parts.append("json_extract(data, '$.' || ?)=?")
@@ -3217,7 +3357,8 @@ CREATE TABLE IF NOT EXISTS arrived(
     PRIMARY KEY(level, instance)) WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS arrived_by_resource ON arrived(level, resource, seen);
 CREATE TABLE IF NOT EXISTS heard(level TEXT NOT NULL, resource TEXT NOT NULL, PRIMARY KEY(level, resource)) WITHOUT ROWID;
-INSERT OR IGNORE INTO state SELECT 'began', {int(LOADED)} WHERE NOT EXISTS (SELECT 1 FROM state WHERE name='cursor');
+INSERT INTO state SELECT 'began', {int(LOADED)} WHERE NOT EXISTS (SELECT 1 FROM state WHERE name='cursor')
+ON CONFLICT DO NOTHING;
 """
 LEVELS_WITH_INSTANCES = ("Patient", "Study", "Series")
 
@@ -3263,7 +3404,7 @@ class Feed:
         if self._reconcile:
             newest = self._loopback.get("/changes?last")["Last"]
             kept = self._ledger.get_value("cursor", -1)
-            place = place_in_log(kept, newest, self._ledger.path.stem) if kept >= 0 else self._last_before_us(newest)
+            place = place_in_log(kept, newest, self._ledger.name) if kept >= 0 else self._last_before_us(newest)
             with self._ledger.transaction():
                 if place < kept:
                     self._ledger.run("UPDATE arrived SET seq=0 WHERE seq>?", place)
@@ -3298,7 +3439,7 @@ class Feed:
     def _arrive_again(self, instances: Mapping[str, int]) -> None:
         rows = [(level, one, seq, time.time()) for one, seq in instances.items() for level in self._levels]
         with self._ledger.transaction() as db:
-            db.executemany("INSERT OR IGNORE INTO arrived VALUES(?,?,?,?,NULL)", rows)
+            db.executemany("INSERT INTO arrived VALUES(?,?,?,?,NULL) ON CONFLICT DO NOTHING", rows)
 
     def _last_before_us(self, newest: int) -> int:
         """Return the last change from before the ledger began: Orthanc receives, and may be killed, before we come to ask."""
@@ -3319,7 +3460,8 @@ class Feed:
             # No number of the log of changes, but one that tells this arrival from another of the same instance.
             self._arrive([(resource, -time.time_ns())])
         elif not self._reconcile and change.removeprefix("Stable") in self._levels:
-            self._ledger.run("INSERT OR IGNORE INTO heard VALUES(?,?)", change.removeprefix("Stable"), resource)
+            sql = "INSERT INTO heard VALUES(?,?) ON CONFLICT DO NOTHING"
+            self._ledger.run(sql, change.removeprefix("Stable"), resource)
 
     def poll(self) -> None:
         """Hand over all that has become stable since the last time, each in one transaction with what remembers it.
@@ -3360,8 +3502,8 @@ class Feed:
             rows += [(level, instance, seq, now, parents.get(level)) for level in self._levels]
         # The same instance again (OverwriteInstances) has arrived once more; a page that is read again changes nothing.
         sql = (
-            "INSERT INTO arrived VALUES(?,?,?,?,?) ON CONFLICT DO UPDATE SET seq=excluded.seq, seen=excluded.seen,"
-            " resource=COALESCE(excluded.resource, resource)"
+            "INSERT INTO arrived VALUES(?,?,?,?,?) ON CONFLICT(level, instance) DO UPDATE SET seq=excluded.seq, "
+            "seen=excluded.seen, resource=COALESCE(excluded.resource, arrived.resource)"
         )
         with self._ledger.transaction() as db:
             db.executemany(sql, rows)
@@ -3517,16 +3659,18 @@ CREATE TABLE IF NOT EXISTS owed(
 CREATE INDEX IF NOT EXISTS owed_by_study ON owed(study);
 CREATE INDEX IF NOT EXISTS owed_by_patient ON owed(patient, study);
 CREATE TRIGGER IF NOT EXISTS owed_from_the_first AFTER INSERT ON work WHEN {condition} BEGIN
-    INSERT OR IGNORE INTO owed VALUES(new.id,
-        COALESCE(json_extract(new.data, '$.Study'), ''), COALESCE(json_extract(new.data, '$.Patient'), ''));
+    INSERT INTO owed VALUES(new.id,
+        COALESCE(json_extract(new.data, '$.Study'), ''), COALESCE(json_extract(new.data, '$.Patient'), ''))
+    ON CONFLICT DO NOTHING;
 END;
 CREATE TRIGGER IF NOT EXISTS owed_until_the_end AFTER UPDATE OF state ON work WHEN new.state IN ('done','gone') BEGIN
     DELETE FROM owed WHERE row=new.id;
 END;
 CREATE TRIGGER IF NOT EXISTS owed_once_more AFTER UPDATE OF state ON work
 WHEN old.state IN ('done','gone') AND new.state NOT IN ('done','gone') AND {condition} BEGIN
-    INSERT OR IGNORE INTO owed VALUES(new.id,
-        COALESCE(json_extract(new.data, '$.Study'), ''), COALESCE(json_extract(new.data, '$.Patient'), ''));
+    INSERT INTO owed VALUES(new.id,
+        COALESCE(json_extract(new.data, '$.Study'), ''), COALESCE(json_extract(new.data, '$.Patient'), ''))
+    ON CONFLICT DO NOTHING;
 END;
 CREATE TRIGGER IF NOT EXISTS owed_no_more AFTER DELETE ON work BEGIN
     DELETE FROM owed WHERE row=old.id;
@@ -3635,7 +3779,7 @@ class Owing:
             unfinished = self._work.find(Which(ids=rows, states=("waiting", "sending", "dead")))
             found = {(row["id"], *places[each]) for row in unfinished for each in of_each[row["id"]] if each in places}
             db.executemany("DELETE FROM owed WHERE row=?", [(row,) for row in rows])
-            db.executemany("INSERT OR IGNORE INTO owed VALUES(?,?,?)", found)
+            db.executemany("INSERT INTO owed VALUES(?,?,?) ON CONFLICT DO NOTHING", found)
 
 
 def arriving(ledger: Ledger, loopback: Loopback, parents: Parents, reported: Iterable[str]) -> set[str]:
@@ -3650,7 +3794,7 @@ def arriving(ledger: Ledger, loopback: Loopback, parents: Parents, reported: Ite
     """
     unread = still_to_read(ledger, loopback)  # before what was read: it may be read meanwhile
     if unread is None:
-        raise Refused(503, f"{ledger.path.stem} has still to read what arrived")
+        raise Refused(503, f"{ledger.name} has still to read what arrived")
     found, unknown = set[str](), set[str]()
     new = (("", None, each) for each in unread.union(reported))
     for level, resource, instance in (*arriving_resources(ledger), *new):
@@ -4812,7 +4956,7 @@ class ForwardingSettings:
             "help": "For how long a destination must have been silent until its `Alternates` are used.",
         },
     )
-    reconcile: bool = reconcile_field()
+    reconcile: bool = reconcile_field("each of several Orthancs on one database without `Scripts.Database`")
     durability: str = durability_field()
     state_path: str | None = state_path_field()
     keep_done_days: float = dataclasses.field(
@@ -6714,6 +6858,9 @@ CREATE TABLE IF NOT EXISTS given(
     destination TEXT NOT NULL, instance TEXT NOT NULL, seq INTEGER NOT NULL, digest TEXT NOT NULL,
     PRIMARY KEY(instance, destination)) WITHOUT ROWID;
 """
+GIVE = """
+INSERT INTO given VALUES(?,?,?,?) ON CONFLICT(instance, destination) DO UPDATE SET seq=excluded.seq, digest=excluded.digest
+"""
 FORGET_ROUTED = (
     f"DELETE FROM given WHERE NOT {still_arrives('given.instance')} "
     f"AND instance NOT IN ({unfinished_keys('Instances', ROUTE)})"
@@ -6743,7 +6890,7 @@ class SentInstances:
         for given in self._ledger.rows(sql, instance, destination):
             if given["seq"] >= seq > 0 or given["seq"] == seq < 0 or (digest and given["digest"] == digest):
                 return False
-        self._ledger.run("INSERT OR REPLACE INTO given VALUES(?,?,?,?)", destination, instance, seq, digest)
+        self._ledger.run(GIVE, destination, instance, seq, digest)
         return True
 
     def given(self, destination: str, resources: Collection[str], instances: Collection[str]) -> set[str]:
@@ -6815,6 +6962,9 @@ class NotInLedger:
 PASSED_OVER_TABLE = """
 CREATE TABLE IF NOT EXISTS passed_over(resource TEXT PRIMARY KEY, destinations TEXT NOT NULL) WITHOUT ROWID;
 """
+UPSERT_PASSED_OVER = """
+INSERT INTO passed_over VALUES(?,?) ON CONFLICT(resource) DO UPDATE SET destinations=excluded.destinations
+"""
 
 
 def changing_levels(rules: Iterable[Rule]) -> set[str]:
@@ -6837,7 +6987,7 @@ class PassedOver:
         """Write down which they are now."""
         if destinations:
             names = json.dumps(sorted(destinations))
-            self._ledger.run("INSERT OR REPLACE INTO passed_over VALUES(?,?)", resource, names)
+            self._ledger.run(UPSERT_PASSED_OVER, resource, names)
         else:
             self._ledger.run("DELETE FROM passed_over WHERE resource=?", resource)
 
@@ -8234,7 +8384,7 @@ class Jobs:
     def _note(self, row: int, job: str) -> None:
         with self._ledger.transaction():
             self._work.change(row, job=job)
-            self._ledger.run("INSERT OR IGNORE INTO jobs VALUES(?,?)", job, row)
+            self._ledger.run("INSERT INTO jobs VALUES(?,?) ON CONFLICT DO NOTHING", job, row)
 
     def _post_row(self, row: Mapping[str, Any], options: Mapping[str, Any]) -> str | None:
         """Submit the job of a row, as `_post`: never one that sends what the row does not hold."""
@@ -8669,14 +8819,18 @@ class Reports:
         self.arrivals = Arrivals(digests=overwrites)
         self.has_changes = threading.Event()
         """Something is to be read in the log of changes."""
-        self.unread = Unread()
-        self.ended_jobs: deque[tuple[str, bool]] = deque()
-        self.deleted: deque[str] = deque()
-        self.inbox: Inbox[tuple[str, str]] = Inbox(lambda report: self._write(*report))
+        self.forget()
         self._write: Callable[[str, str], None] = lambda _change, _resource: None
         self._wake, self._at_once, self._reconcile = wake, at_once, reconcile
         levels = {*remembered, "Instance"} if overwrites else remembered
         self._remembered = {int(getattr(orthanc.ResourceType, level.upper())) for level in levels}
+
+    def forget(self) -> None:
+        """Forget what was reported: another server has done it, or the log of changes and Orthanc's jobs have it."""
+        self.unread = Unread()
+        self.ended_jobs: deque[tuple[str, bool]] = deque()
+        self.deleted: deque[str] = deque()
+        self.inbox: Inbox[tuple[str, str]] = Inbox(lambda report: self._write(*report))
 
     def open(self, write: Callable[[str, str], None]) -> None:
         """Write what is reported of instances and stable resources, from now on."""
@@ -8838,6 +8992,9 @@ PATIENTS_AT_ONCE = 100  # in one turn, so that others need not wait
 PROTECTED_TABLE = """
 CREATE TABLE IF NOT EXISTS protected(patient TEXT PRIMARY KEY, state TEXT NOT NULL, until REAL NOT NULL) WITHOUT ROWID;
 """
+PROTECT = """
+INSERT INTO protected VALUES(?,?,?) ON CONFLICT(patient) DO UPDATE SET state=excluded.state, until=excluded.until
+"""
 WAITS = """
 EXISTS (SELECT 1 FROM patients_waited_for waited WHERE waited.patient=protected.patient)
 """
@@ -8895,7 +9052,7 @@ class Protection:
                 self._set(row["patient"])  # a kill, or an error, came in between
         now = time.time()
         # Not by rows of which it is not known whose they are.
-        waits = f"(? OR until BETWEEN ? AND ? OR {WAITS})" if self._is_on else "(0 AND ? AND ? AND ?)"
+        waits = f"(?=1 OR until BETWEEN ? AND ? OR {WAITS})" if self._is_on else "(1=0 AND 0 IN (?,?,?))"
         sql = f"SELECT patient, state FROM protected WHERE NOT {waits} LIMIT ?"
         over = self._ledger.rows(sql, unknown, now, now + self._quiet, PATIENTS_AT_ONCE)
         ended = sum(self._end(row["patient"], row["state"]) for row in over)
@@ -8928,7 +9085,7 @@ class Protection:
         if is_protected is None:
             return  # deleted
         # Before it is done: a kill in between leaves no patient protected.
-        self._ledger.run("INSERT OR REPLACE INTO protected VALUES(?,?,?)", patient, state, until)
+        self._ledger.run(PROTECT, patient, state, until)
         if state == "planned":
             self._set(patient)
 
@@ -9197,6 +9354,662 @@ def _as_dicom(day: datetime.date) -> str:
     return day.isoformat().replace("-", "")
 
 
+# ---- src/common/database.py: Where the state of scripts is kept that several servers share: `Scripts.Database`.
+
+
+@dataclasses.dataclass(frozen=True)
+class Database:
+    """A PostgreSQL, and the name of this server among those that share it.
+
+    Attributes
+    ----------
+    url : has a password in it: it is in no line of the log, and in no answer.
+    """
+
+    url: str = dataclasses.field(repr=False)
+    server: str
+
+
+def shared_database_of(
+    configuration: Mapping[str, Any], state_path: str | None, *, reconcile: bool, section: str
+) -> Database | None:
+    """Return where a script's state is kept, as `database_of`; None also for a wrong section `Scripts`: it is never opened.
+
+    A `Reconcile` of false has no effect there, and a line of the log says so.
+    """
+    try:
+        database = database_of(configuration, state_path)
+    except SettingsError:
+        return None
+    if database and not reconcile:
+        orthanc.LogWarning(
+            f"{section}.Reconcile is false, and has no effect with Scripts.Database: one server at a time works, and does it for "
+            "all, so that nothing is done twice"
+        )
+    return database
+
+
+def database_of(configuration: Mapping[str, Any], state_path: str | None) -> Database | None:
+    """Return where a script's state is kept if not in a file; its own `StatePath` wins.
+
+    Raises
+    ------
+    SettingsError : the section `Scripts` is wrong.
+    """
+    found = settings_of_all_scripts(configuration)
+    if state_path or not found.database:
+        return None
+    return Database(found.database, found.server or platform.node() or "unnamed")
+
+
+# ---- src/common/packages.py: Python packages that a script needs: whether one is missing or too old, and what a person does about it.
+
+
+def package_problem(package: str, least: str, found: str | None, debian: str = "") -> str | None:
+    """Return what is wrong with an installed package, and the remedy; None if it is there and new enough.
+
+    Parameters
+    ----------
+    package : its name for pip.
+    least : the oldest version that works, as `2.3`.
+    found : the version that is installed, None if none is.
+    debian : its name for apt, if Debian 12's version is new enough.
+
+    >>> package_problem("httpx", "0.23", "0.28.1") is None
+    True
+    """
+    if found is not None and _numbers(found) >= _numbers(least):
+        return None
+    state = f"found {found}" if found else "found none"
+    by_apt = f"apt install {debian}, or " if debian else ""
+    return (
+        f"it needs the Python package {package}, {least} or newer ({state}). Install it: {by_apt}a virtual environment "
+        'as in docs/install.md, "Packages" (the Dockerfile installs it); then restart Orthanc'
+    )
+
+
+def _numbers(version: str) -> list[int]:
+    return [int(number) for number in re.findall(r"\d+", version)[:2]]
+
+
+# ---- src/common/postgres_sql.py: The SQL of the ledgers as PostgreSQL takes it.
+
+
+# As SQLite has them, for what a row's `data` holds. PostgreSQL may use them in an index.
+JSON_FUNCTIONS = [
+    "CREATE OR REPLACE FUNCTION json_extract(data TEXT, path TEXT) RETURNS TEXT LANGUAGE sql IMMUTABLE AS "
+    "$$SELECT data::json #>> string_to_array(substr(path, 3), '.')$$",
+    "CREATE OR REPLACE FUNCTION json_type(data TEXT, path TEXT) RETURNS TEXT LANGUAGE sql IMMUTABLE AS "
+    "$$SELECT json_typeof(data::json #> string_to_array(substr(path, 3), '.'))$$",
+]
+REWRITTEN = [
+    # Of each (key, value) in an object of a row's data, and of each text in a list that is given as one value.
+    (re.compile(r"json_each\(([\w.]+), '\$\.(\w+)'\)"), r"json_each_text((\1::json)->'\2') AS each_of(key, value)"),
+    (re.compile(r"json_each\(\?\)"), "json_array_elements_text((?)::json) AS listed(value)"),
+    (re.compile(r" INDEXED BY \w+"), ""),
+]
+COLUMN_TYPES = [
+    (re.compile(r"\bINTEGER PRIMARY KEY( AUTOINCREMENT)?"), "BIGINT GENERATED BY DEFAULT AS IDENTITY PRIMARY KEY"),
+    (re.compile(r"\bINTEGER\b"), "BIGINT"),
+    (re.compile(r"\bREAL\b"), "DOUBLE PRECISION"),
+    (re.compile(r"\bTEXT\b"), 'TEXT COLLATE "C"'),  # compared and ordered byte by byte, as SQLite does
+    (re.compile(r"\s+WITHOUT ROWID"), ""),
+]
+QUOTED_TEXT = re.compile(r"('(?:[^']|'')*')")
+SQLITE_TRIGGER = re.compile(
+    r"CREATE TRIGGER IF NOT EXISTS (?P<name>\w+) (?P<event>AFTER .*?) ON (?P<table>\w+)\s"
+    r"(?:\s*WHEN (?P<condition>.*?))?\s*BEGIN(?P<body>.*)END;",
+    re.DOTALL,
+)
+
+
+@functools.lru_cache(maxsize=2000)
+def for_postgres(sql: str) -> str:
+    """Return one statement of a ledger for psycopg, with the same parameters.
+
+    >>> for_postgres("SELECT n FROM t WHERE a=? AND b LIKE '50%?'")
+    "SELECT n FROM t WHERE a=%s AND b LIKE '50%%?'"
+    """
+    for pattern, text in REWRITTEN:
+        sql = pattern.sub(text, sql)
+    parts = QUOTED_TEXT.split(sql.replace("%", "%%"))
+    return "".join(part if part.startswith("'") else part.replace("?", "%s") for part in parts)
+
+
+def tables_for_postgres(script: str) -> list[str]:
+    """Return the statements that make what a script of SQLite's makes: tables, indices, triggers, views, first rows."""
+    return [each for statement in _statements(script) for each in _made(statement)]
+
+
+def _statements(script: str) -> Iterator[str]:
+    statement = ""
+    for part in re.split(r"(?<=;)", script):
+        statement += part
+        if sqlite3.complete_statement(statement):  # not in the middle of a trigger
+            yield statement.strip()
+            statement = ""
+
+
+def _made(statement: str) -> Iterator[str]:
+    if found := SQLITE_TRIGGER.fullmatch(statement):
+        name, event, table = found["name"], found["event"], found["table"]
+        condition = f"WHEN ({found['condition']}) " if found["condition"] else ""
+        yield (
+            f"CREATE OR REPLACE FUNCTION {name}() RETURNS trigger LANGUAGE plpgsql AS "
+            f"$$ BEGIN {for_postgres(found['body'])} RETURN NULL; END $$"
+        )
+        yield f"DROP TRIGGER IF EXISTS {name} ON {table}"
+        yield f"CREATE TRIGGER {name} {event} ON {table} FOR EACH ROW {condition}EXECUTE FUNCTION {name}()"
+        return
+    sql = statement.replace("CREATE VIEW IF NOT EXISTS", "CREATE OR REPLACE VIEW")
+    if sql.startswith("CREATE TABLE"):
+        for pattern, text in COLUMN_TYPES:
+            sql = pattern.sub(text, sql)
+    yield for_postgres(sql)
+
+
+# ---- src/common/postgres.py: One connection to PostgreSQL that has the right to a script's state as long as it lasts.
+
+
+LEAST_PSYCOPG = "3.1"
+BEATS_SECONDS = 5.0  # between two signs of life of who has the right
+# Without one for so long, PostgreSQL ends the connection: of a server that hangs, and of one that it can't reach.
+SILENT_MILLISECONDS, UNREACHABLE_MILLISECONDS = 20_000, 10_000
+CONNECTS_AGAIN_SECONDS = 1.0  # after a failure, in which nobody else waits for the next one
+# What may stand in the URL, and else is this. The client's side of a connection that was cut.
+CONNECTION_OPTIONS = {
+    "connect_timeout": "5",
+    "keepalives": "1",
+    "keepalives_idle": "5",
+    "keepalives_interval": "2",
+    "keepalives_count": "3",
+    "tcp_user_timeout": str(UNREACHABLE_MILLISECONDS),
+    "client_encoding": "UTF8",
+}
+# The server's side. Where it is older than 14, a server that hangs keeps the right until it ends.
+SESSION_SETTINGS = {
+    "tcp_keepalives_idle": "5",
+    "tcp_keepalives_interval": "2",
+    "tcp_keepalives_count": "2",
+    "tcp_user_timeout": str(UNREACHABLE_MILLISECONDS),
+    "idle_session_timeout": str(SILENT_MILLISECONDS),
+    "idle_in_transaction_session_timeout": str(SILENT_MILLISECONDS),
+    "lock_timeout": "5000",
+}
+KEEP_WHAT_IS_WRITTEN = """
+SELECT set_config(name, 'on', false) FROM pg_settings WHERE name='synchronous_commit' AND setting='off'
+"""
+HOLDER_TABLE = """
+CREATE TABLE IF NOT EXISTS holder(
+    one INTEGER PRIMARY KEY CHECK (one=1), server TEXT NOT NULL, process TEXT NOT NULL, since DOUBLE PRECISION NOT NULL)
+"""
+TAKE_RIGHT = """
+INSERT INTO holder VALUES(1,?,?,?) ON CONFLICT(one) DO UPDATE SET server=excluded.server, process=excluded.process,
+since=excluded.since
+"""
+
+
+class NamedRow(tuple[Any, ...]):
+    """A row with its columns by place and by name, as `sqlite3.NamedRow`."""
+
+    _names: dict[str, int]
+
+    def keys(self) -> list[str]:
+        return list(self._names)
+
+    def __getitem__(self, key: Any) -> Any:
+        return super().__getitem__(self._names[key] if isinstance(key, str) else key)
+
+
+@functools.lru_cache(maxsize=1000)
+def _row_with(columns: tuple[str, ...]) -> type[NamedRow]:
+    """Return the class of the rows with these columns."""
+    return type("NamedRow", (NamedRow,), {"_names": {name: place for place, name in enumerate(columns)}})
+
+
+class QueryResult:
+    """What a statement gives: its rows, and how many it has changed."""
+
+    def __init__(self, cursor: Any) -> None:
+        self.rowcount: int = cursor.rowcount
+        self.status: str = cursor.statusmessage or ""
+        self._rows: list[NamedRow] = []
+        if cursor.description:
+            make = _row_with(tuple(column.name for column in cursor.description))
+            self._rows = [make(row) for row in cursor.fetchall()]
+
+    def fetchall(self) -> list[NamedRow]:
+        return self._rows
+
+    def close(self) -> None:
+        """Do nothing: all is read."""
+
+    def __iter__(self) -> Iterator[NamedRow]:
+        return iter(self._rows)
+
+
+class Session:
+    """A connection, and the statements that are executed in it; one thread at a time.
+
+    Parameters
+    ----------
+    name : of the script, with underscores: of its lock, and of the schema of its tables.
+    process : the name of this process, another one after each start.
+
+    Raises
+    ------
+    ValueError : the package for PostgreSQL is missing, or the URL is none.
+    sqlite3.OperationalError : it can't be reached, or refuses.
+    """
+
+    def __init__(self, database: Database, name: str, process: str) -> None:
+        self._name, self._process, self._server = name, process, database.server
+        self.schema = f"orthanc_scripts_{name}"
+        self._psycopg = _psycopg()
+        with self._errors():
+            self._connection = self._psycopg.connect(**self._options(database), autocommit=True)
+        self.where = f"{self._connection.info.host}/{self._connection.info.dbname}"
+        try:
+            self._prepare()
+        except BaseException:
+            self.close()
+            raise
+
+    def _options(self, database: Database) -> dict[str, Any]:
+        try:
+            given = self._psycopg.conninfo.conninfo_to_dict(database.url)
+        except self._psycopg.Error:  # its text has the URL, with the password
+            raise ValueError(
+                "Scripts.Database: found a value that is not shown here, allowed: "
+                "postgresql://USER:PASSWORD@HOST/DATABASE (%XX for each character of a password that a URL can't hold)"
+            ) from None
+        return {"application_name": f"orthanc-scripts {self._process}", **CONNECTION_OPTIONS, **given}
+
+    def _prepare(self) -> None:
+        adapters = self._connection.adapters
+        adapters.register_dumper(str, self._psycopg.types.string.StrDumper)
+        adapters.register_loader("numeric", _number_loader(self._psycopg))
+        version = self._connection.info.server_version
+        for name, value in SESSION_SETTINGS.items():
+            if name == "idle_session_timeout" and version < 140000:
+                continue
+            self.execute("SELECT set_config(?,?,false)", (name, value))
+        # Where it is off for all, what counts as written is lost if PostgreSQL crashes a moment later.
+        self.execute(KEEP_WHAT_IS_WRITTEN)
+        self.execute("SELECT set_config('search_path',?,false)", (f"{self.schema}, pg_catalog",))
+
+    # Statements
+
+    def execute(self, sql: str, parameters: Iterable[Any] = ()) -> QueryResult:
+        """Execute one statement of a ledger."""
+        with self._errors():
+            return QueryResult(self._connection.execute(for_postgres(sql), _adapted(parameters)))
+
+    def execute_as_it_is(self, sql: str) -> None:
+        """Execute one statement that is PostgreSQL's already."""
+        with self._errors():
+            self._connection.execute(sql, ())
+
+    def executemany(self, sql: str, rows: Iterable[Iterable[Any]]) -> None:
+        """Execute one statement for each of these rows."""
+        if many := [_adapted(row) for row in rows]:
+            with self._errors(), self._connection.cursor() as cursor:
+                cursor.executemany(for_postgres(sql), many)
+
+    @contextlib.contextmanager
+    def transaction(self) -> Iterator["Session"]:
+        """Write all that is written inside, or nothing of it."""
+        self.execute("BEGIN")
+        with self.rest_of_transaction():
+            yield self
+
+    @contextlib.contextmanager
+    def rest_of_transaction(self) -> Iterator[None]:
+        """End the transaction that was begun."""
+        try:
+            yield
+            # Where a statement has failed, and somebody went on nevertheless, a COMMIT takes all back without an error.
+            if (done := self.execute("COMMIT").status) != "COMMIT":
+                raise sqlite3.OperationalError(f"PostgreSQL has not written it: {done}")
+        except BaseException:
+            with contextlib.suppress(sqlite3.Error):
+                self.execute("ROLLBACK")
+            raise
+
+    @property
+    def is_broken(self) -> bool:
+        """Whether the connection is of no use any more."""
+        return bool(self._connection.closed or self._connection.broken)
+
+    def close(self) -> None:
+        """End the connection, and with it the right."""
+        with contextlib.suppress(self._psycopg.Error):
+            self._connection.close()
+
+    @contextlib.contextmanager
+    def _errors(self) -> Iterator[None]:
+        """Raise what went wrong as what callers know: errors of sqlite3. Their texts have no URL."""
+        try:
+            yield
+        except (self._psycopg.IntegrityError, self._psycopg.DataError) as error:
+            raise sqlite3.IntegrityError(f"PostgreSQL: {_first_line_of(error)}") from None
+        except self._psycopg.Error as error:
+            raise sqlite3.OperationalError(f"PostgreSQL: {_first_line_of(error)}") from None
+
+    # The right
+
+    def take(self, *, again: bool = False) -> None:
+        """Take the right to the state.
+
+        Parameters
+        ----------
+        again : this process had it, in a connection that was cut.
+
+        Raises
+        ------
+        StandsByError : another server has it.
+        StateLostError : another server has it, or has had it, since this one lost it.
+        """
+        key = int.from_bytes(hashlib.blake2b(self.schema.encode(), digest_size=8).digest(), "big", signed=True)
+        if again:  # PostgreSQL may not know yet that the connection was cut
+            self.execute(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name=? AND pid<>pg_backend_pid()",
+                (f"orthanc-scripts {self._process}",),
+            )
+        has_it = self.execute("SELECT pg_try_advisory_lock(?)", (key,)).fetchall()[0][0]
+        holder, process = self._holder()
+        if again and process != self._process:
+            raise StateLostError(f"server {holder} has taken over the work of {self._name}: this one stands by", holder)
+        if not has_it and process == self._process:
+            raise sqlite3.OperationalError("PostgreSQL: it still holds the lock of the connection that was cut")
+        if not has_it:
+            text = f"server {holder} has the work of {self._name}: this one stands by, and goes on when that one ends"
+            raise StandsByError(text, holder)
+        if not again:
+            self._make_schema()
+            self.execute(TAKE_RIGHT, (self._server, self._process, time.time()))
+
+    def _holder(self) -> tuple[str, str]:
+        """Return the name and the process of who took the right last."""
+        if not self.execute("SELECT to_regclass(?)", (f"{self.schema}.holder",)).fetchall()[0][0]:
+            return "unknown", ""
+        rows = self.execute("SELECT server, process FROM holder").fetchall()
+        return (rows[0][0], rows[0][1]) if rows else ("unknown", "")
+
+    def _make_schema(self) -> None:
+        if not self.execute("SELECT to_regnamespace(?)", (self.schema,)).fetchall()[0][0]:
+            self.execute_as_it_is(f"CREATE SCHEMA {self.schema}")
+        self.execute_as_it_is(HOLDER_TABLE)
+
+
+def new_process() -> str:
+    """Return a name that no other process has."""
+    return os.urandom(8).hex()
+
+
+def _psycopg() -> Any:
+    """Import psycopg, in a thread of the script's own."""
+    try:
+        found: str | None = importlib.metadata.version("psycopg")
+    except importlib.metadata.PackageNotFoundError:
+        found = None
+    if problem := package_problem("psycopg[binary]", LEAST_PSYCOPG, found, "python3-psycopg"):
+        raise ValueError(f"Scripts.Database is set: {problem}")
+    try:
+        import psycopg
+        import psycopg.conninfo
+        import psycopg.types.numeric
+        import psycopg.types.string
+    except ImportError as error:  # its own library of PostgreSQL is missing
+        raise StateError(f"Scripts.Database is set, and psycopg can't be loaded: {_first_line_of(error)}") from None
+    return psycopg
+
+
+def _number_loader(psycopg: Any) -> Any:
+    """Return what makes Python's numbers of sums: whole ones of whole ones."""
+
+    class NumberLoader(psycopg.adapt.Loader):  # type: ignore[misc]
+        def load(self, data: Any) -> float:
+            text = bytes(data).decode()
+            return float(text) if "." in text else int(text)
+
+    return NumberLoader
+
+
+def _adapted(values: Iterable[Any]) -> list[Any]:
+    """Return values as SQLite would take them: true and false are numbers. PostgreSQL's texts can't hold a NUL."""
+    return [
+        int(value) if isinstance(value, bool) else value.replace("\0", "�") if isinstance(value, str) else value
+        for value in values
+    ]
+
+
+def _first_line_of(error: object) -> str:
+    return str(error).strip().partition("\n")[0]
+
+
+# ---- src/common/postgres_ledger.py: A ledger in PostgreSQL, which several servers share: one at a time works with it, the others stand by.
+
+
+VERSION_TABLE = (
+    "CREATE TABLE IF NOT EXISTS ledger_version(one INTEGER PRIMARY KEY CHECK (one=1), version INTEGER NOT NULL)"
+)
+CLOSES_WITHIN_SECONDS = 1.0
+NOTE_VERSION = "INSERT INTO ledger_version VALUES(1,?) ON CONFLICT(one) DO UPDATE SET version=excluded.version"
+
+
+class ReadThrough:
+    """Reads by the one connection that a ledger has, for which other threads wait meanwhile."""
+
+    def __init__(self, ledger: "PostgresLedger") -> None:
+        self._ledger = ledger
+
+    def execute(self, sql: str, parameters: Iterable[Any] = ()) -> Any:
+        """Execute one statement; its rows are all read."""
+        return self._ledger.execute(sql, *parameters)
+
+    def executemany(self, sql: str, rows: Iterable[Iterable[Any]]) -> None:
+        """Execute one statement for each of these rows."""
+        with self._ledger.transaction() as db:
+            db.executemany(sql, rows)
+
+    def close(self) -> None:
+        """Do nothing: the connection is the ledger's."""
+
+
+class PostgresLedger(Ledger):
+    """The rows of a script in PostgreSQL, with the verbs of a `Ledger`, for any number of threads of the one server that works.
+
+    A connection that was cut is made again by whoever needs it next. If another server has worked meanwhile, every verb
+    raises `StateLostError` from then on.
+
+    Parameters
+    ----------
+    name : of the script, with underscores.
+    tables : as a `Ledger` takes them: SQLite's, and translated.
+
+    Raises
+    ------
+    StandsByError : another server works.
+    ValueError : psycopg is missing or too old.
+    sqlite3.Error : the database can't be reached or refuses, or its tables were made by a newer script.
+    """
+
+    is_shared = True
+
+    def __init__(self, database: Database, name: str, tables: str = "", *, version: int = VERSION) -> None:
+        self._database, self._name, self._process = database, name, new_process()
+        self._lock, self.quarantined_to = threading.RLock(), None
+        self.path = Path(f"{name}.postgresql")  # of no file: its stem is the script's name
+        self._clock_ahead = time.time() - time.monotonic()
+        self._closed = threading.Event()
+        self._lost: StateLostError | None = None
+        self._next_connection, self._last_error = 0.0, ""
+        self._transaction: Session | None = None
+        self._changes = 0
+        self.on_lost: Callable[[], None] = lambda: None
+        """Called once, in whichever thread finds out, when another server has taken over."""
+        self._session = Session(database, name, self._process)
+        try:
+            self._session.take()
+            with self.transaction():
+                self.is_new = self._make_tables(tables, version)
+        except BaseException:
+            self._session.close()
+            raise
+        threading.Thread(target=self._give_signs_of_life, name=f"{name} database", daemon=True).start()
+
+    @property
+    def where(self) -> str:
+        """What a line of the log calls it."""
+        return f"{self._session.schema} in PostgreSQL ({self._session.where})"
+
+    @property
+    def changes(self) -> int:
+        """A number that rises with each transaction."""
+        return self._changes
+
+    def reader(self) -> Any:
+        """Return what reads by this connection."""
+        return ReadThrough(self)
+
+    def _make_tables(self, tables: str, version: int) -> bool:
+        """Make what is not there, and return whether all of it is new."""
+        session = self._session
+        session.execute_as_it_is(VERSION_TABLE)
+        found = session.execute("SELECT version FROM ledger_version").fetchall()
+        if found and found[0][0] > version:
+            raise sqlite3.OperationalError(
+                f"{self.where} is of version {found[0][0]}, made by a newer script than this one"
+            )
+        for statement in (*JSON_FUNCTIONS, *tables_for_postgres(f"{WORK_TABLES} {tables}")):
+            session.execute_as_it_is(statement)
+        session.execute(NOTE_VERSION, (version,))
+        return not found
+
+    def close(self) -> None:
+        self._closed.set()
+        has_it = self._lock.acquire(timeout=CLOSES_WITHIN_SECONDS)  # another thread may wait for PostgreSQL
+        self._session.close()
+        if has_it:
+            self._lock.release()
+
+    def __del__(self) -> None:
+        if hasattr(self, "_session"):
+            self.close()
+
+    # The connection
+
+    def _give_signs_of_life(self) -> None:
+        """Show PostgreSQL that this process is there, and find out soon that the connection was cut."""
+        while not self._closed.wait(BEATS_SECONDS):
+            with contextlib.suppress(sqlite3.Error, OSError):
+                self.check()
+
+    def check(self) -> None:
+        """Raise where nothing can be written down now; `StateLostError`: another server works."""
+        self.rows("SELECT 1")
+
+    def tidy(self) -> None:
+        """Do what the ledger needs now and then."""
+        self._follow_clock()
+
+    def checkpoint(self) -> None:
+        """Do nothing: PostgreSQL does that itself."""
+
+    def _must_be_open(self) -> None:
+        if self._lost:
+            raise StateLostError(str(self._lost), self._lost.worked_by)
+        if self._closed.is_set():
+            raise sqlite3.OperationalError(f"{self.where} is closed")
+
+    def _connect_again(self) -> None:
+        """Make a new connection in the place of one that was cut, and take the right again."""
+        if time.monotonic() < self._next_connection:
+            raise sqlite3.OperationalError(self._last_error)
+        self._session.close()
+        session: Session | None = None
+        try:
+            session = Session(self._database, self._name, self._process)
+            session.take(again=True)
+        except BaseException as error:
+            if session:
+                session.close()
+            self._next_connection, self._last_error = time.monotonic() + CONNECTS_AGAIN_SECONDS, str(error)
+            if isinstance(error, StateLostError):
+                self._lost = error
+                self.on_lost()
+            raise
+        self._session = session
+        if self._closed.is_set():
+            session.close()
+
+    def _begin(self, sql: str, *parameters: Any) -> Any:
+        """Execute the first statement of something: once more, in a new connection, if the one that there was is cut."""
+        self._must_be_open()
+        if not self._session.is_broken:
+            try:
+                return self._session.execute(sql, parameters)
+            except sqlite3.OperationalError:
+                if not self._session.is_broken:
+                    raise
+        self._connect_again()
+        return self._session.execute(sql, parameters)
+
+    # Statements
+
+    @contextlib.contextmanager
+    def transaction(self) -> Iterator[Statements]:
+        """Write all that is written inside, or nothing of it. May be nested."""
+        with self._lock:
+            if self._transaction:
+                yield self._transaction
+                return
+            self._begin("BEGIN")
+            session = self._transaction = self._session
+            try:
+                with session.rest_of_transaction():
+                    yield session
+                self._changes += 1
+            finally:
+                self._transaction = None
+
+    def execute(self, sql: str, *parameters: Any) -> Any:
+        """Execute one statement that changes nothing: it may be executed twice."""
+        with self._lock:
+            return self._transaction.execute(sql, parameters) if self._transaction else self._begin(sql, *parameters)
+
+    def rows(self, sql: str, *parameters: Any) -> list[dict[str, Any]]:
+        return [dict(zip(row.keys(), row, strict=True)) for row in self.execute(sql, *parameters)]
+
+
+# ---- src/common/open_ledger.py: Opens the ledger of a script where the configuration says: in a file, or in the PostgreSQL that several servers share.
+
+
+def open_ledger(
+    name: str,
+    configuration: Mapping[str, Any],
+    state_path: str | None,
+    tables: str,
+    *,
+    durability: str,
+    version: int = VERSION,
+    first_tasks: str = "",
+) -> Ledger:
+    """Open the ledger of a script (its name with underscores), and make it if it is not there.
+
+    Raises
+    ------
+    StateBusyError : another process, or server, has it.
+    ValueError : the configuration asks for what is not there.
+    OSError, sqlite3.Error : it can't be opened now.
+    """
+    if database := database_of(configuration, state_path):
+        return PostgresLedger(database, name, tables, version=version)
+    path = state_folder(state_path, configuration) / f"{name}.sqlite"
+    return Ledger(path, tables, durability=durability, version=version, first_tasks=first_tasks)
+
+
 # ---- src/forwarding/forwarder.py: A forwarder as Orthanc sees it: its callbacks, its thread, and its state. What it does is in `Engine`.
 
 
@@ -9222,12 +10035,18 @@ class Forwarder:
     def __init__(
         self, name: str, transport: Transport, settings: ForwardingSettings, configuration: Mapping[str, Any]
     ) -> None:
-        self.name, self.transport, self.settings, self._configuration = name, transport, settings, configuration
+        self.name, self.transport, self._configuration = name, transport, configuration
+        database = shared_database_of(
+            configuration, settings.state_path, reconcile=settings.reconcile, section=section_of(name)
+        )
+        self.server = database.server if database else None
+        """The name of this one, where several servers share the state."""
+        self.settings = settings = dataclasses.replace(settings, reconcile=True) if database else settings
         self.loopback, self.turns = Loopback(configuration), HttpTurns(configuration)
         self.rules: tuple[ForwardingRule, ...] = (
             (ForwardingRule(name="all"),) if settings.rules is None else settings.rules
         )
-        self.worker = Worker(name, self._open, self._turn)
+        self.worker = Worker(name, self._open, self._turn, lose=self._lose)
         self.wake = self.worker.wake
         at_once, overwrites = settings.trigger == "Stored", may_repeat(configuration)
         soon = at_once or settings.protect_undelivered
@@ -9263,7 +10082,7 @@ class Forwarder:
         elif event == self.transport.changed:
             self._destinations_changed.set()
             self.wake.set()
-        elif not self.worker.is_off:
+        elif not self.worker.is_off and not self.worker.worked_by:
             self._reports.on_event(event, level, resource)
 
     def _open(self) -> Ledger:
@@ -9272,8 +10091,13 @@ class Forwarder:
         matchers = {
             rule.matcher: load_matcher(rule.matcher, configuration_folder()) for rule in self.rules if rule.matcher
         }
-        path = state_folder(self.settings.state_path, self._configuration) / f"{self.name.replace('-', '_')}.sqlite"
-        ledger = Ledger(path, ENGINE_TABLES, durability=self.settings.durability, first_tasks=FIRST_TASKS)
+        ledger = open_ledger(
+            *(self.name.replace("-", "_"), self._configuration, self.settings.state_path, ENGINE_TABLES),
+            durability=self.settings.durability,
+            first_tasks=FIRST_TASKS,
+        )
+        if self.server:
+            self._reports.forget()
         if ledger.is_new:
             orthanc.LogWarning(_about_new_ledger(self.name, ledger))
         try:
@@ -9286,6 +10110,10 @@ class Forwarder:
             ledger.close()  # the next try opens it again
             raise
         return ledger
+
+    def _lose(self) -> None:
+        self._has_begun = False
+        self.engine.stop_deleting(STOPS_WITHIN)
 
     def _stop(self) -> None:
         self.worker.stopping.set()
@@ -9310,7 +10138,7 @@ class Forwarder:
 def _about_new_ledger(name: str, ledger: Ledger) -> str:
     why = f"was corrupt and is kept as {ledger.quarantined_to}" if ledger.quarantined_to else "is new"
     return (
-        f"{name}: the ledger {ledger.path} {why}; what arrives from now on is forwarded, "
+        f"{name}: the ledger {ledger.where} {why}; what arrives from now on is forwarded, "
         f"nothing that the archive holds already (POST /{name}/backfill does that)"
     )
 
@@ -9336,7 +10164,7 @@ def register_routes(forwarder: Forwarder, refusal: str | None, *, is_unused: boo
     name = forwarder.name.replace("-", "_")
 
     def look() -> Condition:
-        found = unused(refusal) if refusal and is_unused else condition_of(worker, refusal)
+        found = unused(refusal) if refusal and is_unused else condition_of(worker, refusal, forwarder.server)
         if found.state == RUNNING and found.reason is None and (unknown := forwarder.engine.destinations.unknown):
             found = dataclasses.replace(found, reason=unknown)  # nothing is sent there
         return found

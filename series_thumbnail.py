@@ -452,6 +452,25 @@ class LoopbackSettings:
     )
 
 
+def not_of_postgres(url: str) -> str | None:
+    """Refuse what is no URL of a PostgreSQL (a `check`)."""
+    try:
+        parts = urllib.parse.urlsplit(url)
+        is_one = parts.scheme in ("postgresql", "postgres") and bool(parts.path.strip("/")) and parts.port != 0
+        # Of a password that is not written in %XX, a part would be taken for a host, which errors name.
+        is_one = is_one and parts.netloc.count("@") <= 1 and "@" not in parts.path + parts.query and not parts.fragment
+    except ValueError:
+        is_one = False
+    return None if is_one else "postgresql://USER:PASSWORD@HOST/DATABASE, with options as ?sslmode=verify-full"
+
+
+def not_one_word(name: str) -> str | None:
+    """Refuse a name that a line of the log can't hold (a `check`)."""
+    return (
+        None if name.isprintable() and len(name) <= 100 and " " not in name else "1 to 100 characters without a space"
+    )
+
+
 @dataclasses.dataclass(frozen=True)
 class ScriptsSettings:
     """The section `Scripts`, which is for all scripts."""
@@ -461,6 +480,24 @@ class ScriptsSettings:
         metadata={
             "help": "Folder of the state of all scripts, but of one with a `StatePath` of its own; null: `IndexDirectory`, else "
             "`StorageDirectory`."
+        },
+    )
+    database: str | None = dataclasses.field(
+        default=None,
+        metadata={
+            "secret": True,
+            "check": not_of_postgres,
+            "allowed": "`postgresql://USER:PASSWORD@HOST/DATABASE`",
+            "help": "PostgreSQL in which several servers share the state of their scripts, but of one with a `StatePath` of its "
+            "own; null: files. See [scale.md](scale.md).",
+        },
+    )
+    server: str | None = dataclasses.field(
+        default=None,
+        metadata={
+            "check": not_one_word,
+            "allowed": "1 to 100 characters without a space",
+            "help": "Name of this server among those that share `Database`; null: the name of the machine.",
         },
     )
     loopback: LoopbackSettings = dataclasses.field(
@@ -694,6 +731,7 @@ def _as_text(found: Any, limits: Mapping[str, Any] | None = None) -> str:
 
 # Neither a link is followed (Windows has no such flag) nor the end of a line translated (only Windows does that).
 NO_LINK_NO_TEXT = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
+KEPT_IN_FILES = set[str]()  # scripts of which that was said
 OTHERS = 0o077  # the bits of a mode that let somebody else in
 # What a file system answers that has no locks at all. ENOLCK is not among them: there a server of locks is away for now.
 NO_LOCKS = (errno.ENOSYS, errno.EOPNOTSUPP)
@@ -707,6 +745,18 @@ class StateBusyError(StateError):
     """Another process has the state. It ends, or it should have another folder."""
 
 
+class StandsByError(StateBusyError):
+    """Another server has the right to the state, and this one waits until that one ends. `worked_by` is its name."""
+
+    def __init__(self, text: str, worked_by: str) -> None:
+        super().__init__(text)
+        self.worked_by = worked_by
+
+
+class StateLostError(StandsByError):
+    """Another server has taken the state while this one could not reach it: what was under way here counts no more."""
+
+
 class StateGoneError(StateError):
     """The state was deleted or replaced while it was in use: what is written now would be lost."""
 
@@ -717,9 +767,18 @@ def configuration_folder() -> Path:
     return base.parent if base.is_file() else folder_on_command_line(base) or base
 
 
-def state_folder(state_path: str | None, configuration: Mapping[str, Any]) -> Path:
-    """Return where a script keeps its state: its `StatePath`, that of all scripts, `IndexDirectory`, or `StorageDirectory`."""
-    state_path = state_path or settings_of_all_scripts(configuration).state_path
+def state_folder(state_path: str | None, configuration: Mapping[str, Any], script: str = "") -> Path:
+    """Return where a script keeps its state: its `StatePath`, that of all scripts, `IndexDirectory`, or `StorageDirectory`.
+
+    `script` : the name of one that keeps it nowhere else; a line of the log says so, once, where `Scripts.Database` is set.
+    """
+    of_all = settings_of_all_scripts(configuration)
+    if script and of_all.database and not state_path and script not in KEPT_IN_FILES:
+        KEPT_IN_FILES.add(script)
+        orthanc.LogWarning(
+            f"{script}: its state is in files of this server, not in Scripts.Database (docs/scale.md says what follows from that)"
+        )
+    state_path = state_path or of_all.state_path
     index = state_path or configuration.get("IndexDirectory")
     return configuration_folder() / index if index else storage_folder(configuration)
 
@@ -1867,7 +1926,8 @@ CREATE TABLE IF NOT EXISTS work_counts(
     task TEXT NOT NULL, queue TEXT NOT NULL, state TEXT NOT NULL, n INTEGER NOT NULL,
     PRIMARY KEY(task, queue, state)) WITHOUT ROWID;
 CREATE TRIGGER IF NOT EXISTS work_added AFTER INSERT ON work BEGIN
-    INSERT INTO work_counts VALUES(new.task, new.queue, new.state, 1) ON CONFLICT DO UPDATE SET n=n+1;
+    INSERT INTO work_counts VALUES(new.task, new.queue, new.state, 1)
+    ON CONFLICT(task, queue, state) DO UPDATE SET n=work_counts.n+1;
 END;
 CREATE TRIGGER IF NOT EXISTS work_removed AFTER DELETE ON work BEGIN
     UPDATE work_counts SET n=n-1 WHERE task=old.task AND queue=old.queue AND state=old.state;
@@ -1875,7 +1935,8 @@ END;
 CREATE TRIGGER IF NOT EXISTS work_moved AFTER UPDATE OF task, queue, state ON work
 WHEN new.task<>old.task OR new.queue<>old.queue OR new.state<>old.state BEGIN
     UPDATE work_counts SET n=n-1 WHERE task=old.task AND queue=old.queue AND state=old.state;
-    INSERT INTO work_counts VALUES(new.task, new.queue, new.state, 1) ON CONFLICT DO UPDATE SET n=n+1;
+    INSERT INTO work_counts VALUES(new.task, new.queue, new.state, 1)
+    ON CONFLICT(task, queue, state) DO UPDATE SET n=work_counts.n+1;
 END;
 INSERT INTO work_counts SELECT task, queue, state, COUNT(*) FROM work
 WHERE NOT EXISTS (SELECT 1 FROM work_counts) GROUP BY task, queue, state;
@@ -1901,11 +1962,27 @@ FORGOTTEN_AT_ONCE = 500  # finished rows that one transaction deletes
 WAL_PAGES, WAL_BYTES = 256, 1 << 20
 # Between the time that has passed and what the clock says, from which on somebody has set it.
 CLOCK_WAS_SET_SECONDS = 60.0
-NO_OLDER = "UPDATE work SET created=MIN(created+MAX(?,0),?) WHERE state IN ('waiting','sending')"
+NO_OLDER = """
+UPDATE work SET created=CASE WHEN created+?<? THEN created+? ELSE ? END WHERE state IN ('waiting','sending')
+"""
+ADD_ROW = """
+INSERT INTO work(queue, subject, state, attempts, next_attempt, error, job, data, created, updated, priority, task)
+VALUES(?,?,'waiting',0,0,'',NULL,?,?,?,?,?) RETURNING id
+"""
 FORGET_FINISHED = """
 DELETE FROM work WHERE id IN (
     SELECT id FROM work INDEXED BY work_finished WHERE state IN ('done','gone') AND updated<? ORDER BY updated LIMIT ?)
 """
+
+
+class Statements(Protocol):
+    """What executes statements, inside a transaction: a connection of sqlite3, or to PostgreSQL."""
+
+    def execute(self, sql: str, parameters: Any = (), /) -> Any:
+        """Execute one statement; what it returns gives rows, and has `rowcount`."""
+
+    def executemany(self, sql: str, rows: Any, /) -> Any:
+        """Execute one statement for each of these rows."""
 
 
 class Ledger:
@@ -1927,6 +2004,9 @@ class Ledger:
     OSError, sqlite3.Error : it can't be made or opened (the folder, its rights, a full disk, a version newer than ours). It may
         be another time: see `Worker`.
     """
+
+    is_shared = False
+    """Whether it is in a database that several servers share."""
 
     def __init__(
         self,
@@ -1955,6 +2035,27 @@ class Ledger:
         except BaseException:
             self._held.close()
             raise
+
+    @property
+    def name(self) -> str:
+        """The name of its script, for the log."""
+        return self.path.stem
+
+    @property
+    def where(self) -> str:
+        """What a line of the log calls it."""
+        return str(self.path)
+
+    @property
+    def changes(self) -> int:
+        """A number that rises with each row that is changed through this one."""
+        return self._db.total_changes
+
+    def reader(self) -> Any:
+        """Return a connection that only reads, for one thread at a time: it waits for no writer."""
+        connection = sqlite3.connect(self.path, check_same_thread=False, isolation_level=None, timeout=10)
+        connection.execute("PRAGMA cache_size=-2000")
+        return connection
 
     def _open(self, tables: str, durability: str, version: int, key: str) -> None:
         for suffix in ("-wal", "-shm"):
@@ -2030,7 +2131,8 @@ class Ledger:
         """Let what is unfinished be no older than it was where somebody has set the clock: it would be given up for that."""
         ahead = time.time() - time.monotonic()
         if abs(ahead - self._clock_ahead) > CLOCK_WAS_SET_SECONDS:
-            self.run(NO_OLDER, ahead - self._clock_ahead, time.time())
+            later, now = max(0.0, ahead - self._clock_ahead), time.time()
+            self.run(NO_OLDER, later, now, later, now)
             self._clock_ahead = ahead
 
     def checkpoint(self) -> None:
@@ -2038,7 +2140,7 @@ class Ledger:
         self.rows("PRAGMA wal_checkpoint(TRUNCATE)")
 
     @contextlib.contextmanager
-    def transaction(self) -> Iterator[sqlite3.Connection]:
+    def transaction(self) -> Iterator[Statements]:
         """Write all that is written inside, or nothing of it. May be nested."""
         with self._lock:
             self._must_be_open()
@@ -2067,7 +2169,7 @@ class Ledger:
     def run(self, sql: str, *parameters: Any) -> int:
         """Execute one statement, committed on return; gives the number of rows changed."""
         with self.transaction() as db:
-            return db.execute(sql, parameters).rowcount
+            return int(db.execute(sql, parameters).rowcount)
 
     def get_value(self, name: str, default: int = 0) -> int:
         """Return a number of the table `state`, or the default."""
@@ -2082,8 +2184,7 @@ class Ledger:
         with self.transaction() as db:
             now = time.time()
             values = (queue, resource, json.dumps(data), now, now, priority, task)
-            sql = "INSERT INTO work VALUES(NULL,?,?,'waiting',0,0,'',NULL,?,?,?,?,?)"
-            return int(db.execute(sql, values).lastrowid or 0)
+            return int(db.execute(ADD_ROW, values).fetchall()[0][0])
 
     def due(self, queue: str, limit: int, longest: float, task: str = SEND) -> list[dict[str, Any]]:
         """Return the next rows of a task and queue, of each resource only the oldest unfinished one, so that order holds.
@@ -2135,6 +2236,7 @@ class Ledger:
 
 
 FIRST_RETRY, LONGEST_RETRY = 1.0, 10.0  # seconds until the state is tried again
+STANDBY_SECONDS = 2.0  # until a server that stands by looks again whether the work is free
 AFTER_FAULT, AFTER_BUG = 2.0, 5.0  # seconds until the next turn, after a fault outside and one of ours
 LOOK_AT_STATE = 5.0  # seconds between two looks at whether the state is still there
 STARTS_WITHIN = 5.0  # seconds that a request waits for the script
@@ -2193,6 +2295,7 @@ class Worker:
     turn : does what there is to do, and returns the seconds until the next turn, unless `wake` is set before. Whatever it
         raises is said once, and it is called again after 2 s. What it has not committed, it must find again then.
     finish : does what is to be done after the last turn, before the state is closed.
+    lose : ends what `open_state` has begun: another server has taken the state, which is opened again when that one ends.
 
     Examples
     --------
@@ -2208,8 +2311,9 @@ class Worker:
         open_state: Callable[[], Ledger],
         turn: Callable[[], float],
         finish: Callable[[], None] = lambda: None,
+        lose: Callable[[], None] = lambda: None,
     ) -> None:
-        self.name, self._open_state, self._turn, self._finish = name, open_state, turn, finish
+        self.name, self._open_state, self._turn, self._finish, self._lose = name, open_state, turn, finish, lose
         self.wake, self.stopping = threading.Event(), threading.Event()
         self.trouble = Trouble(name)
         self.unavailable: str | None = f"{name} has not started yet"
@@ -2218,6 +2322,8 @@ class Worker:
         """Whether it stays idle until the configuration is corrected and Orthanc restarted: events are of no use to it."""
         self.is_waiting = False
         """Whether it can't open its state because another process has it."""
+        self.worked_by: str | None = None
+        """The server that works, while this one stands by."""
         self._ledger: Ledger | None = None
         self._is_decided, self._decision = False, threading.Condition()  # whether the state was opened, or can't be now
         self._next_look = 0.0
@@ -2270,23 +2376,37 @@ class Worker:
     # The thread
 
     def _work(self) -> None:
-        pauses = Pauses(FIRST_RETRY, LONGEST_RETRY)
-        while not self.stopping.is_set() and not self._opens():
-            self.stopping.wait(pauses.next())
         while not self.stopping.is_set():
-            self.wake.clear()
-            wait = self._take_turn()
-            self.wake.wait(min(wait, LOOK_AT_STATE))
-        if self._ledger:
+            pauses = Pauses(FIRST_RETRY, LONGEST_RETRY)
+            while not self.stopping.is_set() and not self._opens():
+                self.stopping.wait(STANDBY_SECONDS if self.worked_by else pauses.next())
+            while not self.stopping.is_set() and not self.worked_by:
+                self.wake.clear()
+                wait = self._take_turn()
+                self.wake.wait(min(wait, LOOK_AT_STATE))
+        if self._ledger and not self.worked_by:
             self._finish()
+
+    def _stand_by(self, error: StateLostError) -> None:
+        """Leave the work to the server that has taken it."""
+        assert self._ledger
+        why = one_line(error)
+        self.unavailable, self.is_waiting, self.worked_by = (
+            f"{self.name} is idle until this is over: {why}",
+            True,
+            error.worked_by,
+        )
+        self.trouble.begins(self.unavailable, why, orthanc.LogWarning)
+        self._ledger.close()
+        self._lose()
 
     def _opens(self) -> bool:
         """Try to open the state; return whether it is open."""
-        log, waits = orthanc.LogError, False
+        log, waits, worked_by = orthanc.LogError, False, None
         try:
             self._ledger = self._open_state()
             self.trouble.is_over()
-            self.unavailable, self.is_waiting = None, False
+            self.unavailable, self.is_waiting, self.worked_by = None, False, None
             self._decide()
             return True
         except ValueError as error:
@@ -2295,11 +2415,13 @@ class Worker:
         except (OSError, sqlite3.Error) as error:
             why = one_line(error)
             waits = isinstance(error, StateBusyError)
+            worked_by = error.worked_by if isinstance(error, StandsByError) else None
             log = orthanc.LogWarning if waits else log
         except Exception:  # noqa: BLE001 - whatever it is, it may be over the next time
             why = f"an error, please report it:\n{traceback.format_exc()}"
         text = f"{self.name} is idle until this is over: {why}"
         self.unavailable, self.is_waiting = first_line(text), waits
+        self.worked_by = worked_by
         self._decide()
         self.trouble.begins(text, why, log)
         return False
@@ -2313,6 +2435,9 @@ class Worker:
             if not self.stopping.is_set():
                 self.trouble.is_over()
             return wait
+        except StateLostError as error:
+            self._stand_by(error)
+            return 0.0
         except StateGoneError as error:
             why = one_line(error)
             self.unavailable = f"{self.name} is idle: {why}"
@@ -2347,7 +2472,7 @@ class Worker:
 # ---- src/common/status.py: The status of a script, the same fields for all, and the routes that speak for all scripts: `/scripts`, `/scripts/health`.
 
 
-RUNNING, IDLE, MISCONFIGURED, WAITING = "running", "idle", "misconfigured", "waiting"
+RUNNING, IDLE, MISCONFIGURED, WAITING, STANDBY = "running", "idle", "misconfigured", "waiting", "standby"
 LOADED_AT = time.time()
 # What the runtime of a combined file (combine.py) puts into a script's `orthanc`: it answers `/scripts` for all of them.
 HAND_OVER = "add_script_entries"
@@ -2359,22 +2484,26 @@ class Condition:
 
     Attributes
     ----------
-    state : "running"; "misconfigured", until the configuration is corrected; "waiting", for another process that has its state;
+    state : "running"; "standby", while another server works; "misconfigured", until the configuration is corrected; "waiting",
+        for another process that has its state;
         "idle": it has not started, has stopped, can't open its state, or there is nothing that it should do.
     reason : one line: why it does not run, or what goes wrong just now.
     last_error : text and time (seconds since 1970) of what went wrong last, also when it is over.
     is_unused : idle because nothing is configured for it, which is no fault.
+    server, worked_by : the names of this server and of the one that works, where several share the state.
     """
 
     state: str
     reason: str | None = None
     last_error: tuple[str, float] | None = None
     is_unused: bool = False
+    server: str | None = None
+    worked_by: str | None = None
 
     @property
     def is_healthy(self) -> bool:
         """Return whether nobody has to look at it."""
-        return self.is_unused or (self.state == RUNNING and self.reason is None)
+        return self.is_unused or self.state == STANDBY or (self.state == RUNNING and self.reason is None)
 
 
 def misconfigured(refusal: str) -> Condition:
@@ -2387,18 +2516,21 @@ def unused(why: str) -> Condition:
     return Condition(IDLE, why, is_unused=True)
 
 
-def condition_of(worker: Worker, refusal: str | None = None) -> Condition:
+def condition_of(worker: Worker, refusal: str | None = None, server: str | None = None) -> Condition:
     """Return the condition of a script that works in a `Worker`; waits for nothing.
 
-    With a `refusal` (the configuration is wrong) it is never started.
+    With a `refusal` (the configuration is wrong) it is never started. `server` : the name of this one, where several share
+    the state.
     """
     if refusal:
         return misconfigured(refusal)
-    last = worker.trouble.last
+    last, worked_by = worker.trouble.last, worker.worked_by
+    if worked_by:
+        return Condition(STANDBY, first_line(worker.unavailable or ""), None, server=server, worked_by=worked_by)
     if reason := worker.unavailable:
         state = MISCONFIGURED if worker.is_off else WAITING if worker.is_waiting else IDLE
-        return Condition(state, first_line(reason), last)
-    return Condition(RUNNING, first_line(worker.trouble.text) or None, last)
+        return Condition(state, first_line(reason), last, server=server)
+    return Condition(RUNNING, first_line(worker.trouble.text) or None, last, server=server, worked_by=server)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -2489,6 +2621,7 @@ def _common_fields(found: Condition) -> dict[str, Any]:
     """Return what each status has."""
     last = found.last_error
     return {
+        **({"Server": found.server, "WorkedBy": found.worked_by} if found.server else {}),
         "State": found.state,
         "Reason": found.reason,
         "Version": __version__,
@@ -2602,7 +2735,7 @@ class MetricsReporter:
     def report(self) -> None:
         """Set all values once."""
         found = self._look()
-        self._set("idle", found.state != RUNNING and not found.is_unused)
+        self._set("idle", found.state not in (RUNNING, STANDBY) and not found.is_unused)
         self._set("unhealthy", not found.is_healthy)
         if found.state == RUNNING:
             # Where the state can't be read now, the values before stay: `unhealthy` says that something is wrong.

@@ -4,13 +4,12 @@
 
 from __future__ import annotations
 
-import sqlite3
 import threading
 import time
 from collections import Counter
 from collections.abc import Sequence
 
-from ._common.ledger import Ledger
+from ._common.ledger import Ledger, Statements
 
 ACKNOWLEDGED_TABLES = """
 CREATE TABLE IF NOT EXISTS told(batch INTEGER PRIMARY KEY, instances TEXT NOT NULL, seen REAL NOT NULL);
@@ -41,11 +40,12 @@ class AcknowledgedInstances:
         """Take one, inside a transaction: /changes will name it."""
         self._new.append(instance)
 
-    def write(self, db: sqlite3.Connection) -> None:
+    def write(self, db: Statements) -> None:
         """Write those of this transaction, at its end."""
         if self._new:
             values = (" ".join(self._new), time.time())
-            self._new_batch = db.execute("INSERT INTO told VALUES(NULL,?,?)", values).lastrowid or 0
+            sql = "INSERT INTO told(instances, seen) VALUES(?,?) RETURNING batch"
+            self._new_batch = int(db.execute(sql, values).fetchall()[0][0])
 
     def committed(self) -> None:
         """Keep those of the transaction, which is on disk."""
@@ -85,7 +85,7 @@ class AcknowledgedInstances:
     def _read(self) -> None:
         with self._ledger.transaction() as db:
             # Of an older version, with a row for each.
-            if self._ledger.rows("SELECT 1 FROM sqlite_master WHERE name='recent'"):
+            if not self._ledger.is_shared and self._ledger.rows("SELECT 1 FROM sqlite_master WHERE name='recent'"):
                 db.execute("INSERT INTO told SELECT NULL, instance, seen FROM recent")
                 db.execute("DROP TABLE recent")
         for row in self._ledger.rows("SELECT batch, instances FROM told"):

@@ -9,7 +9,6 @@ import sqlite3
 import threading
 import time
 import traceback
-from collections import deque
 from collections.abc import Callable, Mapping
 
 from ._common.routes import one_line
@@ -17,9 +16,9 @@ from ._common.routes import one_line
 from .applier import Applier
 from .images import Tags
 from .journal import Journal
+from .journaling import Journaling
 from .outbox import Outbox
 from .recorder import Recorder
-from .reports import KEPT_CHANGES, EarlyReports, Reports
 from .settings import EventSettings
 
 # Seconds in which lines come together, so that not each is a transaction; the longer ones while many come.
@@ -27,7 +26,7 @@ LINGER_SECONDS, LONG_LINGER_SECONDS, MANY_LINES = 0.02, 0.2, 5
 IDLE_SECONDS = 1.0
 
 
-class Intake(Reports):
+class Intake(Journaling):
     """Appends what Orthanc reports to the journal, in well under a millisecond; a thread of its own has it applied."""
 
     def __init__(
@@ -40,52 +39,17 @@ class Intake(Reports):
         reconcile: bool,
         complain: Callable[[str], None],
     ) -> None:
-        super().__init__(events, tags)
-        self.outbox, self.journal, self._complain = outbox, journal, complain
+        super().__init__(events, tags, journal, complain)
+        self.outbox = outbox
         self.recorder = Recorder(outbox, events, tags, stable_age, reconcile)
         self.applier = Applier(outbox, journal, self.recorder, self._identities, complain)
-        self._unwritten: deque[bytes] = deque(maxlen=KEPT_CHANGES)
-        self._writing = threading.RLock()
-        self._journal_complaint = self._complaint = ""
-        self._woken, self._wake, self._stopping = False, threading.Event(), threading.Event()
+        self._complaint, self._stopping = "", threading.Event()
         self._thread = threading.Thread(target=self._work, name="dicom_events intake", daemon=True)
 
     # What Orthanc calls
 
     def is_touched(self, resource: str) -> bool:
         return self.recorder.is_touched(resource)
-
-    def take_early(self, early: EarlyReports, most: int = 0) -> None:
-        """Journal what came before there was a journal, until `most` lines of it are left."""
-        while len(early) > most:
-            text, keep = early.take()
-            self._write_down(text, keep=keep)
-
-    def _write_down(self, text: str, *, keep: bool = False) -> None:
-        """Append a line. A disk that is full refuses no image: those are found in /changes, and changes are kept (`keep`)."""
-        line = text.replace("\n", "").encode()  # it is JSON, where they mean nothing
-        try:
-            if self._unwritten:
-                self._write_what_was_kept()
-            self.journal.append(line)
-        except OSError as error:
-            if keep:
-                self._unwritten.append(line)
-            text = f"dicom_events can't write to {self.journal.path}, and goes on when it can: {one_line(error)}"
-            if text != self._journal_complaint:
-                self._journal_complaint = text
-                self._complain(text)
-            return
-        self._journal_complaint = ""
-        if not self._woken:
-            self._woken = True
-            self._wake.set()
-
-    def _write_what_was_kept(self) -> None:
-        with self._writing:
-            while self._unwritten:
-                self.journal.append(self._unwritten[0])
-                self._unwritten.popleft()
 
     # The thread
 
@@ -132,12 +96,12 @@ class Intake(Reports):
                 self.outbox.retention.make_room()
             if self._unwritten:
                 with contextlib.suppress(OSError):  # that is said already
-                    self._write_what_was_kept()
+                    self.write_what_was_kept()
                     self._journal_complaint = ""
             number = self.applier.apply()
         except (sqlite3.Error, OSError) as error:
             self._log_once(
-                f"dicom_events can't write to {self.outbox.path}, and goes on when it can: {one_line(error)}"
+                f"dicom_events can't write to {self.outbox.where}, and goes on when it can: {one_line(error)}"
             )
             return 0
         self._complaint = ""

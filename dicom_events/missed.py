@@ -143,7 +143,9 @@ class MissedEvents:
             for row in sorted(rows, key=lambda row: -LEVELS.index(row["level"])):
                 is_here = self._archive.exists(row["level"], row["id"])
                 with self._applier.up_to_date() as recorder:
-                    if is_here:
+                    if is_here and recorder.is_shared and recorder.came_lately(row["id"], time.monotonic()):
+                        recorder.resources.set_due(row["id"], time.time() + recorder.quiet_seconds)
+                    elif is_here:
                         recorder.stable(row["level"], row["id"], time.time())
                     else:
                         recorder.deleted(row["level"], row["id"], time.time())

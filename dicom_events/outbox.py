@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
 # Built by `make build` from src/dicom_events/outbox.py: edit that, never this file.
-"""What has happened and is still to be published: one SQLite file.
+"""What has happened and is still to be published: one SQLite file, or tables in PostgreSQL.
 
 An event is a row; rows are in the order in which they happened. Each broker has a cursor: all up to it is settled there.
 What a broker refused for a reason of its own leaves that order as a letter. A row is deleted when every broker is past it,
@@ -11,24 +11,24 @@ from __future__ import annotations
 
 import contextlib
 import os
-import sqlite3
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from ._common.ledger import BUSY_SECONDS, Ledger
-from ._common.times import utc
+from ._common.ledger import Ledger, Statements
 
 from .acknowledged import ACKNOWLEDGED_TABLES, AcknowledgedInstances
-from .broker_settings import RETURNING
+from .backlogs import Backlogs
 from .events import Event
 from .letters import EVENT_COLUMNS, LETTER_TABLES, Letters
 from .named import Named
 from .places import PLACE_TABLES, Places
+from .reported import REPORTED_TABLE, place_name
 from .resources import RESOURCE_TABLES
 from .retention import Bounds, Retention
+from .room import Room, RoomInFile
 from .throttle import THROTTLE_TABLES
 
 VERSION = 3  # the first one would delete the places of orphans, the second can't count rows of work
@@ -39,16 +39,18 @@ CREATE TABLE IF NOT EXISTS event(
 CREATE INDEX IF NOT EXISTS event_incomplete ON event(row) WHERE data IS NULL;
 """
 TABLES = PLACE_TABLES + EVENT_TABLES + LETTER_TABLES + RESOURCE_TABLES + ACKNOWLEDGED_TABLES + THROTTLE_TABLES
+SHARED_TABLES = TABLES + REPORTED_TABLE
 LOADED = time.time()  # before Orthanc takes an image: one that waits for its callback may be older than a new outbox
 PAGE_BYTES = 8 << 20  # of data, read together
 
 
-class Outbox:
+class Outbox(Backlogs):
     """The events that wait, for any number of threads.
 
     Parameters
     ----------
-    path : of the file, made with mode 0600; a corrupt one is moved aside.
+    where : the file, made with mode 0600, of which a corrupt one is moved aside; or the ledger, open.
+    server : the name of this one, where several share the outbox: its journal is its own.
     durability : "normal", or "full" to survive the loss of power too.
     most : bytes that may wait; `oldest` : seconds, 0 for ever; `refuse` : take no more when full, instead of dropping the oldest.
     keep_orphaned : days that the place of a broker is kept that is not configured any more, 0 for ever.
@@ -59,12 +61,27 @@ class Outbox:
     """
 
     def __init__(
-        self, path: Path, *, durability: str, most: int, oldest: float, refuse: bool, keep_orphaned: float = 0
+        self,
+        where: Path | Ledger,
+        *,
+        durability: str,
+        most: int,
+        oldest: float,
+        refuse: bool,
+        keep_orphaned: float = 0,
+        server: str = "",
     ) -> None:
-        self.ledger = Ledger(path, TABLES, durability=durability, version=VERSION)
+        self.ledger = (
+            where if isinstance(where, Ledger) else Ledger(where, TABLES, durability=durability, version=VERSION)
+        )
+        self._place_name = place_name(server) if server else "journal"
         with contextlib.ExitStack() as opened:  # is closed where anything fails: the next try opens it
             opened.callback(self.ledger.close)
-            self._checkpointer = opened.enter_context(contextlib.closing(self.reader()))
+            if self.ledger.is_shared:
+                self._room = Room(self.ledger)
+            else:
+                checkpointer = opened.enter_context(contextlib.closing(self.reader()))
+                self._room = RoomInFile(self.ledger, checkpointer)
             self._prepare(Bounds(most, oldest, refuse), keep_orphaned)
             opened.pop_all()
 
@@ -72,45 +89,41 @@ class Outbox:
         self.places, self.letters = Places(self.ledger, keep_orphaned), Letters(self.ledger)
         if self.ledger.is_new:
             self.ledger.set_value("made", int(LOADED))
-        # Checkpoints wait for the disk: after a transaction, when its lock is free again (`Retention.checkpoint`).
-        self.ledger.rows("PRAGMA wal_autocheckpoint=0")
-        newest = self.ledger.rows(
-            "SELECT MAX(COALESCE((SELECT MAX(row) FROM event), 0), COALESCE((SELECT MAX(cursor) FROM broker), 0)) newest"
+        [last] = self.ledger.rows(
+            "SELECT (SELECT MAX(row) FROM event) written, (SELECT MAX(cursor) FROM broker) settled"
         )
-        self._newest = int(newest[0]["newest"])
+        self._newest = max(last["written"] or 0, last["settled"] or 0)
         self.added = self.pending = 0
         self.on_complete: list[Callable[[], None]] = []  # called after events that can leave
         self.on_incomplete: list[Callable[[], None]] = []  # called after those that are to be completed before
-        self._checkpointer.execute(f"PRAGMA busy_timeout={int(BUSY_SECONDS * 1000)}").fetchall()
-        self.retention = Retention(self.ledger, self.places, self.letters, bounds, self._checkpointer)
+        self.retention = Retention(self.ledger, self.places, self.letters, bounds, self._room)
         self._adding = threading.RLock()
         self._rows: list[tuple[Any, ...]] | None = None  # events of the transaction that is open
         self.acknowledged = AcknowledgedInstances(self.ledger, self._adding)
 
     @property
-    def path(self) -> Path:
-        return self.ledger.path
+    def where(self) -> str:
+        """What a line of the log calls it."""
+        return self.ledger.where
 
     @property
     def newest(self) -> int:
         """The number of the last event that was written."""
         return self._newest
 
-    def reader(self) -> sqlite3.Connection:
-        """Return a connection that only reads, for one thread at a time: it waits for no writer."""
-        connection = sqlite3.connect(self.path, check_same_thread=False, isolation_level=None, timeout=10)
-        connection.execute("PRAGMA cache_size=-2000")
-        return connection
+    def reader(self) -> Any:
+        """Return what only reads, for one thread at a time."""
+        return self.ledger.reader()
 
     def close(self) -> None:
         """Close the file; the next process may open it."""
-        self._checkpointer.close()
+        self._room.close()
         self.ledger.close()
 
     # Writing
 
     @contextlib.contextmanager
-    def transaction(self) -> Iterator[sqlite3.Connection]:
+    def transaction(self) -> Iterator[Statements]:
         """Open one: all that is written inside is on disk after it, or nothing; then those whom it concerns are woken.
 
         May be nested.
@@ -173,21 +186,18 @@ class Outbox:
     @property
     def place(self) -> int | None:
         """Up to where the journal is applied; None: this outbox is new, and what the journal holds was another's."""
-        return None if self.ledger.is_new else self.ledger.get_value("journal")
+        place = self.ledger.get_value(self._place_name, -1 if self.ledger.is_shared else 0)
+        return None if self.ledger.is_new or place < 0 else place
 
     def set_place(self, place: int) -> None:
         """Note, inside the transaction that applied it, up to where the journal is applied."""
-        self.ledger.set_value("journal", place)
+        self.ledger.set_value(self._place_name, place)
 
     # Brokers
 
     def begin(self, brokers: Sequence[Named]) -> list[str]:
         """Take the brokers that there are now; return what has to be said of it."""
         return self.places.begin(brokers, self._newest)
-
-    def cursor(self, broker: str) -> int:
-        """Return the row up to which all is settled for a broker."""
-        return int(self.ledger.rows("SELECT cursor FROM broker WHERE name=?", broker)[0]["cursor"])
 
     def settle(self, broker: str, cursor: int, published: int, returned: int = 0) -> None:
         """Note that all up to `cursor` is settled for this broker: `published` were confirmed, `returned` were given up."""
@@ -197,7 +207,7 @@ class Outbox:
             if returned:
                 self.letters.count_returned(broker, returned)
 
-    def read(self, reader: sqlite3.Connection, after: int, limit: int) -> list[Event]:
+    def read(self, reader: Any, after: int, limit: int) -> list[Event]:
         """Return the next events in order, none beyond one that is not complete; fewer where they are large."""
         self.ledger.check()  # what can't be settled is not published
         barrier = "COALESCE((SELECT MIN(row) FROM event WHERE data IS NULL), 9223372036854775807)"
@@ -210,38 +220,6 @@ class Outbox:
                 if size > PAGE_BYTES:
                     break
         return events
-
-    def backlog(self, broker: str) -> tuple[int, float | None]:
-        """Return how many events a broker has before it, and since when the oldest of them waits.
-
-        Rows are numbered without gaps: a million is not counted one by one.
-        """
-        row = self.ledger.rows(
-            "SELECT b.cursor, (SELECT MAX(row) FROM event) newest, (SELECT COUNT(*) FROM letter WHERE broker=b.name AND "
-            "state<>'dead' AND event<=b.cursor) waiting, (SELECT MIN(event) FROM letter WHERE broker=b.name AND "
-            "state<>'dead') letter, (SELECT MIN(row) FROM event WHERE row>b.cursor) next FROM broker b WHERE name=?",
-            broker,
-        )[0]
-        first = min((each for each in (row["letter"], row["next"]) if each is not None), default=None)
-        oldest = self.ledger.rows("SELECT created FROM event WHERE row=?", first) if first is not None else []
-        return max(0, (row["newest"] or 0) - row["cursor"]) + row["waiting"], oldest[0]["created"] if oldest else None
-
-    def totals(self, broker: str) -> dict[str, Any]:
-        """Return what the status says of a broker's place, whether or not it is configured."""
-        backlog, oldest = self.backlog(broker)
-        is_returning = self.places.type_of(broker) in RETURNING
-        return {
-            "Backlog": backlog,
-            "OldestSeconds": None if oldest is None else round(max(0.0, time.time() - oldest), 3),
-            "Published": self.ledger.rows("SELECT published FROM broker WHERE name=?", broker)[0]["published"],
-            "DeadLetters": self.letters.count_dead(broker),
-            **(self.letters.unroutable_totals(broker) if is_returning else {}),
-        }
-
-    def orphan_status(self, name: str, since: float, days_left: float | None) -> dict[str, Any]:
-        """Return the status of a broker that is not configured any more."""
-        found = {"Type": self.places.type_of(name), "State": "orphaned", **self.totals(name)}
-        return {**found, "OrphanedSince": utc(since), "DaysLeft": days_left}
 
 
 def new_id() -> str:

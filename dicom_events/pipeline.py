@@ -10,7 +10,9 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from ._common.database import Database
 from ._common.loopback import Loopback
+from ._common.postgres_ledger import PostgresLedger
 from ._common.state import state_folder
 from ._common.worker import first_line
 
@@ -20,7 +22,7 @@ from .intake import Intake
 from .journal import Journal
 from .maintainer import OutboxMaintainer
 from .named import Named, secrets_of
-from .outbox import Outbox
+from .outbox import SHARED_TABLES, VERSION, Outbox
 from .publisher import Publisher
 from .settings import Settings
 
@@ -30,7 +32,8 @@ STOP_WITHIN_SECONDS = 0.4  # until threads are left behind
 class Pipeline:
     """One outbox, the intake before it, its maintainer, and a publisher for each broker.
 
-    `say` writes a line ("error" or "warning") to the log.
+    `say` writes a line ("error" or "warning") to the log. `database` : where the outbox is, if several servers share it.
+    `before_journal` is called when this server has the right to the outbox, before the journal is opened.
 
     Raises
     ------
@@ -45,11 +48,14 @@ class Pipeline:
         configuration: Mapping[str, Any],
         loopback: Loopback,
         say: Callable[[str, str], None],
+        database: Database | None = None,
+        before_journal: Callable[[], None] = lambda: None,
     ) -> None:
         bounds = settings.outbox
         path = state_folder(settings.state_path, configuration) / "dicom_events.sqlite"
         self.outbox = Outbox(
-            path,
+            PostgresLedger(database, "dicom_events", SHARED_TABLES, version=VERSION) if database else path,
+            server=database.server if database else "",
             durability=settings.durability,
             most=bounds.max_megabytes * 1_000_000,
             oldest=bounds.max_age_days * 86400,
@@ -61,6 +67,7 @@ class Pipeline:
             say("error", text)
 
         try:
+            before_journal()
             said = self.outbox.begin(brokers)
             full = settings.durability == "full"
             self._journal = Journal(path.with_suffix(".journal"), self.outbox.place, full=full)
@@ -160,7 +167,7 @@ def _said_of_new(outbox: Outbox) -> list[str]:
     moved = outbox.ledger.quarantined_to
     why = f"was corrupt and is kept as {moved}" if moved else "is new"
     return [
-        f"the outbox {outbox.path} {why}; what happens from now on is published, nothing that the archive "
+        f"the outbox {outbox.where} {why}; what happens from now on is published, nothing that the archive "
         "holds already (POST /dicom-events/replay does that)"
     ]
 

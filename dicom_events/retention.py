@@ -4,13 +4,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
-import shutil
-import sqlite3
 import threading
 import time
-from pathlib import Path
 from typing import Any
 
 from ._common.expiry import Expiry
@@ -18,13 +14,9 @@ from ._common.ledger import Ledger
 
 from .letters import Letters
 from .places import Places
+from .room import Room
 
 ROWS_PER_TRANSACTION = 1000  # that are deleted: whoever else writes waits for one such transaction at most
-CHECKPOINT_BYTES = 1 << 20  # of the write-ahead log that are worth moving into the file
-# Of the room that is left, the share that the log may take: the file grows by up to as much when its content moves there.
-SHARE_OF_ROOM = 4
-# Of it above which writers are held up to empty it, which is little once its content has moved.
-TRUNCATE_BYTES = 8 << 20
 # Only where `MaxAgeDays` is set: it costs each event a little, and without it each look would read the whole outbox.
 INDEX_BY_TIME = "CREATE INDEX IF NOT EXISTS event_by_time ON event(created)"
 OLD = f"SELECT row FROM event INDEXED BY event_by_time WHERE created<? ORDER BY created LIMIT {ROWS_PER_TRANSACTION}"
@@ -44,17 +36,16 @@ class Bounds:
 
 
 class Retention:
-    """Deletes events that nobody needs any more, and those beyond the bounds. `checkpointer`: a connection of its own."""
+    """Deletes events that nobody needs any more, and those beyond the bounds."""
 
-    def __init__(
-        self, ledger: Ledger, places: Places, letters: Letters, bounds: Bounds, checkpointer: sqlite3.Connection
-    ) -> None:
+    def __init__(self, ledger: Ledger, places: Places, letters: Letters, bounds: Bounds, room: Room) -> None:
         self._ledger, self._places, self._letters, self._bounds = ledger, places, letters, bounds
-        self._checkpointer, self._expiry = checkpointer, Expiry(ledger, "dicom_events")
+        self._room, self._expiry = room, Expiry(ledger, "dicom_events")
+        self.size, self.checkpoint, self.make_room = room.size, room.checkpoint, room.make_room
         ledger.run(INDEX_BY_TIME if bounds.oldest_seconds else "DROP INDEX IF EXISTS event_by_time")
         self._swept_to = self._drops_seen = 0  # the row up to which what is left has a letter; places that were dropped
         self._tidied_at_changes = -1  # how many rows had been changed when it was tidy
-        self._counting, self._checkpointing = threading.Lock(), threading.Lock()
+        self._counting = threading.Lock()
         self.is_full = False
         self.refused = 0
         """Events that were refused since the last `tidy`."""
@@ -70,15 +61,15 @@ class Retention:
     def tidy(self) -> str | None:
         """Remove what is settled and what is beyond the bounds; return a line for the log if anything was lost."""
         expired = self._places.drop_expired()
-        found = self._ledger.rows("SELECT MIN(cursor) lowest, total_changes() changes FROM broker")[0]
-        if found["changes"] == self._tidied_at_changes:
-            self._empty_log()  # nothing is going on
+        lowest, changes = self._ledger.rows("SELECT MIN(cursor) lowest FROM broker")[0]["lowest"], self._ledger.changes
+        if changes == self._tidied_at_changes:
+            self._room.empty_log()  # nothing is going on
             if not self._bounds.oldest_seconds and not self.refused:
                 return None
-        self._sweep(found["lowest"] or 0)
+        self._sweep(lowest or 0)
         lost = self._drop()
         self.checkpoint()
-        self._tidied_at_changes = found["changes"]
+        self._tidied_at_changes = changes
         if expired:
             kept = f"what waited for {', '.join(expired)} was kept for KeepOrphanedDays, and is dropped now"
             return f"{kept}; {lost}" if lost else kept
@@ -110,7 +101,7 @@ class Retention:
             dropped += self._delete_until_there_is_room(*self._only_for_orphans())
         self.is_full = self.size() > limit
         if self.is_full and not self._bounds.refuse:
-            dropped += self._delete_until_there_is_room("1")
+            dropped += self._delete_until_there_is_room("1=1")
         if dropped:
             self._letters.remove_without_event()
             self._ledger.set_value("dropped", self._ledger.get_value("dropped") + dropped)
@@ -135,14 +126,6 @@ class Retention:
         letters = f"SELECT 1 FROM letter WHERE event=row AND broker NOT IN ({gone})"
         return f"row<=? AND data IS NOT NULL AND NOT EXISTS ({letters})", lowest or 0
 
-    def size(self) -> int:
-        """Return how many bytes of the file hold something."""
-        values = [
-            next(iter(self._ledger.rows(f"PRAGMA {name}")[0].values()))
-            for name in ("page_count", "freelist_count", "page_size")
-        ]
-        return int((values[0] - values[1]) * values[2])
-
     def status(self) -> dict[str, Any]:
         """Return what the status says of the outbox as a whole."""
         return {
@@ -151,33 +134,3 @@ class Retention:
             "Dropped": self._ledger.get_value("dropped"),
             "Refused": self._ledger.get_value("refused") + self.refused,
         }
-
-    def checkpoint(self) -> None:
-        """Move the write-ahead log into the file if it is long, for the room that is left.
-
-        Called after each transaction of many: a disk that has become full with a long log has no room for its content in the
-        file. What can't be moved now stays in the log; who writes next says why.
-        """
-        log = Path(f"{self._ledger.path}-wal")
-        with contextlib.suppress(sqlite3.Error, OSError):
-            size = log.stat().st_size if log.exists() else 0
-            if size <= min(CHECKPOINT_BYTES, shutil.disk_usage(log.parent).free // SHARE_OF_ROOM):
-                return
-            if not self._checkpointing.acquire(blocking=False):
-                return  # another thread does so
-            try:
-                self._checkpointer.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
-                if size > TRUNCATE_BYTES:
-                    self._empty_log()
-            finally:
-                self._checkpointing.release()
-
-    def _empty_log(self) -> None:
-        log = Path(f"{self._ledger.path}-wal")
-        if log.exists() and log.stat().st_size:
-            self._checkpointer.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
-
-    def make_room(self) -> None:
-        """Empty the write-ahead log: a full disk may have no other room, for us and for others."""
-        with contextlib.suppress(sqlite3.Error, OSError):
-            self._empty_log()

@@ -47,8 +47,8 @@ class Throttle:
                 db.execute("DELETE FROM held WHERE series=?", (series,))
                 return False
             db.execute(
-                "INSERT INTO held VALUES(?,?,?,?,?,?) ON CONFLICT DO UPDATE SET id=excluded.id, subject=excluded.subject, "
-                "created=excluded.created, data=excluded.data",
+                "INSERT INTO held VALUES(?,?,?,?,?,?) ON CONFLICT(series) DO UPDATE SET id=excluded.id, "
+                "subject=excluded.subject, created=excluded.created, data=excluded.data",
                 (series, event.when + wait, event.uid, event.subject, event.when, event.data),
             )
             return True

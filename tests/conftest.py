@@ -21,6 +21,9 @@ from tests.fakes import clock as clock
 from tests.fakes import rest as rest
 from tests.fakes import source as source
 from tests.fakes import start as start
+from tests.ledgers import database as database
+from tests.ledgers import make_ledger as make_ledger
+from tests.ledgers import shared_postgres as shared_postgres
 
 # The machines are shared: how long an example takes says nothing. In CI the same examples each time.
 settings.register_profile("shared", deadline=None, suppress_health_check=[HealthCheck.too_slow], print_blob=True)

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import subprocess
@@ -39,8 +40,16 @@ class PostgresServer:
         command = [*AS_NOBODY, str(self._programs / "initdb"), *options, str(self.folder / "data")]
         subprocess.run(command, check=True, capture_output=True, cwd="/")
 
+    @property
+    def url(self) -> str:
+        """The URL of its database `postgres`."""
+        return f"postgresql://orthanc@127.0.0.1:{self.port}/postgres"
+
     def start(self) -> PostgresServer:
-        """Start it, with what it has on disk."""
+        """Start it, with what it has on disk; also at once after a stop, whose last processes may be there still."""
+        wait_until(self._is_gone, STARTED_WITHIN, "the end of the PostgreSQL before")
+        log = self.folder / "out.log"
+        self._said_before = log.stat().st_size if log.exists() else 0
         command = [*AS_NOBODY, str(self._programs / "postgres"), "-D", str(self.folder / "data"), "-p", str(self.port)]
         command += ["-h", "127.0.0.1", "-k", ""]
         command += [word for name, value in SETTINGS.items() for word in ("-c", f"{name}={value}")]
@@ -48,9 +57,17 @@ class PostgresServer:
         wait_until(self._is_ready, STARTED_WITHIN, f"PostgreSQL, see {self.folder}/out.log")
         return self
 
+    def _is_gone(self) -> bool:
+        """Whether no process of the one before is left: each has the folder as its own, and the shared memory open."""
+        for link in Path("/proc").glob("[0-9]*/cwd"):
+            with contextlib.suppress(OSError):
+                if link.readlink() == self.folder / "data":
+                    return False
+        return True
+
     def _is_ready(self) -> bool:
         assert self._process
-        log = (self.folder / "out.log").read_text()
+        log = (self.folder / "out.log").read_bytes()[self._said_before :].decode(errors="replace")
         assert self._process.poll() is None, log[-3000:]
         return "ready to accept connections" in log and listens(self.port)
 

@@ -10,7 +10,7 @@ import threading
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from .retry import RetryPolicy
 from .state import StateLock, make_private, must_be_same, open_private
@@ -32,7 +32,8 @@ CREATE TABLE IF NOT EXISTS work_counts(
     task TEXT NOT NULL, queue TEXT NOT NULL, state TEXT NOT NULL, n INTEGER NOT NULL,
     PRIMARY KEY(task, queue, state)) WITHOUT ROWID;
 CREATE TRIGGER IF NOT EXISTS work_added AFTER INSERT ON work BEGIN
-    INSERT INTO work_counts VALUES(new.task, new.queue, new.state, 1) ON CONFLICT DO UPDATE SET n=n+1;
+    INSERT INTO work_counts VALUES(new.task, new.queue, new.state, 1)
+    ON CONFLICT(task, queue, state) DO UPDATE SET n=work_counts.n+1;
 END;
 CREATE TRIGGER IF NOT EXISTS work_removed AFTER DELETE ON work BEGIN
     UPDATE work_counts SET n=n-1 WHERE task=old.task AND queue=old.queue AND state=old.state;
@@ -40,7 +41,8 @@ END;
 CREATE TRIGGER IF NOT EXISTS work_moved AFTER UPDATE OF task, queue, state ON work
 WHEN new.task<>old.task OR new.queue<>old.queue OR new.state<>old.state BEGIN
     UPDATE work_counts SET n=n-1 WHERE task=old.task AND queue=old.queue AND state=old.state;
-    INSERT INTO work_counts VALUES(new.task, new.queue, new.state, 1) ON CONFLICT DO UPDATE SET n=n+1;
+    INSERT INTO work_counts VALUES(new.task, new.queue, new.state, 1)
+    ON CONFLICT(task, queue, state) DO UPDATE SET n=work_counts.n+1;
 END;
 INSERT INTO work_counts SELECT task, queue, state, COUNT(*) FROM work
 WHERE NOT EXISTS (SELECT 1 FROM work_counts) GROUP BY task, queue, state;
@@ -66,11 +68,27 @@ FORGOTTEN_AT_ONCE = 500  # finished rows that one transaction deletes
 WAL_PAGES, WAL_BYTES = 256, 1 << 20
 # Between the time that has passed and what the clock says, from which on somebody has set it.
 CLOCK_WAS_SET_SECONDS = 60.0
-NO_OLDER = "UPDATE work SET created=MIN(created+MAX(?,0),?) WHERE state IN ('waiting','sending')"
+NO_OLDER = """
+UPDATE work SET created=CASE WHEN created+?<? THEN created+? ELSE ? END WHERE state IN ('waiting','sending')
+"""
+ADD_ROW = """
+INSERT INTO work(queue, subject, state, attempts, next_attempt, error, job, data, created, updated, priority, task)
+VALUES(?,?,'waiting',0,0,'',NULL,?,?,?,?,?) RETURNING id
+"""
 FORGET_FINISHED = """
 DELETE FROM work WHERE id IN (
     SELECT id FROM work INDEXED BY work_finished WHERE state IN ('done','gone') AND updated<? ORDER BY updated LIMIT ?)
 """
+
+
+class Statements(Protocol):
+    """What executes statements, inside a transaction: a connection of sqlite3, or to PostgreSQL."""
+
+    def execute(self, sql: str, parameters: Any = (), /) -> Any:
+        """Execute one statement; what it returns gives rows, and has `rowcount`."""
+
+    def executemany(self, sql: str, rows: Any, /) -> Any:
+        """Execute one statement for each of these rows."""
 
 
 class Ledger:
@@ -92,6 +110,9 @@ class Ledger:
     OSError, sqlite3.Error : it can't be made or opened (the folder, its rights, a full disk, a version newer than ours). It may
         be another time: see `Worker`.
     """
+
+    is_shared = False
+    """Whether it is in a database that several servers share."""
 
     def __init__(
         self,
@@ -120,6 +141,27 @@ class Ledger:
         except BaseException:
             self._held.close()
             raise
+
+    @property
+    def name(self) -> str:
+        """The name of its script, for the log."""
+        return self.path.stem
+
+    @property
+    def where(self) -> str:
+        """What a line of the log calls it."""
+        return str(self.path)
+
+    @property
+    def changes(self) -> int:
+        """A number that rises with each row that is changed through this one."""
+        return self._db.total_changes
+
+    def reader(self) -> Any:
+        """Return a connection that only reads, for one thread at a time: it waits for no writer."""
+        connection = sqlite3.connect(self.path, check_same_thread=False, isolation_level=None, timeout=10)
+        connection.execute("PRAGMA cache_size=-2000")
+        return connection
 
     def _open(self, tables: str, durability: str, version: int, key: str) -> None:
         for suffix in ("-wal", "-shm"):
@@ -195,7 +237,8 @@ class Ledger:
         """Let what is unfinished be no older than it was where somebody has set the clock: it would be given up for that."""
         ahead = time.time() - time.monotonic()
         if abs(ahead - self._clock_ahead) > CLOCK_WAS_SET_SECONDS:
-            self.run(NO_OLDER, ahead - self._clock_ahead, time.time())
+            later, now = max(0.0, ahead - self._clock_ahead), time.time()
+            self.run(NO_OLDER, later, now, later, now)
             self._clock_ahead = ahead
 
     def checkpoint(self) -> None:
@@ -203,7 +246,7 @@ class Ledger:
         self.rows("PRAGMA wal_checkpoint(TRUNCATE)")
 
     @contextlib.contextmanager
-    def transaction(self) -> Iterator[sqlite3.Connection]:
+    def transaction(self) -> Iterator[Statements]:
         """Write all that is written inside, or nothing of it. May be nested."""
         with self._lock:
             self._must_be_open()
@@ -232,7 +275,7 @@ class Ledger:
     def run(self, sql: str, *parameters: Any) -> int:
         """Execute one statement, committed on return; gives the number of rows changed."""
         with self.transaction() as db:
-            return db.execute(sql, parameters).rowcount
+            return int(db.execute(sql, parameters).rowcount)
 
     def get_value(self, name: str, default: int = 0) -> int:
         """Return a number of the table `state`, or the default."""
@@ -247,8 +290,7 @@ class Ledger:
         with self.transaction() as db:
             now = time.time()
             values = (queue, resource, json.dumps(data), now, now, priority, task)
-            sql = "INSERT INTO work VALUES(NULL,?,?,'waiting',0,0,'',NULL,?,?,?,?,?)"
-            return int(db.execute(sql, values).lastrowid or 0)
+            return int(db.execute(ADD_ROW, values).fetchall()[0][0])
 
     def due(self, queue: str, limit: int, longest: float, task: str = SEND) -> list[dict[str, Any]]:
         """Return the next rows of a task and queue, of each resource only the oldest unfinished one, so that order holds.

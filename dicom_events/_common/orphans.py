@@ -2,6 +2,7 @@
 # Built by `make build` from src/common/orphans.py: edit that, never this file.
 """What waits for a name that the configuration has no more: it is kept, and forgotten after days."""
 
+import json
 import time
 from collections.abc import Iterable
 
@@ -29,9 +30,10 @@ class Orphans:
         """Take the names that nobody has at this start; the others have an owner again."""
         names = sorted(names)
         with self._ledger.transaction() as db:
-            db.executemany("INSERT OR IGNORE INTO orphan VALUES(?,?,0)", [(name, time.time()) for name in names])
-            marks = ",".join("?" * len(names))
-            db.execute(f"DELETE FROM orphan WHERE name NOT IN ({marks})", names)
+            db.executemany(
+                "INSERT INTO orphan VALUES(?,?,0) ON CONFLICT DO NOTHING", [(name, time.time()) for name in names]
+            )
+            db.execute("DELETE FROM orphan WHERE name NOT IN (SELECT value FROM json_each(?))", (json.dumps(names),))
 
     def names(self) -> dict[str, tuple[float, float | None]]:
         """Return each one with the time since when it is one, and the days until it is forgotten (None: never)."""

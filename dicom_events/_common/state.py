@@ -18,6 +18,7 @@ from .settings import settings_of_all_scripts
 
 # Neither a link is followed (Windows has no such flag) nor the end of a line translated (only Windows does that).
 NO_LINK_NO_TEXT = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
+KEPT_IN_FILES = set[str]()  # scripts of which that was said
 OTHERS = 0o077  # the bits of a mode that let somebody else in
 # What a file system answers that has no locks at all. ENOLCK is not among them: there a server of locks is away for now.
 NO_LOCKS = (errno.ENOSYS, errno.EOPNOTSUPP)
@@ -31,6 +32,18 @@ class StateBusyError(StateError):
     """Another process has the state. It ends, or it should have another folder."""
 
 
+class StandsByError(StateBusyError):
+    """Another server has the right to the state, and this one waits until that one ends. `worked_by` is its name."""
+
+    def __init__(self, text: str, worked_by: str) -> None:
+        super().__init__(text)
+        self.worked_by = worked_by
+
+
+class StateLostError(StandsByError):
+    """Another server has taken the state while this one could not reach it: what was under way here counts no more."""
+
+
 class StateGoneError(StateError):
     """The state was deleted or replaced while it was in use: what is written now would be lost."""
 
@@ -41,9 +54,18 @@ def configuration_folder() -> Path:
     return base.parent if base.is_file() else folder_on_command_line(base) or base
 
 
-def state_folder(state_path: str | None, configuration: Mapping[str, Any]) -> Path:
-    """Return where a script keeps its state: its `StatePath`, that of all scripts, `IndexDirectory`, or `StorageDirectory`."""
-    state_path = state_path or settings_of_all_scripts(configuration).state_path
+def state_folder(state_path: str | None, configuration: Mapping[str, Any], script: str = "") -> Path:
+    """Return where a script keeps its state: its `StatePath`, that of all scripts, `IndexDirectory`, or `StorageDirectory`.
+
+    `script` : the name of one that keeps it nowhere else; a line of the log says so, once, where `Scripts.Database` is set.
+    """
+    of_all = settings_of_all_scripts(configuration)
+    if script and of_all.database and not state_path and script not in KEPT_IN_FILES:
+        KEPT_IN_FILES.add(script)
+        orthanc.LogWarning(
+            f"{script}: its state is in files of this server, not in Scripts.Database (docs/scale.md says what follows from that)"
+        )
+    state_path = state_path or of_all.state_path
     index = state_path or configuration.get("IndexDirectory")
     return configuration_folder() / index if index else storage_folder(configuration)
 

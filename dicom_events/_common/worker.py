@@ -15,9 +15,10 @@ from .backoff import Pauses
 from .ledger import Ledger
 from .loopback import LoopbackError
 from .routes import one_line
-from .state import StateBusyError, StateGoneError
+from .state import StandsByError, StateBusyError, StateGoneError, StateLostError
 
 FIRST_RETRY, LONGEST_RETRY = 1.0, 10.0  # seconds until the state is tried again
+STANDBY_SECONDS = 2.0  # until a server that stands by looks again whether the work is free
 AFTER_FAULT, AFTER_BUG = 2.0, 5.0  # seconds until the next turn, after a fault outside and one of ours
 LOOK_AT_STATE = 5.0  # seconds between two looks at whether the state is still there
 STARTS_WITHIN = 5.0  # seconds that a request waits for the script
@@ -76,6 +77,7 @@ class Worker:
     turn : does what there is to do, and returns the seconds until the next turn, unless `wake` is set before. Whatever it
         raises is said once, and it is called again after 2 s. What it has not committed, it must find again then.
     finish : does what is to be done after the last turn, before the state is closed.
+    lose : ends what `open_state` has begun: another server has taken the state, which is opened again when that one ends.
 
     Examples
     --------
@@ -91,8 +93,9 @@ class Worker:
         open_state: Callable[[], Ledger],
         turn: Callable[[], float],
         finish: Callable[[], None] = lambda: None,
+        lose: Callable[[], None] = lambda: None,
     ) -> None:
-        self.name, self._open_state, self._turn, self._finish = name, open_state, turn, finish
+        self.name, self._open_state, self._turn, self._finish, self._lose = name, open_state, turn, finish, lose
         self.wake, self.stopping = threading.Event(), threading.Event()
         self.trouble = Trouble(name)
         self.unavailable: str | None = f"{name} has not started yet"
@@ -101,6 +104,8 @@ class Worker:
         """Whether it stays idle until the configuration is corrected and Orthanc restarted: events are of no use to it."""
         self.is_waiting = False
         """Whether it can't open its state because another process has it."""
+        self.worked_by: str | None = None
+        """The server that works, while this one stands by."""
         self._ledger: Ledger | None = None
         self._is_decided, self._decision = False, threading.Condition()  # whether the state was opened, or can't be now
         self._next_look = 0.0
@@ -153,23 +158,37 @@ class Worker:
     # The thread
 
     def _work(self) -> None:
-        pauses = Pauses(FIRST_RETRY, LONGEST_RETRY)
-        while not self.stopping.is_set() and not self._opens():
-            self.stopping.wait(pauses.next())
         while not self.stopping.is_set():
-            self.wake.clear()
-            wait = self._take_turn()
-            self.wake.wait(min(wait, LOOK_AT_STATE))
-        if self._ledger:
+            pauses = Pauses(FIRST_RETRY, LONGEST_RETRY)
+            while not self.stopping.is_set() and not self._opens():
+                self.stopping.wait(STANDBY_SECONDS if self.worked_by else pauses.next())
+            while not self.stopping.is_set() and not self.worked_by:
+                self.wake.clear()
+                wait = self._take_turn()
+                self.wake.wait(min(wait, LOOK_AT_STATE))
+        if self._ledger and not self.worked_by:
             self._finish()
+
+    def _stand_by(self, error: StateLostError) -> None:
+        """Leave the work to the server that has taken it."""
+        assert self._ledger
+        why = one_line(error)
+        self.unavailable, self.is_waiting, self.worked_by = (
+            f"{self.name} is idle until this is over: {why}",
+            True,
+            error.worked_by,
+        )
+        self.trouble.begins(self.unavailable, why, orthanc.LogWarning)
+        self._ledger.close()
+        self._lose()
 
     def _opens(self) -> bool:
         """Try to open the state; return whether it is open."""
-        log, waits = orthanc.LogError, False
+        log, waits, worked_by = orthanc.LogError, False, None
         try:
             self._ledger = self._open_state()
             self.trouble.is_over()
-            self.unavailable, self.is_waiting = None, False
+            self.unavailable, self.is_waiting, self.worked_by = None, False, None
             self._decide()
             return True
         except ValueError as error:
@@ -178,11 +197,13 @@ class Worker:
         except (OSError, sqlite3.Error) as error:
             why = one_line(error)
             waits = isinstance(error, StateBusyError)
+            worked_by = error.worked_by if isinstance(error, StandsByError) else None
             log = orthanc.LogWarning if waits else log
         except Exception:  # noqa: BLE001 - whatever it is, it may be over the next time
             why = f"an error, please report it:\n{traceback.format_exc()}"
         text = f"{self.name} is idle until this is over: {why}"
         self.unavailable, self.is_waiting = first_line(text), waits
+        self.worked_by = worked_by
         self._decide()
         self.trouble.begins(text, why, log)
         return False
@@ -196,6 +217,9 @@ class Worker:
             if not self.stopping.is_set():
                 self.trouble.is_over()
             return wait
+        except StateLostError as error:
+            self._stand_by(error)
+            return 0.0
         except StateGoneError as error:
             why = one_line(error)
             self.unavailable = f"{self.name} is idle: {why}"

@@ -106,7 +106,9 @@ class Anonymizer:
             raise ValueError('it needs Orthanc\'s HTTP server ("HttpServerEnabled": true)')
         folder, rules = configuration_folder(), self.settings.rules
         matchers = {rule.matcher: load_matcher(rule.matcher, folder) for rule in rules if rule.matcher}
-        path = state_folder(self.settings.state_path, self._configuration) / "anonymize_series.sqlite"
+        path = (
+            state_folder(self.settings.state_path, self._configuration, "anonymize_series") / "anonymize_series.sqlite"
+        )
         tables = FEED_TABLES + REGISTER_TABLES + owed_tables()
         self.ledger = Ledger(path, tables, durability=self.settings.durability, first_tasks=FIRST_TASKS)
         if self.ledger.quarantined_to:

@@ -118,7 +118,7 @@ class Recorder:
 
     def _open(self) -> Ledger:
         settings = self._settings
-        folder = state_folder(settings.state_path, self._configuration)
+        folder = state_folder(settings.state_path, self._configuration, "audit_log")
         ledger = Ledger(folder / "audit_log.sqlite", PLACE_TABLES, durability=settings.durability)
         try:
             key = settings.key or read_or_make_key(folder / "audit_log.key")

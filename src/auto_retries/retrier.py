@@ -83,7 +83,7 @@ class Retrier:
     def _open(self) -> Ledger:
         if not self._loopback.enabled:
             raise ValueError('it needs Orthanc\'s HTTP server ("HttpServerEnabled": true)')
-        path = state_folder(self.settings.state_path, self._configuration) / "auto_retries.sqlite"
+        path = state_folder(self.settings.state_path, self._configuration, "auto_retries") / "auto_retries.sqlite"
         tables = owed_tables() + WATCHED_TABLE + data_index("Digest") + NEXT_ATTEMPT_INDEX
         self.ledger = Ledger(path, tables, durability=self.settings.durability)
         if self.ledger.quarantined_to:

@@ -108,7 +108,7 @@ class Interceptor:
                 import_requests()
             except ImportError as error:
                 raise ValueError(str(error)) from None
-        folder = state_folder(self._settings.state_path, self._configuration)
+        folder = state_folder(self._settings.state_path, self._configuration, "cmove_interceptor")
         ledger = self._ledger = Ledger(
             folder / "cmove_interceptor.sqlite", TABLES, durability=self._settings.durability
         )

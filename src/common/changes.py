@@ -22,7 +22,8 @@ CREATE TABLE IF NOT EXISTS arrived(
     PRIMARY KEY(level, instance)) WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS arrived_by_resource ON arrived(level, resource, seen);
 CREATE TABLE IF NOT EXISTS heard(level TEXT NOT NULL, resource TEXT NOT NULL, PRIMARY KEY(level, resource)) WITHOUT ROWID;
-INSERT OR IGNORE INTO state SELECT 'began', {int(LOADED)} WHERE NOT EXISTS (SELECT 1 FROM state WHERE name='cursor');
+INSERT INTO state SELECT 'began', {int(LOADED)} WHERE NOT EXISTS (SELECT 1 FROM state WHERE name='cursor')
+ON CONFLICT DO NOTHING;
 """
 LEVELS_WITH_INSTANCES = ("Patient", "Study", "Series")
 
@@ -68,7 +69,7 @@ class Feed:
         if self._reconcile:
             newest = self._loopback.get("/changes?last")["Last"]
             kept = self._ledger.get_value("cursor", -1)
-            place = place_in_log(kept, newest, self._ledger.path.stem) if kept >= 0 else self._last_before_us(newest)
+            place = place_in_log(kept, newest, self._ledger.name) if kept >= 0 else self._last_before_us(newest)
             with self._ledger.transaction():
                 if place < kept:
                     self._ledger.run("UPDATE arrived SET seq=0 WHERE seq>?", place)
@@ -103,7 +104,7 @@ class Feed:
     def _arrive_again(self, instances: Mapping[str, int]) -> None:
         rows = [(level, one, seq, time.time()) for one, seq in instances.items() for level in self._levels]
         with self._ledger.transaction() as db:
-            db.executemany("INSERT OR IGNORE INTO arrived VALUES(?,?,?,?,NULL)", rows)
+            db.executemany("INSERT INTO arrived VALUES(?,?,?,?,NULL) ON CONFLICT DO NOTHING", rows)
 
     def _last_before_us(self, newest: int) -> int:
         """Return the last change from before the ledger began: Orthanc receives, and may be killed, before we come to ask."""
@@ -124,7 +125,8 @@ class Feed:
             # No number of the log of changes, but one that tells this arrival from another of the same instance.
             self._arrive([(resource, -time.time_ns())])
         elif not self._reconcile and change.removeprefix("Stable") in self._levels:
-            self._ledger.run("INSERT OR IGNORE INTO heard VALUES(?,?)", change.removeprefix("Stable"), resource)
+            sql = "INSERT INTO heard VALUES(?,?) ON CONFLICT DO NOTHING"
+            self._ledger.run(sql, change.removeprefix("Stable"), resource)
 
     def poll(self) -> None:
         """Hand over all that has become stable since the last time, each in one transaction with what remembers it.
@@ -165,8 +167,8 @@ class Feed:
             rows += [(level, instance, seq, now, parents.get(level)) for level in self._levels]
         # The same instance again (OverwriteInstances) has arrived once more; a page that is read again changes nothing.
         sql = (
-            "INSERT INTO arrived VALUES(?,?,?,?,?) ON CONFLICT DO UPDATE SET seq=excluded.seq, seen=excluded.seen,"
-            " resource=COALESCE(excluded.resource, resource)"
+            "INSERT INTO arrived VALUES(?,?,?,?,?) ON CONFLICT(level, instance) DO UPDATE SET seq=excluded.seq, "
+            "seen=excluded.seen, resource=COALESCE(excluded.resource, arrived.resource)"
         )
         with self._ledger.transaction() as db:
             db.executemany(sql, rows)

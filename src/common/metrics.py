@@ -11,7 +11,7 @@ import orthanc
 
 from common.loopback import LoopbackError
 from common.quirks import kept_alive
-from common.status import RUNNING, Condition, ListedScript
+from common.status import RUNNING, STANDBY, Condition, ListedScript
 
 MEASURED_AFTER_SECONDS = 1.0  # from the start of Orthanc to the first values
 MEASURED_EVERY_SECONDS = 5.0
@@ -77,7 +77,7 @@ class MetricsReporter:
     def report(self) -> None:
         """Set all values once."""
         found = self._look()
-        self._set("idle", found.state != RUNNING and not found.is_unused)
+        self._set("idle", found.state not in (RUNNING, STANDBY) and not found.is_unused)
         self._set("unhealthy", not found.is_healthy)
         if found.state == RUNNING:
             # Where the state can't be read now, the values before stay: `unhealthy` says that something is wrong.

@@ -25,16 +25,18 @@ CREATE TABLE IF NOT EXISTS owed(
 CREATE INDEX IF NOT EXISTS owed_by_study ON owed(study);
 CREATE INDEX IF NOT EXISTS owed_by_patient ON owed(patient, study);
 CREATE TRIGGER IF NOT EXISTS owed_from_the_first AFTER INSERT ON work WHEN {condition} BEGIN
-    INSERT OR IGNORE INTO owed VALUES(new.id,
-        COALESCE(json_extract(new.data, '$.Study'), ''), COALESCE(json_extract(new.data, '$.Patient'), ''));
+    INSERT INTO owed VALUES(new.id,
+        COALESCE(json_extract(new.data, '$.Study'), ''), COALESCE(json_extract(new.data, '$.Patient'), ''))
+    ON CONFLICT DO NOTHING;
 END;
 CREATE TRIGGER IF NOT EXISTS owed_until_the_end AFTER UPDATE OF state ON work WHEN new.state IN ('done','gone') BEGIN
     DELETE FROM owed WHERE row=new.id;
 END;
 CREATE TRIGGER IF NOT EXISTS owed_once_more AFTER UPDATE OF state ON work
 WHEN old.state IN ('done','gone') AND new.state NOT IN ('done','gone') AND {condition} BEGIN
-    INSERT OR IGNORE INTO owed VALUES(new.id,
-        COALESCE(json_extract(new.data, '$.Study'), ''), COALESCE(json_extract(new.data, '$.Patient'), ''));
+    INSERT INTO owed VALUES(new.id,
+        COALESCE(json_extract(new.data, '$.Study'), ''), COALESCE(json_extract(new.data, '$.Patient'), ''))
+    ON CONFLICT DO NOTHING;
 END;
 CREATE TRIGGER IF NOT EXISTS owed_no_more AFTER DELETE ON work BEGIN
     DELETE FROM owed WHERE row=old.id;
@@ -143,7 +145,7 @@ class Owing:
             unfinished = self._work.find(Which(ids=rows, states=("waiting", "sending", "dead")))
             found = {(row["id"], *places[each]) for row in unfinished for each in of_each[row["id"]] if each in places}
             db.executemany("DELETE FROM owed WHERE row=?", [(row,) for row in rows])
-            db.executemany("INSERT OR IGNORE INTO owed VALUES(?,?,?)", found)
+            db.executemany("INSERT INTO owed VALUES(?,?,?) ON CONFLICT DO NOTHING", found)
 
 
 def arriving(ledger: Ledger, loopback: Loopback, parents: Parents, reported: Iterable[str]) -> set[str]:
@@ -158,7 +160,7 @@ def arriving(ledger: Ledger, loopback: Loopback, parents: Parents, reported: Ite
     """
     unread = still_to_read(ledger, loopback)  # before what was read: it may be read meanwhile
     if unread is None:
-        raise Refused(503, f"{ledger.path.stem} has still to read what arrived")
+        raise Refused(503, f"{ledger.name} has still to read what arrived")
     found, unknown = set[str](), set[str]()
     new = (("", None, each) for each in unread.union(reported))
     for level, resource, instance in (*arriving_resources(ledger), *new):

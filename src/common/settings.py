@@ -119,6 +119,25 @@ class LoopbackSettings:
     )
 
 
+def not_of_postgres(url: str) -> str | None:
+    """Refuse what is no URL of a PostgreSQL (a `check`)."""
+    try:
+        parts = urllib.parse.urlsplit(url)
+        is_one = parts.scheme in ("postgresql", "postgres") and bool(parts.path.strip("/")) and parts.port != 0
+        # Of a password that is not written in %XX, a part would be taken for a host, which errors name.
+        is_one = is_one and parts.netloc.count("@") <= 1 and "@" not in parts.path + parts.query and not parts.fragment
+    except ValueError:
+        is_one = False
+    return None if is_one else "postgresql://USER:PASSWORD@HOST/DATABASE, with options as ?sslmode=verify-full"
+
+
+def not_one_word(name: str) -> str | None:
+    """Refuse a name that a line of the log can't hold (a `check`)."""
+    return (
+        None if name.isprintable() and len(name) <= 100 and " " not in name else "1 to 100 characters without a space"
+    )
+
+
 @dataclasses.dataclass(frozen=True)
 class ScriptsSettings:
     """The section `Scripts`, which is for all scripts."""
@@ -128,6 +147,24 @@ class ScriptsSettings:
         metadata={
             "help": "Folder of the state of all scripts, but of one with a `StatePath` of its own; null: `IndexDirectory`, else "
             "`StorageDirectory`."
+        },
+    )
+    database: str | None = dataclasses.field(
+        default=None,
+        metadata={
+            "secret": True,
+            "check": not_of_postgres,
+            "allowed": "`postgresql://USER:PASSWORD@HOST/DATABASE`",
+            "help": "PostgreSQL in which several servers share the state of their scripts, but of one with a `StatePath` of its "
+            "own; null: files. See [scale.md](scale.md).",
+        },
+    )
+    server: str | None = dataclasses.field(
+        default=None,
+        metadata={
+            "check": not_one_word,
+            "allowed": "1 to 100 characters without a space",
+            "help": "Name of this server among those that share `Database`; null: the name of the machine.",
         },
     )
     loopback: LoopbackSettings = dataclasses.field(

@@ -15,7 +15,7 @@ from common.times import utc
 from common.version import __version__
 from common.worker import Worker, first_line
 
-RUNNING, IDLE, MISCONFIGURED, WAITING = "running", "idle", "misconfigured", "waiting"
+RUNNING, IDLE, MISCONFIGURED, WAITING, STANDBY = "running", "idle", "misconfigured", "waiting", "standby"
 LOADED_AT = time.time()
 # What the runtime of a combined file (combine.py) puts into a script's `orthanc`: it answers `/scripts` for all of them.
 HAND_OVER = "add_script_entries"
@@ -27,22 +27,26 @@ class Condition:
 
     Attributes
     ----------
-    state : "running"; "misconfigured", until the configuration is corrected; "waiting", for another process that has its state;
+    state : "running"; "standby", while another server works; "misconfigured", until the configuration is corrected; "waiting",
+        for another process that has its state;
         "idle": it has not started, has stopped, can't open its state, or there is nothing that it should do.
     reason : one line: why it does not run, or what goes wrong just now.
     last_error : text and time (seconds since 1970) of what went wrong last, also when it is over.
     is_unused : idle because nothing is configured for it, which is no fault.
+    server, worked_by : the names of this server and of the one that works, where several share the state.
     """
 
     state: str
     reason: str | None = None
     last_error: tuple[str, float] | None = None
     is_unused: bool = False
+    server: str | None = None
+    worked_by: str | None = None
 
     @property
     def is_healthy(self) -> bool:
         """Return whether nobody has to look at it."""
-        return self.is_unused or (self.state == RUNNING and self.reason is None)
+        return self.is_unused or self.state == STANDBY or (self.state == RUNNING and self.reason is None)
 
 
 def misconfigured(refusal: str) -> Condition:
@@ -55,18 +59,21 @@ def unused(why: str) -> Condition:
     return Condition(IDLE, why, is_unused=True)
 
 
-def condition_of(worker: Worker, refusal: str | None = None) -> Condition:
+def condition_of(worker: Worker, refusal: str | None = None, server: str | None = None) -> Condition:
     """Return the condition of a script that works in a `Worker`; waits for nothing.
 
-    With a `refusal` (the configuration is wrong) it is never started.
+    With a `refusal` (the configuration is wrong) it is never started. `server` : the name of this one, where several share
+    the state.
     """
     if refusal:
         return misconfigured(refusal)
-    last = worker.trouble.last
+    last, worked_by = worker.trouble.last, worker.worked_by
+    if worked_by:
+        return Condition(STANDBY, first_line(worker.unavailable or ""), None, server=server, worked_by=worked_by)
     if reason := worker.unavailable:
         state = MISCONFIGURED if worker.is_off else WAITING if worker.is_waiting else IDLE
-        return Condition(state, first_line(reason), last)
-    return Condition(RUNNING, first_line(worker.trouble.text) or None, last)
+        return Condition(state, first_line(reason), last, server=server)
+    return Condition(RUNNING, first_line(worker.trouble.text) or None, last, server=server, worked_by=server)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -157,6 +164,7 @@ def _common_fields(found: Condition) -> dict[str, Any]:
     """Return what each status has."""
     last = found.last_error
     return {
+        **({"Server": found.server, "WorkedBy": found.worked_by} if found.server else {}),
         "State": found.state,
         "Reason": found.reason,
         "Version": __version__,

@@ -60,23 +60,28 @@ class Which:
 
     def condition(self) -> tuple[str, list[Any]]:
         """Return the condition as SQL, and its values."""
-        parts, values = ["1"], list[Any]()
+        parts, values = ["1=1"], list[Any]()
         named = {"task": self.task, "queue": self.queue, "subject": self.resource, "job": self.job}
         for column, wanted in named.items():
             if wanted is not None:
                 parts.append(f"{column}=?")
                 values.append(wanted)
         by_state = "state"
-        for column, several in (("id", self.ids), ("subject", self.resources)):
+        for column, value, several in (
+            ("id", "CAST(value AS BIGINT)", self.ids),
+            ("subject", "value", self.resources),
+        ):
             if several is not None and len(several) == 1:
                 parts.append(f"{column}=?")
                 values += several
             elif several is not None:
-                parts.append(f"{column} IN (SELECT value FROM json_each(?))")
+                parts.append(f"{column} IN (SELECT {value} FROM json_each(?))")
                 values.append(json.dumps([*several]))
-                by_state = "+state"  # SQLite would look at all rows in these states, as it can't know how few are named
+                by_state = (
+                    "state||''"  # SQLite would look at all rows in these states, as it can't know how few are named
+                )
         if self.states is not None:
-            parts.append(f"{by_state} IN ({','.join('?' * len(self.states))})")
+            parts.append(f"{by_state} IN ({','.join('?' * len(self.states))})" if self.states else "1=0")
             values += self.states
         for key, value in self.data.items():
             parts.append("json_extract(data, '$.' || ?)=?")

@@ -105,7 +105,7 @@ class Dashboard:
     def _open(self) -> Ledger:
         if not self._loopback.enabled:
             raise ValueError('it needs Orthanc\'s HTTP server ("HttpServerEnabled": true)')
-        path = state_folder(self.settings.state_path, self._configuration) / "dashboard.sqlite"
+        path = state_folder(self.settings.state_path, self._configuration, "dashboard") / "dashboard.sqlite"
         ledger = Ledger(path, MINUTE_TABLES + NOTICE_TABLES, durability=self.settings.durability)
         if ledger.quarantined_to:
             orthanc.LogWarning(

@@ -7,8 +7,9 @@ import contextlib
 import json
 import sqlite3
 import threading
+import time
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from .events import ORIGINS
@@ -18,6 +19,7 @@ from .outbox import Outbox
 from .recorder import Recorder
 
 STORED = "STORED_INSTANCE"
+REPORTED_AT_ONCE = 500  # lines of other servers that are applied together
 
 
 class Applier:
@@ -50,7 +52,42 @@ class Applier:
                 number += len(lines)
                 self._take_over()
             self._take_over()
+            if self.outbox.ledger.is_shared:
+                number += self._apply_reported()
         return number
+
+    def _apply_reported(self) -> int:
+        """Bring into the outbox what servers that stand by have handed over, each line once; return how many it was."""
+        number = 0
+        while rows := self.outbox.ledger.rows("SELECT id, line FROM reported ORDER BY id LIMIT ?", REPORTED_AT_ONCE):
+            self._apply_rows(rows)
+            number += len(rows)
+        return number
+
+    def _apply_rows(self, rows: Sequence[Mapping[str, Any]]) -> None:
+        # By their ids: one with a lower id may be committed later than these.
+        gone = "DELETE FROM reported WHERE id IN (SELECT CAST(value AS BIGINT) FROM json_each(?))"
+        ids = json.dumps([row["id"] for row in rows])
+        try:
+            with self.recorder.transaction():
+                for row in rows:
+                    report, _, text = row["line"].partition("\t")
+                    name, when, _clock, *rest = json.loads(report)
+                    # The other server's steady clock says nothing here.
+                    clock = time.monotonic() - max(0.0, time.time() - when)
+                    self._record(text, name, when, clock, *rest)
+                self.outbox.ledger.run(gone, ids)
+        except (sqlite3.Error, OSError):
+            raise
+        except Exception:  # noqa: BLE001 - one bad line never holds up all others
+            if len(rows) > 1:
+                for row in rows:
+                    self._apply_rows([row])
+                return
+            self._complain(
+                f"dicom_events leaves out a line of another server's journal, please report it:\n{traceback.format_exc()}"
+            )
+            self.outbox.ledger.run(gone, ids)
 
     @contextlib.contextmanager
     def up_to_date(self) -> Iterator[Recorder]:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import json
 import threading
 import time
 from collections.abc import Sequence
@@ -65,8 +66,8 @@ class UnroutableLetters:
         """Return the oldest one of a key that is of no type in `without`."""
         found = self._ledger.rows(
             f"SELECT {EVENT_COLUMNS} FROM letter l JOIN event e ON e.row=l.event WHERE l.broker=? AND l.state=? AND l.key=? "
-            f"AND l.error NOT IN ({','.join('?' * len(without))}) ORDER BY l.event LIMIT 1",
-            *(broker, UNROUTABLE, key, *without),
+            "AND l.error NOT IN (SELECT value FROM json_each(?)) ORDER BY l.event LIMIT 1",
+            *(broker, UNROUTABLE, key, json.dumps([*without])),
         )
         return Event(*found[0].values()) if found else None
 
@@ -84,7 +85,8 @@ class UnroutableLetters:
 
     def count_returned(self, broker: str, number: int) -> None:
         """Count events that were given up, as nobody had a queue for them."""
-        self._ledger.run("INSERT INTO returned VALUES(?,?) ON CONFLICT DO UPDATE SET n=n+excluded.n", broker, number)
+        sql = "INSERT INTO returned VALUES(?,?) ON CONFLICT(broker) DO UPDATE SET n=returned.n+excluded.n"
+        self._ledger.run(sql, broker, number)
 
     def unroutable_totals(self, broker: str) -> dict[str, int]:
         """Return how many were given up since there is this broker, and how many are kept now."""

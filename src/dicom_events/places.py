@@ -63,7 +63,8 @@ class Places:
                     self.drop(name)
                     gone.remove(name)
             db.executemany(
-                "INSERT OR IGNORE INTO place VALUES(?,?,1)", [(name, name if name in TYPES else "") for name in gone]
+                "INSERT INTO place VALUES(?,?,1) ON CONFLICT DO NOTHING",
+                [(name, name if name in TYPES else "") for name in gone],
             )
             self.orphans.begin(gone)
         return said
@@ -72,7 +73,7 @@ class Places:
         """Return whether nobody named it, and it has all."""
         return bool(
             self._ledger.rows(
-                "SELECT 1 FROM broker b JOIN place p ON p.broker=b.name AND NOT p.named WHERE b.name=? AND b.cursor>=? "
+                "SELECT 1 FROM broker b JOIN place p ON p.broker=b.name AND p.named=0 WHERE b.name=? AND b.cursor>=? "
                 "AND NOT EXISTS (SELECT 1 FROM letter l WHERE l.broker=b.name)",
                 *(name, newest),
             )

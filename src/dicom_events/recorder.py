@@ -39,6 +39,7 @@ class Recorder:
         self._received: dict[str, int] = {}  # images of each series, of the transaction that is open
         self._instances: list[tuple[str, str, str]] = []
         self._former_is_applied = False
+        self.is_shared = outbox.ledger.is_shared
 
     @contextlib.contextmanager
     def transaction(self) -> Iterator[None]:
@@ -80,9 +81,11 @@ class Recorder:
         """Record one instance, with its parents. `due`: its Stable… events may never come, make them up then."""
         _, clock, dicom_ids, orthanc_ids, _, origin, _ = image
         parents = orthanc_ids[:-1]
+        # The server that got it may end before it is stable.
+        due_of_stable = time.time() + self.quiet_seconds if due is None and self.is_shared else due
         for depth, resource in enumerate(parents):
             if resource not in self._touched or due is not None:
-                self._keep(depth, image, due)
+                self._keep(depth, image, due_of_stable)
         if self.events.stored_instance and origin["kind"] not in self.events.stored_instance_skip_origin:
             self._publish_stored(image)
         if self._reconcile and due is None:
@@ -137,11 +140,14 @@ class Recorder:
         """Record one of `KNOWN_CHANGES`; `when` and `clock` are UTC and monotonic."""
         self.flush()
         if name == "DELETED":
-            self.deleted(level, resource, when)
+            if not (self.is_shared and self.resources.is_deleted(resource)):  # the comparison came first
+                self.deleted(level, resource, when)
         elif name.startswith("STABLE_"):
-            self.stable(level, resource, when, clock)
+            if not self.is_shared or self._is_stable_everywhere(resource, clock):
+                self.stable(level, resource, when, clock)
         elif name.startswith("NEW_"):
-            self.announce(level, resource, when)
+            if not (self.is_shared and self.resources.is_announced(resource)):  # it was made up meanwhile
+                self.announce(level, resource, when)
         else:
             self._publish_other(name, level, resource, when)
 
@@ -170,6 +176,18 @@ class Recorder:
             self.resources.become_stable(resource)
         if getattr(self.events, f"stable_{level.lower()}"):
             self._publish_incomplete(f"dicom.{level.lower()}.stable", level, resource, when)
+
+    def _is_stable_everywhere(self, resource: str, clock: float) -> bool:
+        """Return whether the last image of a resource is old enough, whichever server got it, and none said so before.
+
+        Each of several servers that got a part of a study says that it is stable.
+        """
+        return self.resources.is_unstable(resource) and not self.came_lately(resource, clock, self._settling_seconds)
+
+    def came_lately(self, resource: str, clock: float, seconds: float | None = None) -> bool:
+        """Return whether an image of a resource came so lately (else within StableAge) that its Stable… event is to wait."""
+        seconds = self.quiet_seconds - GRACE_SECONDS if seconds is None else seconds
+        return clock - self._touched.get(resource, clock - seconds) < seconds
 
     def announce(self, level: str, resource: str, when: float) -> None:
         """Record that a series, study or patient is new: published once."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import sqlite3
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
@@ -17,14 +16,19 @@ RESOURCE_TABLES = """
 CREATE TABLE IF NOT EXISTS resource(
     id TEXT PRIMARY KEY, level TEXT NOT NULL, dicom TEXT, parent TEXT, tags TEXT, origin TEXT, received INTEGER NOT NULL,
     unstable INTEGER NOT NULL, due REAL, announced INTEGER NOT NULL, deleted REAL) WITHOUT ROWID;
-CREATE INDEX IF NOT EXISTS resource_unstable ON resource(due) WHERE unstable;
+DROP INDEX IF EXISTS resource_unstable;
+CREATE INDEX IF NOT EXISTS resource_to_settle ON resource(due) WHERE unstable=1;
 CREATE INDEX IF NOT EXISTS resource_deleted ON resource(deleted) WHERE deleted IS NOT NULL;
 CREATE TABLE IF NOT EXISTS instance(id TEXT PRIMARY KEY, dicom TEXT, series TEXT) WITHOUT ROWID;
 """
 UPSERT = """
 INSERT INTO resource VALUES(?,?,?,?,?,?,0,1,NULL,0,NULL) ON CONFLICT(id) DO UPDATE SET
-dicom=excluded.dicom, parent=excluded.parent, tags=COALESCE(excluded.tags, tags), origin=excluded.origin, unstable=1, due=NULL,
-announced=announced AND deleted IS NULL, received=CASE WHEN deleted IS NULL THEN received ELSE 0 END, deleted=NULL
+dicom=excluded.dicom, parent=excluded.parent, tags=COALESCE(excluded.tags, resource.tags), origin=excluded.origin,
+unstable=1, due=NULL, announced=CASE WHEN resource.deleted IS NULL THEN resource.announced ELSE 0 END,
+received=CASE WHEN resource.deleted IS NULL THEN resource.received ELSE 0 END, deleted=NULL
+"""
+UPSERT_INSTANCE = """
+INSERT INTO instance VALUES(?,?,?) ON CONFLICT(id) DO UPDATE SET dicom=excluded.dicom, series=excluded.series
 """
 
 
@@ -89,7 +93,20 @@ class Resources:
 
     def is_announced(self, resource: str) -> bool:
         """Return whether its New… event was written."""
-        return bool(self._ledger.rows("SELECT 1 FROM resource WHERE id=? AND announced", resource))
+        return bool(self._ledger.rows("SELECT 1 FROM resource WHERE id=? AND announced=1", resource))
+
+    def is_unstable(self, resource: str) -> bool:
+        """Return whether an image of it came for which no Stable… event was written; also of one that is not known."""
+        rows = self._ledger.rows("SELECT unstable FROM resource WHERE id=?", resource)
+        return not rows or bool(rows[0]["unstable"])
+
+    def is_deleted(self, resource: str) -> bool:
+        """Return whether a series, study or patient was noted as deleted, and nothing came of it since."""
+        return bool(self._ledger.rows("SELECT 1 FROM resource WHERE id=? AND deleted IS NOT NULL", resource))
+
+    def set_due(self, resource: str, due: float) -> None:
+        """Let its Stable… event be made up then, unless it comes before."""
+        self._ledger.run("UPDATE resource SET due=? WHERE id=?", due, resource)
 
     def is_kept(self, level: str, resource: str) -> bool:
         """Return whether it is kept as one that Orthanc has."""
@@ -98,7 +115,7 @@ class Resources:
 
     def overdue(self, now: float, limit: int) -> list[dict[str, Any]]:
         """Return `id` and `level` of those whose Stable… event should have come, as many as `limit`."""
-        sql = "SELECT id, level FROM resource WHERE unstable AND due<? AND deleted IS NULL LIMIT ?"
+        sql = "SELECT id, level FROM resource WHERE unstable=1 AND due<? AND deleted IS NULL LIMIT ?"
         return self._ledger.rows(sql, now, limit)
 
     # What happens to them
@@ -116,16 +133,19 @@ class Resources:
         """Keep one that was in the archive before this script."""
         with self._ledger.transaction() as db:
             if level == "Instance":
-                db.execute("INSERT OR IGNORE INTO instance VALUES(?,?,?)", (resource, uid, parent))
+                db.execute("INSERT INTO instance VALUES(?,?,?) ON CONFLICT DO NOTHING", (resource, uid, parent))
             else:
                 row = (resource, level, uid, parent)
-                db.execute("INSERT OR IGNORE INTO resource VALUES(?,?,?,?,NULL,NULL,0,0,NULL,1,NULL)", row)
+                # Where several servers share the outbox, another one may have still to report that it is new.
+                announced = 0 if self._ledger.is_shared else 1
+                sql = "INSERT INTO resource VALUES(?,?,?,?,NULL,NULL,0,0,NULL,?,NULL) ON CONFLICT DO NOTHING"
+                db.execute(sql, (*row, announced))
 
     def write(self, received: Mapping[str, int], instances: Iterable[tuple[str, str, str]]) -> None:
         """Write the numbers of received images of series, and instances (Orthanc's identifier, DICOM's, the series)."""
         with self._ledger.transaction() as db:
             db.executemany("UPDATE resource SET received=? WHERE id=?", [(n, key) for key, n in received.items()])
-            db.executemany("INSERT OR REPLACE INTO instance VALUES(?,?,?)", instances)
+            db.executemany(UPSERT_INSTANCE, instances)
 
     def announce(self, level: str, resource: str) -> None:
         """Note that its New… event is written."""
@@ -140,7 +160,7 @@ class Resources:
 
     def make_unstable_due(self, due: float) -> None:
         """Let all Stable… events be made up then that have not come: Orthanc keeps stability in memory, and has restarted."""
-        self._ledger.run("UPDATE resource SET due=? WHERE unstable AND deleted IS NULL", due)
+        self._ledger.run("UPDATE resource SET due=? WHERE unstable=1 AND deleted IS NULL", due)
 
     def delete(self, resource: str, when: float) -> None:
         """Note that it is deleted.
@@ -159,11 +179,12 @@ class Resources:
 class Unseen:
     """The kept resources of one level that were not seen in the archive yet. `reader`: a connection of its own."""
 
-    def __init__(self, reader: sqlite3.Connection, level: str) -> None:
+    def __init__(self, reader: Any, level: str) -> None:
         self._reader, self._table = reader, _table(level)
-        condition, values = ("1", ()) if level == "Instance" else ("level=? AND deleted IS NULL", (level,))
-        reader.execute("CREATE TEMP TABLE missing(id TEXT PRIMARY KEY) WITHOUT ROWID")
-        reader.execute(f"INSERT INTO missing SELECT id FROM {self._table} WHERE {condition}", values)
+        condition = "1=1" if level == "Instance" else f"level='{level}' AND deleted IS NULL"
+        reader.execute("DROP TABLE IF EXISTS missing")
+        reader.execute(f"CREATE TEMP TABLE missing AS SELECT id FROM {self._table} WHERE {condition}")
+        reader.execute("CREATE INDEX missing_by_id ON missing(id)")
 
     def see(self, resources: Sequence[str]) -> set[str]:
         """Take off those that the archive has; return which of them are not kept."""
@@ -185,4 +206,4 @@ def _table(level: str) -> str:
 
 
 def _is_here(level: str) -> str:
-    return "1" if level == "Instance" else "deleted IS NULL"
+    return "1=1" if level == "Instance" else "deleted IS NULL"

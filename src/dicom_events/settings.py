@@ -138,7 +138,7 @@ class Settings:
     outbox: OutboxSettings = dataclasses.field(
         default=OutboxSettings(), metadata={"help": "How much may wait for brokers that are away."}
     )
-    reconcile: bool = reconcile_field()
+    reconcile: bool = reconcile_field("each of several Orthancs on one database without `Scripts.Database`")
     durability: str = durability_field("the outbox survives")
     state_path: str | None = path_or_null(
         "Folder of the outbox; null: `Scripts.StatePath`, else `IndexDirectory`, else `StorageDirectory`."

@@ -112,7 +112,7 @@ class DurableQueue:
         self._worker.start()
 
     def _open(self) -> Ledger:
-        path = state_folder(self._kept.folder, self._configuration) / f"{self._kept.name}.sqlite"
+        path = state_folder(self._kept.folder, self._configuration, self._kept.name) / f"{self._kept.name}.sqlite"
         ledger = Ledger(path, FEED_TABLES, durability=self._kept.durability, key="AtLeastOnce.folder")
         work = Work(ledger)
         try:

@@ -49,7 +49,7 @@ def register_routes(forwarder: Forwarder, refusal: str | None, *, is_unused: boo
     name = forwarder.name.replace("-", "_")
 
     def look() -> Condition:
-        found = unused(refusal) if refusal and is_unused else condition_of(worker, refusal)
+        found = unused(refusal) if refusal and is_unused else condition_of(worker, refusal, forwarder.server)
         if found.state == RUNNING and found.reason is None and (unknown := forwarder.engine.destinations.unknown):
             found = dataclasses.replace(found, reason=unknown)  # nothing is sent there
         return found

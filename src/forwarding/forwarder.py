@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
 """A forwarder as Orthanc sees it: its callbacks, its thread, and its state. What it does is in `Engine`."""
 
+import dataclasses
 import threading
 import time
 from collections.abc import Mapping
@@ -8,12 +9,14 @@ from typing import Any
 
 import orthanc
 
+from common.database import shared_database_of
 from common.http_threads import HttpTurns
 from common.ledger import Ledger
 from common.loopback import Loopback
 from common.metrics import listen_to_changes
+from common.open_ledger import open_ledger
 from common.quirks import kept_alive
-from common.state import configuration_folder, state_folder
+from common.state import configuration_folder
 from common.status import ListedScript
 from common.worker import STOPS_WITHIN, Worker
 from forwarding.context import Context
@@ -49,12 +52,18 @@ class Forwarder:
     def __init__(
         self, name: str, transport: Transport, settings: ForwardingSettings, configuration: Mapping[str, Any]
     ) -> None:
-        self.name, self.transport, self.settings, self._configuration = name, transport, settings, configuration
+        self.name, self.transport, self._configuration = name, transport, configuration
+        database = shared_database_of(
+            configuration, settings.state_path, reconcile=settings.reconcile, section=section_of(name)
+        )
+        self.server = database.server if database else None
+        """The name of this one, where several servers share the state."""
+        self.settings = settings = dataclasses.replace(settings, reconcile=True) if database else settings
         self.loopback, self.turns = Loopback(configuration), HttpTurns(configuration)
         self.rules: tuple[ForwardingRule, ...] = (
             (ForwardingRule(name="all"),) if settings.rules is None else settings.rules
         )
-        self.worker = Worker(name, self._open, self._turn)
+        self.worker = Worker(name, self._open, self._turn, lose=self._lose)
         self.wake = self.worker.wake
         at_once, overwrites = settings.trigger == "Stored", may_repeat(configuration)
         soon = at_once or settings.protect_undelivered
@@ -90,7 +99,7 @@ class Forwarder:
         elif event == self.transport.changed:
             self._destinations_changed.set()
             self.wake.set()
-        elif not self.worker.is_off:
+        elif not self.worker.is_off and not self.worker.worked_by:
             self._reports.on_event(event, level, resource)
 
     def _open(self) -> Ledger:
@@ -99,8 +108,13 @@ class Forwarder:
         matchers = {
             rule.matcher: load_matcher(rule.matcher, configuration_folder()) for rule in self.rules if rule.matcher
         }
-        path = state_folder(self.settings.state_path, self._configuration) / f"{self.name.replace('-', '_')}.sqlite"
-        ledger = Ledger(path, ENGINE_TABLES, durability=self.settings.durability, first_tasks=FIRST_TASKS)
+        ledger = open_ledger(
+            *(self.name.replace("-", "_"), self._configuration, self.settings.state_path, ENGINE_TABLES),
+            durability=self.settings.durability,
+            first_tasks=FIRST_TASKS,
+        )
+        if self.server:
+            self._reports.forget()
         if ledger.is_new:
             orthanc.LogWarning(_about_new_ledger(self.name, ledger))
         try:
@@ -113,6 +127,10 @@ class Forwarder:
             ledger.close()  # the next try opens it again
             raise
         return ledger
+
+    def _lose(self) -> None:
+        self._has_begun = False
+        self.engine.stop_deleting(STOPS_WITHIN)
 
     def _stop(self) -> None:
         self.worker.stopping.set()
@@ -137,6 +155,6 @@ class Forwarder:
 def _about_new_ledger(name: str, ledger: Ledger) -> str:
     why = f"was corrupt and is kept as {ledger.quarantined_to}" if ledger.quarantined_to else "is new"
     return (
-        f"{name}: the ledger {ledger.path} {why}; what arrives from now on is forwarded, "
+        f"{name}: the ledger {ledger.where} {why}; what arrives from now on is forwarded, "
         f"nothing that the archive holds already (POST /{name}/backfill does that)"
     )

@@ -48,14 +48,18 @@ class Reports:
         self.arrivals = Arrivals(digests=overwrites)
         self.has_changes = threading.Event()
         """Something is to be read in the log of changes."""
-        self.unread = Unread()
-        self.ended_jobs: deque[tuple[str, bool]] = deque()
-        self.deleted: deque[str] = deque()
-        self.inbox: Inbox[tuple[str, str]] = Inbox(lambda report: self._write(*report))
+        self.forget()
         self._write: Callable[[str, str], None] = lambda _change, _resource: None
         self._wake, self._at_once, self._reconcile = wake, at_once, reconcile
         levels = {*remembered, "Instance"} if overwrites else remembered
         self._remembered = {int(getattr(orthanc.ResourceType, level.upper())) for level in levels}
+
+    def forget(self) -> None:
+        """Forget what was reported: another server has done it, or the log of changes and Orthanc's jobs have it."""
+        self.unread = Unread()
+        self.ended_jobs: deque[tuple[str, bool]] = deque()
+        self.deleted: deque[str] = deque()
+        self.inbox: Inbox[tuple[str, str]] = Inbox(lambda report: self._write(*report))
 
     def open(self, write: Callable[[str, str], None]) -> None:
         """Write what is reported of instances and stable resources, from now on."""

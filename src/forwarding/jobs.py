@@ -92,7 +92,7 @@ class Jobs:
     def _note(self, row: int, job: str) -> None:
         with self._ledger.transaction():
             self._work.change(row, job=job)
-            self._ledger.run("INSERT OR IGNORE INTO jobs VALUES(?,?)", job, row)
+            self._ledger.run("INSERT INTO jobs VALUES(?,?) ON CONFLICT DO NOTHING", job, row)
 
     def _post_row(self, row: Mapping[str, Any], options: Mapping[str, Any]) -> str | None:
         """Submit the job of a row, as `_post`: never one that sends what the row does not hold."""

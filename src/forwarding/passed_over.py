@@ -10,6 +10,9 @@ from forwarding.rules import Rule
 PASSED_OVER_TABLE = """
 CREATE TABLE IF NOT EXISTS passed_over(resource TEXT PRIMARY KEY, destinations TEXT NOT NULL) WITHOUT ROWID;
 """
+UPSERT_PASSED_OVER = """
+INSERT INTO passed_over VALUES(?,?) ON CONFLICT(resource) DO UPDATE SET destinations=excluded.destinations
+"""
 
 
 def changing_levels(rules: Iterable[Rule]) -> set[str]:
@@ -32,7 +35,7 @@ class PassedOver:
         """Write down which they are now."""
         if destinations:
             names = json.dumps(sorted(destinations))
-            self._ledger.run("INSERT OR REPLACE INTO passed_over VALUES(?,?)", resource, names)
+            self._ledger.run(UPSERT_PASSED_OVER, resource, names)
         else:
             self._ledger.run("DELETE FROM passed_over WHERE resource=?", resource)
 

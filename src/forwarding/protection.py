@@ -22,6 +22,9 @@ PATIENTS_AT_ONCE = 100  # in one turn, so that others need not wait
 PROTECTED_TABLE = """
 CREATE TABLE IF NOT EXISTS protected(patient TEXT PRIMARY KEY, state TEXT NOT NULL, until REAL NOT NULL) WITHOUT ROWID;
 """
+PROTECT = """
+INSERT INTO protected VALUES(?,?,?) ON CONFLICT(patient) DO UPDATE SET state=excluded.state, until=excluded.until
+"""
 WAITS = """
 EXISTS (SELECT 1 FROM patients_waited_for waited WHERE waited.patient=protected.patient)
 """
@@ -79,7 +82,7 @@ class Protection:
                 self._set(row["patient"])  # a kill, or an error, came in between
         now = time.time()
         # Not by rows of which it is not known whose they are.
-        waits = f"(? OR until BETWEEN ? AND ? OR {WAITS})" if self._is_on else "(0 AND ? AND ? AND ?)"
+        waits = f"(?=1 OR until BETWEEN ? AND ? OR {WAITS})" if self._is_on else "(1=0 AND 0 IN (?,?,?))"
         sql = f"SELECT patient, state FROM protected WHERE NOT {waits} LIMIT ?"
         over = self._ledger.rows(sql, unknown, now, now + self._quiet, PATIENTS_AT_ONCE)
         ended = sum(self._end(row["patient"], row["state"]) for row in over)
@@ -112,7 +115,7 @@ class Protection:
         if is_protected is None:
             return  # deleted
         # Before it is done: a kill in between leaves no patient protected.
-        self._ledger.run("INSERT OR REPLACE INTO protected VALUES(?,?,?)", patient, state, until)
+        self._ledger.run(PROTECT, patient, state, until)
         if state == "planned":
             self._set(patient)
 

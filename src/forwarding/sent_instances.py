@@ -17,6 +17,9 @@ CREATE TABLE IF NOT EXISTS given(
     destination TEXT NOT NULL, instance TEXT NOT NULL, seq INTEGER NOT NULL, digest TEXT NOT NULL,
     PRIMARY KEY(instance, destination)) WITHOUT ROWID;
 """
+GIVE = """
+INSERT INTO given VALUES(?,?,?,?) ON CONFLICT(instance, destination) DO UPDATE SET seq=excluded.seq, digest=excluded.digest
+"""
 FORGET_ROUTED = (
     f"DELETE FROM given WHERE NOT {still_arrives('given.instance')} "
     f"AND instance NOT IN ({unfinished_keys('Instances', ROUTE)})"
@@ -46,7 +49,7 @@ class SentInstances:
         for given in self._ledger.rows(sql, instance, destination):
             if given["seq"] >= seq > 0 or given["seq"] == seq < 0 or (digest and given["digest"] == digest):
                 return False
-        self._ledger.run("INSERT OR REPLACE INTO given VALUES(?,?,?,?)", destination, instance, seq, digest)
+        self._ledger.run(GIVE, destination, instance, seq, digest)
         return True
 
     def given(self, destination: str, resources: Collection[str], instances: Collection[str]) -> set[str]:

@@ -117,7 +117,7 @@ class ForwardingSettings:
             "help": "For how long a destination must have been silent until its `Alternates` are used.",
         },
     )
-    reconcile: bool = reconcile_field()
+    reconcile: bool = reconcile_field("each of several Orthancs on one database without `Scripts.Database`")
     durability: str = durability_field()
     state_path: str | None = state_path_field()
     keep_done_days: float = dataclasses.field(

@@ -83,7 +83,7 @@ class Purges:
         return dataclasses.replace(found, reason=self._clock.read().doubt or None)
 
     def _open(self) -> Ledger:
-        folder = state_folder(self._settings.state_path, self._configuration)
+        folder = state_folder(self._settings.state_path, self._configuration, "purge_old_studies")
         ledger = Ledger(folder / "purge_old_studies.sqlite", TABLES, durability=self._settings.durability)
         try:
             self._ledger, self._clock, self._jobs = ledger, Clock(ledger), Jobs(ledger)

@@ -5,13 +5,12 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import sqlite3
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import orthanc
 
-from common.ledger import Ledger
+from common.ledger import Ledger, Statements
 from common.state import state_folder
 
 from .entries import Entry, Wanted
@@ -50,7 +49,10 @@ class KnownSeries:
 
     def open(self) -> Ledger:
         """Open the ledger and return it. Raises as `common.worker` expects."""
-        path = state_folder(self._settings.state_path, self._configuration) / "series_private_tags.sqlite"
+        path = (
+            state_folder(self._settings.state_path, self._configuration, "series_private_tags")
+            / "series_private_tags.sqlite"
+        )
         self.ledger = Ledger(path, SERIES_TABLES, durability=self._settings.durability)
         try:
             if not self.ledger.rows("SELECT 1 FROM pragma_table_info('series') WHERE name='born'"):
@@ -94,7 +96,7 @@ class KnownSeries:
             self.set_cursor(max(cursor, self.cursor))
         self._writes += 1
 
-    def _replace_recreated_series(self, db: sqlite3.Connection, series: Sequence[tuple[str, int]]) -> None:
+    def _replace_recreated_series(self, db: Statements, series: Sequence[tuple[str, int]]) -> None:
         """Forget what is known of series that were deleted and stored again, and put them on the list.
 
         Their row says that they were new at another Seq, or at none although they were looked at.

@@ -80,7 +80,7 @@ TABLE: dict[tuple[str, str], dict[str, str]] = {
     ("src/dicom_events/health.py", "tests/dicom_events/unit/test_unroutable.py"): {
         " and time.monotonic() >= self._say_kept_at": "",
     },
-    ("src/dicom_events/service.py", "tests/dicom_events/unit/test_opening.py"): {
+    ("src/dicom_events/opening.py", "tests/dicom_events/unit/test_opening.py"): {
         "            pipeline.intake.take_early(self._early)\n": "            pass\n",
         "OPENS_WITHIN_SECONDS if len(self._early) else STOP_WITHIN_SECONDS": "0",
     },

@@ -184,7 +184,7 @@ TABLE: dict[tuple[str, str], dict[str, str]] = {
         "UNION SELECT patient FROM owed WHERE study='' AND": "UNION SELECT '' FROM owed WHERE study='' AND",
     },
     ("src/forwarding/protection.py", "tests/forwarding/unit/test_protection.py"): {
-        'self._ledger.run("INSERT OR REPLACE INTO protected VALUES(?,?,?)", patient, state, until)': "pass",
+        "self._ledger.run(PROTECT, patient, state, until)": "pass",
         "is_protected and not is_by_another": "False",
         "            is_by_another = self._held_by_others(patient)\n": "            is_by_another = False\n",
         "is_by_another or self._held_by_others(patient)": "is_by_another",
@@ -195,7 +195,7 @@ TABLE: dict[tuple[str, str], dict[str, str]] = {
         "why, orthanc.LogWarning)\n            return False\n": "why, orthanc.LogWarning)\n            return True\n",
         'self._trouble.begins(f"{self._name}': '(lambda *_: None)(f"{self._name}',
         "bool(ended and len(over) == PATIENTS_AT_ONCE)": "len(over) == PATIENTS_AT_ONCE",
-        'if self._is_on else "(0 AND': 'if True else "(0 AND',
+        'if self._is_on else "(1=0 AND': 'if True else "(1=0 AND',
     },
     ("src/forwarding/engine.py", "tests/forwarding/unit/test_protection.py"): {
         "            if self.destinations.is_any_wanted():\n": "            if True:\n",

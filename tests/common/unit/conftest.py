@@ -17,7 +17,7 @@ from testing.standin import StandIn
 
 @pytest.fixture
 def common(orthanc_standin: StandIn) -> Iterator[Any]:
-    names = ("state", "ledger", "worker", "inbox", "routes")
+    names = ("state", "ledger", "worker", "inbox", "routes", "status")
     yield SimpleNamespace(**{name: importlib.import_module(f"common.{name}") for name in names})
     for name in [name for name in sys.modules if name.startswith("common.")]:
         del sys.modules[name]

@@ -3,14 +3,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 
 from testing.standin import StandIn
 from tests.fakes import Clock, FakeOrthanc
+from tests.ledgers import MakeLedger
 
 STABLE_AGE = 60.0
 
@@ -18,8 +18,8 @@ STABLE_AGE = 60.0
 class Reading:
     """A feed on a file, which the next process opens again; `handed` is what it gave."""
 
-    def __init__(self, source: Any, folder: Path) -> None:
-        self._source, self._path = source, folder / "x.sqlite"
+    def __init__(self, source: Any, make_ledger: MakeLedger) -> None:
+        self._source, self._make_ledger = source, make_ledger
         self.handed: list[tuple[str, str, dict[str, int]]] = []
         self.told: list[int] = []
         self.ledger: Any = None
@@ -29,7 +29,7 @@ class Reading:
         if self.ledger:
             self.ledger.close()
         module = self._source("common.changes")
-        self.ledger = self._source("common.ledger").Ledger(self._path, module.FEED_TABLES)
+        self.ledger = self._make_ledger("x", module.FEED_TABLES)
         loopback = self._source("common.loopback").Loopback({})
         feed = module.Feed(
             *(self.ledger, loopback, lambda *found: self.settle(*found), levels or ("Study",), STABLE_AGE, reconcile),
@@ -48,10 +48,8 @@ class Reading:
 
 
 @pytest.fixture
-def reading(source: Any, rest: FakeOrthanc, clock: Clock, tmp_path: Path) -> Iterator[Reading]:
-    made = Reading(source, tmp_path)
-    yield made
-    made.ledger.close()
+def reading(source: Any, rest: FakeOrthanc, clock: Clock, make_ledger: MakeLedger) -> Reading:
+    return Reading(source, make_ledger)
 
 
 def test_a_stable_study_is_handed_over_once_with_its_instances(reading: Reading, rest: FakeOrthanc) -> None:

@@ -25,6 +25,7 @@ from typing import Any
 import pytest
 
 from testing.standin import StandIn
+from tests.ledgers import MakeLedger
 
 NEVER = 1e9
 
@@ -39,6 +40,12 @@ def piece(orthanc_standin: StandIn) -> Iterator[ModuleType]:
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
     return tmp_path / "state" / "script.sqlite"
+
+
+@pytest.fixture
+def both(piece: ModuleType, make_ledger: MakeLedger) -> MakeLedger:
+    """Opens the test's ledger, with each of the back ends."""
+    return make_ledger
 
 
 def fail(ledger: Any, row: int, give_up_hours: float = NEVER, **more: bool) -> str:
@@ -97,8 +104,8 @@ def test_what_was_added_survives_kill_9(path: Path) -> None:
         assert {row[0] for row in db.execute("SELECT id FROM work")} >= set(said)
 
 
-def test_a_row_waits_longer_after_each_failure_and_is_dead_after_its_time(piece: ModuleType, path: Path) -> None:
-    ledger = piece.Ledger(path)
+def test_a_row_waits_longer_after_each_failure_and_is_dead_after_its_time(piece: ModuleType, both: Any) -> None:
+    ledger = both()
     row = ledger.add("q", "s", {})
     for longest_wait in (10, 20, 40, 80, 100, 100):
         ledger.start(row)
@@ -111,9 +118,9 @@ def test_a_row_waits_longer_after_each_failure_and_is_dead_after_its_time(piece:
 
 
 def test_what_is_given_up_at_once_is_dead_whatever_the_clock_says(
-    piece: ModuleType, path: Path, monkeypatch: pytest.MonkeyPatch
+    piece: ModuleType, both: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    ledger = piece.Ledger(path)
+    ledger = both()
     row = ledger.add("q", "s", {})
     now = time.time()
     monkeypatch.setattr(piece.time, "time", lambda: now - 5e8)
@@ -122,9 +129,9 @@ def test_what_is_given_up_at_once_is_dead_whatever_the_clock_says(
 
 
 def test_a_clock_that_jumped_back_strands_nothing(
-    piece: ModuleType, path: Path, monkeypatch: pytest.MonkeyPatch
+    piece: ModuleType, both: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    ledger = piece.Ledger(path)
+    ledger = both()
     row = ledger.add("q", "s", {})
     now = time.time()
     monkeypatch.setattr(piece.time, "time", lambda: now + 5e8)
@@ -135,9 +142,9 @@ def test_a_clock_that_jumped_back_strands_nothing(
 
 
 def test_of_one_subject_only_the_oldest_unfinished_row_is_due_and_other_queues_do_not_wait(
-    piece: ModuleType, path: Path
+    piece: ModuleType, both: Any
 ) -> None:
-    ledger = piece.Ledger(path)
+    ledger = both()
     first, _second, other = ledger.add("q", "s", {}), ledger.add("q", "s", {}), ledger.add("q", "t", {})
     elsewhere = ledger.add("r", "s", {})
     assert [row["id"] for row in ledger.due("q", 9, 100)] == [first, other]
@@ -148,8 +155,8 @@ def test_of_one_subject_only_the_oldest_unfinished_row_is_due_and_other_queues_d
     assert [row["id"] for row in ledger.due("q", 9, 100)] == [_second, other]
 
 
-def test_a_transaction_is_all_or_nothing_also_nested_and_from_several_threads(piece: ModuleType, path: Path) -> None:
-    ledger = piece.Ledger(path)
+def test_a_transaction_is_all_or_nothing_also_nested_and_from_several_threads(piece: ModuleType, both: Any) -> None:
+    ledger = both()
 
     def add_two() -> None:
         with ledger.transaction():
@@ -174,8 +181,8 @@ def test_a_transaction_is_all_or_nothing_also_nested_and_from_several_threads(pi
     assert ledger.totals() == {"waiting": 40, "sending": 0, "done": 0, "gone": 0, "dead": 0}
 
 
-def test_finished_rows_go_after_their_days_and_no_others(piece: ModuleType, path: Path) -> None:
-    ledger = piece.Ledger(path)
+def test_finished_rows_go_after_their_days_and_no_others(piece: ModuleType, both: Any) -> None:
+    ledger = both()
     for state in piece.STATES:
         ledger.end(ledger.add("q", state, {}), state)
     ledger.run("UPDATE work SET updated=updated-86400*10")

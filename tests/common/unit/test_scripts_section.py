@@ -65,3 +65,42 @@ def test_who_reads_its_own_section_hears_of_an_address_elsewhere(source: Callabl
 def test_without_the_section_nothing_is_set(source: Callable[[str], ModuleType]) -> None:
     settings = source("common.settings")
     assert settings.settings_of_all_scripts({"Own": {}}).loopback.url is None
+
+
+DATABASES = ["postgresql://u:p%40ss@host/db", "postgres://host:5432/db?sslmode=verify-full", "postgresql://u@a:1/db"]
+NO_DATABASES = [
+    "mysql://u:pa55@host/db",
+    "host=pa55 dbname=db",
+    "postgresql://u:pa55@host",
+    "postgresql://u:pa55@ss@host/db",  # a part of the password would be taken for a host
+    "postgresql://u:pa55/ss@host/db",
+    "postgresql://u:1/pa55@host/db",
+    "postgresql://u:1?pa55@host/db",
+    "postgresql://u:pa55#1@host/db",
+    "",
+]
+
+
+@pytest.mark.parametrize("url", DATABASES)
+def test_a_database_is_a_url_of_postgresql(source: Callable[[str], ModuleType], url: str) -> None:
+    database = source("common.database")
+    found = database.database_of({"Scripts": {"Database": url, "Server": "A"}}, None)
+    assert (found.url, found.server) == (url, "A")
+    assert database.database_of({"Scripts": {"Database": url}}, "/own") is None, "a script's own folder wins"
+    assert database.database_of({"Scripts": {"Database": url}}, None).server
+
+
+@pytest.mark.parametrize("url", NO_DATABASES)
+def test_what_is_no_url_of_postgresql_is_refused_and_not_shown(source: Callable[[str], ModuleType], url: str) -> None:
+    settings = source("common.settings")
+    with pytest.raises(settings.SettingsError, match=r"^Scripts\.Database") as caught:
+        settings.read_settings(Own, "Own", {"Scripts": {"Database": url}})
+    assert "pa55" not in str(caught.value)
+    assert "postgresql://USER:PASSWORD@HOST/DATABASE" in str(caught.value) or not url
+
+
+@pytest.mark.parametrize("name", ["two words", "a\nb", "x" * 101, ""])
+def test_the_name_of_a_server_is_one_word(source: Callable[[str], ModuleType], name: str) -> None:
+    settings = source("common.settings")
+    with pytest.raises(settings.SettingsError, match=r"^Scripts\.Server"):
+        settings.read_settings(Own, "Own", {"Scripts": {"Server": name}})

@@ -73,7 +73,7 @@ def test_dicom_events_waits_while_another_process_has_the_outbox(
             raise source("common.state").StateBusyError("another process uses it")
         return plain(*arguments)
 
-    monkeypatch.setattr(source("dicom_events.service"), "Pipeline", pipeline)
+    monkeypatch.setattr(source("dicom_events.opening"), "Pipeline", pipeline)
     service = source("dicom_events.service").Service()
     assert service.condition().state == "idle"
     orthanc_standin.configuration = {"StorageDirectory": "db", "DicomEvents": {"Broker": {"Type": "log"}}}

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -11,16 +11,15 @@ from typing import Any
 import pytest
 
 from tests.fakes import Clock
+from tests.ledgers import MakeLedger
 
 Source = Callable[[str], ModuleType]
 
 
 @pytest.fixture
-def ledger(source: Source, tmp_path: Path, clock: Clock) -> Iterator[Any]:
+def ledger(source: Source, make_ledger: MakeLedger, clock: Clock) -> Any:
     work = source("common.work")
-    found = source("common.ledger").Ledger(tmp_path / "a.sqlite", work.data_index("Digest") + work.NEXT_ATTEMPT_INDEX)
-    yield found
-    found.close()
+    return make_ledger("a", work.data_index("Digest") + work.NEXT_ATTEMPT_INDEX)
 
 
 @pytest.fixture
@@ -56,8 +55,12 @@ def test_unfinished_rows_are_found_by_what_they_do(ledger: Any, work: Any, state
 
 
 def test_rows_by_their_digest_and_by_their_next_attempt_are_found_by_an_index(
-    ledger: Any, work: Any, monkeypatch: pytest.MonkeyPatch
+    source: Source, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    module = source("common.work")
+    tables = module.data_index("Digest") + module.NEXT_ATTEMPT_INDEX
+    ledger = source("common.ledger").Ledger(tmp_path / "a.sqlite", tables)
+    work = module.Work(ledger)
     rows, plans = ledger.rows, []
     monkeypatch.setattr(ledger, "rows", lambda sql, *values: plans.append(rows(f"EXPLAIN QUERY PLAN {sql}", *values)))
     with pytest.raises(TypeError):  # this ledger returns nothing

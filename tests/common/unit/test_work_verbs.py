@@ -3,20 +3,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.fakes import Clock
+from tests.ledgers import MakeLedger
 
 
 class Rows:
     """A ledger with its rows; a state given to `add` is the row's."""
 
-    def __init__(self, source: Any, folder: Path) -> None:
-        self.ledger = source("common.ledger").Ledger(folder / "x.sqlite")
+    def __init__(self, source: Any, ledger: Any) -> None:
+        self.ledger = ledger
         module = source("common.work")
         self.which, self.work = module.Which, module.Work(self.ledger)
 
@@ -33,10 +33,8 @@ class Rows:
 
 
 @pytest.fixture
-def rows(source: Any, clock: Clock, tmp_path: Path) -> Iterator[Rows]:
-    made = Rows(source, tmp_path)
-    yield made
-    made.ledger.close()
+def rows(source: Any, clock: Clock, make_ledger: MakeLedger) -> Rows:
+    return Rows(source, make_ledger())
 
 
 def test_rows_are_found_by_each_condition_and_by_all_of_them_together(rows: Rows) -> None:
@@ -145,7 +143,11 @@ def test_totals_are_counted_by_queue_and_the_age_without_one_of_them(rows: Rows,
 @pytest.mark.parametrize(
     "named", [{"ids": [1]}, {"ids": [1, 2]}, {"resources": ["a1"]}, {"resources": ["a1", "b2"], "not_task": "delete"}]
 )
-def test_named_rows_are_looked_up_one_by_one_however_many_wait(rows: Rows, named: dict[str, Any]) -> None:
+def test_named_rows_are_looked_up_one_by_one_however_many_wait(
+    source: Any, tmp_path: Path, named: dict[str, Any]
+) -> None:
+    """By SQLite, which is to be told; PostgreSQL knows how many rows there are."""
+    rows = Rows(source, source("common.ledger").Ledger(tmp_path / "x.sqlite"))
     condition, values = rows.which(**named, states=("waiting", "sending", "dead")).condition()
     plan = rows.ledger.rows(f"EXPLAIN QUERY PLAN SELECT 1 FROM work WHERE {condition} LIMIT 1", *values)
     assert "work_by_subject" in plan[0]["detail"] or "PRIMARY KEY" in plan[0]["detail"]

@@ -23,24 +23,27 @@ class Script:
     def __init__(self, common: Any, path: Path) -> None:
         self.common, self.path = common, path
         self.fault: Exception | None = None
-        self.turns = 0
-        self.worker = common.worker.Worker("script", self.open_state, self.turn)
+        self.turns = self.losses = 0
+        self.worker = common.worker.Worker("script", self.open_state, self.turn, lose=self.lose)
+
+    def lose(self) -> None:
+        self.losses += 1
 
     def open_state(self) -> Any:
         if self.fault:
-            raise type(self.fault)(*self.fault.args)
+            raise self.fault.with_traceback(None)
         return self.common.ledger.Ledger(self.path)
 
     def turn(self) -> float:
         if self.fault:
-            raise type(self.fault)(*self.fault.args)
+            raise self.fault.with_traceback(None)
         self.turns += 1
         return 60.0
 
 
 @pytest.fixture
 def script(common: Any, path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Script]:
-    for name in ("FIRST_RETRY", "LONGEST_RETRY", "AFTER_FAULT", "AFTER_BUG", "LOOK_AT_STATE"):
+    for name in ("FIRST_RETRY", "LONGEST_RETRY", "AFTER_FAULT", "AFTER_BUG", "LOOK_AT_STATE", "STANDBY_SECONDS"):
         monkeypatch.setattr(common.worker, name, 0.02)
     made = Script(common, path)
     yield made
@@ -167,3 +170,31 @@ def test_the_state_is_free_when_a_worker_has_stopped(script: Script, common: Any
     assert script.worker.stop()
     assert script.worker.why_not() == "script has stopped"
     common.ledger.Ledger(path).close()
+
+
+def test_who_loses_the_state_to_another_server_stands_by_and_goes_on_when_that_one_ends(
+    script: Script, orthanc_standin: StandIn
+) -> None:
+    script.worker.start()
+    wait_until(lambda: script.turns > 0, timeout=5)
+    script.fault = script.common.state.StateLostError("server B has taken over the work: this one stands by", "B")
+    script.worker.wake.set()
+    wait_until(lambda: script.worker.worked_by == "B", timeout=5)
+    assert "server B has taken over" in str(script.worker.why_not())
+    wait_until(lambda: script.losses, timeout=5)
+    script.fault = script.common.state.StandsByError("server B has the work", "B")
+    before = script.turns
+    time.sleep(0.2)
+    assert (script.turns, script.losses) == (before, 1)
+    script.fault = None
+    wait_until(lambda: script.turns > before, timeout=5)
+    assert (script.worker.worked_by, script.worker.why_not()) == (None, None)
+    assert {level for level, _ in logged(orthanc_standin)} == {"warning"}
+
+
+def test_a_server_that_stands_by_is_healthy_and_no_probe_ends_it(script: Script, common: Any) -> None:
+    script.fault = common.state.StandsByError("server B has the work", "B")
+    script.worker.start()
+    wait_until(lambda: script.worker.worked_by, timeout=5)
+    found = common.status.condition_of(script.worker, server="A")
+    assert (found.state, found.is_healthy, found.server, found.worked_by) == ("standby", True, "A", "B")

@@ -19,13 +19,23 @@ NODES = {name: {"AET": name, "Host": name.lower(), "Port": 104} for name in ("PA
 class Forwarding:
     """The script, and an archive with the nodes PACS and VNA; only PACS is a destination unless said otherwise."""
 
-    def __init__(self, start: Callable[..., Script], rest: FakeOrthanc, clock: Clock, standin: StandIn) -> None:
+    def __init__(
+        self,
+        start: Callable[..., Script],
+        rest: FakeOrthanc,
+        clock: Clock,
+        standin: StandIn,
+        database: str | None = None,
+    ) -> None:
         self._start, self.rest, self.clock, self.standin = start, rest, clock, standin
         rest.known = dict(NODES)
+        self._shared = {"Scripts": {"Database": database, "Server": "A"}} if database else {}
 
     def start(self, configuration: dict[str, Any] | None = None, **section: Any) -> None:
         section = {"Destinations": ["PACS"], **section}
-        self.script = self._start("auto_forward_modality", {"AutoForwardModality": section, **(configuration or {})})
+        self.script = self._start(
+            "auto_forward_modality", {"AutoForwardModality": section, **self._shared, **(configuration or {})}
+        )
 
     def turn(self, seconds: float = 1.0) -> None:
         """Let time pass until the script has looked at all and done what was due."""
