@@ -3178,6 +3178,17 @@ def text_without_secrets(error: BaseException) -> str:
     return name
 
 
+# ---- src/common/explorer.py: What scripts add to Orthanc Explorer.
+
+
+def add_to_explorer(javascript: str) -> None:
+    """Let each page of Orthanc Explorer run this."""
+    if hasattr(orthanc, "ExtendOrthancExplorer2"):
+        orthanc.ExtendOrthancExplorer2("python", javascript)  # how the plugin calls itself
+    else:
+        orthanc.ExtendOrthancExplorer(javascript)
+
+
 # ---- src/common/http_threads.py: Handlers of routes and Orthanc's HTTP threads: there are few of them, and their stack is small.
 
 
@@ -3299,10 +3310,7 @@ LINK = (  # src/dashboard/explorer.js
 
 def link_from_explorer() -> None:
     """Put a button into the head of Orthanc Explorer's first page."""
-    if hasattr(orthanc, "ExtendOrthancExplorer2"):
-        orthanc.ExtendOrthancExplorer2("python", LINK)  # how the plugin calls itself
-    else:
-        orthanc.ExtendOrthancExplorer(LINK)
+    add_to_explorer(LINK)
 
 
 # ---- src/dashboard/files.py: The files of the page, all in memory.

@@ -2802,6 +2802,17 @@ def user_number(configuration: Mapping[str, Any], section: str, name: str, numbe
     return str(number), f'add "{section}": {{"{name}": {number}}} to the configuration: then {number} has its name'
 
 
+# ---- src/common/explorer.py: What scripts add to Orthanc Explorer.
+
+
+def add_to_explorer(javascript: str) -> None:
+    """Let each page of Orthanc Explorer run this."""
+    if hasattr(orthanc, "ExtendOrthancExplorer2"):
+        orthanc.ExtendOrthancExplorer2("python", javascript)  # how the plugin calls itself
+    else:
+        orthanc.ExtendOrthancExplorer(javascript)
+
+
 # ---- src/common/accept.py: Content negotiation by `Accept` (RFC 9110, 12.5.1).
 
 
@@ -2942,10 +2953,7 @@ EXPLORER = (  # src/series_thumbnail/explorer.js
 
 def extend_explorer() -> None:
     """Let Orthanc Explorer show the pictures in its lists and on its pages."""
-    if hasattr(orthanc, "ExtendOrthancExplorer2"):
-        orthanc.ExtendOrthancExplorer2("python", EXPLORER)  # how the plugin calls itself
-    else:
-        orthanc.ExtendOrthancExplorer(EXPLORER)
+    add_to_explorer(EXPLORER)
 
 
 # ---- src/series_thumbnail/settings.py: The section `SeriesThumbnail` of the configuration.

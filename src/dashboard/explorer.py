@@ -3,16 +3,12 @@
 
 from __future__ import annotations
 
-import orthanc
-
 from common.embedded import embedded
+from common.explorer import add_to_explorer
 
 LINK = embedded("explorer.js")
 
 
 def link_from_explorer() -> None:
     """Put a button into the head of Orthanc Explorer's first page."""
-    if hasattr(orthanc, "ExtendOrthancExplorer2"):
-        orthanc.ExtendOrthancExplorer2("python", LINK)  # how the plugin calls itself
-    else:
-        orthanc.ExtendOrthancExplorer(LINK)
+    add_to_explorer(LINK)

@@ -3,9 +3,8 @@
 
 from __future__ import annotations
 
-import orthanc
-
 from common.embedded import embedded
+from common.explorer import add_to_explorer
 
 # Orthanc Explorer builds its lists again at each turn: what looks at what was added needs no function of it. The page of
 # a study or series has no link to itself, so its picture is shown where the page describes it.
@@ -14,7 +13,4 @@ EXPLORER = embedded("explorer.js")
 
 def extend_explorer() -> None:
     """Let Orthanc Explorer show the pictures in its lists and on its pages."""
-    if hasattr(orthanc, "ExtendOrthancExplorer2"):
-        orthanc.ExtendOrthancExplorer2("python", EXPLORER)  # how the plugin calls itself
-    else:
-        orthanc.ExtendOrthancExplorer(EXPLORER)
+    add_to_explorer(EXPLORER)

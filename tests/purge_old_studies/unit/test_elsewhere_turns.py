@@ -3,8 +3,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
 
 from tests.fakes import eventually
@@ -15,11 +13,11 @@ from tests.purge_old_studies.unit.test_guards import RULE, purge
 from tests.purge_old_studies.unit.test_space import Filling
 
 
-@pytest.mark.parametrize("other", [{"only-if-at": ["VNA"]}, {"only-if-at": ["PACS"], "proof": "StorageCommitmentOnly"}])
+@pytest.mark.parametrize("other", [("VNA", "C-FIND"), ("PACS", "StorageCommitmentOnly")])
 def test_what_one_question_did_not_prove_is_asked_by_another_one(
     filling: Filling,
     purging: Elsewhere,
-    other: dict[str, Any],
+    other: tuple[str, str],
 ) -> None:
     purging.has("PACS", purging.found)
 
@@ -31,7 +29,7 @@ def test_what_one_question_did_not_prove_is_asked_by_another_one(
     purging.before = lack
     filling.start(Rules=[{**BY_SPACE, "Proof": "C-FIND", "WhenDiskAbove": "20GB", "DownTo": "13GB"}])
     filling.looked()
-    assert len(purge(purging, since="20200101", **other).json()["Kept"]) == 14
+    assert len(purge(purging, since="20200101", **{"only-if-at": [other[0]], "proof": other[1]}).json()["Kept"]) == 14
     filling.add(*range(115, 123))
     everything |= {instance for some in purging.instances.values() for instance in some}
     eventually(lambda: len(purging.found) == 13)
