@@ -19,6 +19,7 @@ from forwarding.patient_proof import is_this_machine, proved_by_patient
 # The plugin reads its servers at Orthanc's start, as the script does: a moment before or after it.
 PLUGIN_LOOKS, PLUGIN_LOOK_SECONDS = 20, 0.1
 ANSWERS_PER_PAGE = 1000  # of QIDO-RS
+MOST_ANSWERS = 200_000  # of one search: who goes on for ever would fill the memory
 INSTANCES_PER_LOOKUP = 500  # of this Orthanc
 TAGS = {
     "00080018": "SOPInstanceUID",
@@ -198,6 +199,8 @@ class DicomWebServers:
             answers |= {tuple(sorted(found.items())): found for found in map(_by_keyword, page)}
             if len(answers) == before:  # the end, or it knows no offset
                 return [*answers.values()]
+            if len(answers) > MOST_ANSWERS:
+                raise ValueError(f"{name} has more than {MOST_ANSWERS} answers when asked what it has of a series")
 
     def _get(self, loopback: Loopback, name: str, path: str, arguments: Mapping[str, str]) -> list[Mapping[str, Any]]:
         found = self._ask(loopback, name, path, arguments)

@@ -25,6 +25,7 @@ TABLE: dict[tuple[str, str], dict[str, str]] = {
         "if len(answers) == before:": "if True:",
         'element.get("Value") if isinstance(element, dict) else None': '(element or {}).get("Value")',
         "if isinstance(value, list) and value and": "if value and",
+        "if len(answers) > MOST_ANSWERS:": "if False:",
     },
     ("src/forwarding/failures.py", "tests/auto_forward_dicomweb/unit/test_dicomweb_servers.py"): {
         '("connect", "bad credentials")': '("connect",)',

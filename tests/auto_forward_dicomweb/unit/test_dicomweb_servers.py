@@ -342,6 +342,18 @@ def test_a_server_whose_answers_are_of_another_form_proves_nothing(proving: Prov
     assert proving.prove() == set()
 
 
+def test_a_server_whose_answers_never_end_proves_nothing(
+    proving: Proving, source: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(source("forwarding.dicomweb"), "MOST_ANSWERS", 5)
+    proving.cloud.rest.answers["POST", f"{SERVERS}/cloud/get"] = lambda _, body: [
+        {"00080018": {"Value": [f"1.{body['Arguments']['offset']}.{number}"]}}
+        for number in range(2 if int(body["Arguments"]["offset"]) < 40 else 0)
+    ]
+    with pytest.raises(ValueError, match="has more than 5 answers"):
+        proving.prove()
+
+
 def test_a_server_that_does_not_know_the_study_proves_nothing(proving: Proving) -> None:
     proving.cloud.rest.answers["POST", f"{SERVERS}/cloud/get"] = proving.cloud.rest.error(404)
     assert proving.prove() == set()
