@@ -32,7 +32,7 @@ TABLE: dict[tuple[str, str], dict[str, str]] = {
         "            self._away_since = time.monotonic()\n": "            pass\n        self._away_since = time.monotonic()\n",
     },
     ("src/common/work.py", "tests/forwarding/unit/test_newest_first.py"): {
-        "ORDER BY id DESC LIMIT": "ORDER BY id LIMIT",
+        'else "id DESC"': 'else "id"',
     },
     ("src/common/changes.py", "tests/forwarding/unit/test_level_changed.py"): {
         "        self._move_to_our_levels()\n": "",

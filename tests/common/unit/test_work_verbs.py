@@ -88,6 +88,7 @@ def test_rows_are_found_by_when_they_were_added_whatever_became_of_them(rows: Ro
     assert [[row["id"] for row in page] for page in pages] == [added[1:3], [added[3]], [added[2], added[1]]]
 
 
+@pytest.mark.parametrize("make_ledger", ["sqlite"], indirect=True)
 def test_a_page_of_a_day_costs_the_same_whatever_the_ledger_holds(rows: Rows, source: Any) -> None:
     """The steps of SQLite's machine: of a day with a thousand rows, first and last."""
     rows.ledger.run(source("common.work").ADDED_INDEX)

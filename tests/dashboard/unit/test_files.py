@@ -98,3 +98,15 @@ def test_each_class_of_the_styles_is_used() -> None:
     code = "".join(re.findall(r'"[^"]*"|`[^`]*`', "".join(path.read_text() for path in MODULES)))
     classes = {name for name in re.findall(r"\.([a-z][\w-]*)", styles) if not name.startswith("u-")}
     assert {name for name in classes if not re.search(rf"(?<![\w-]){name}(?![\w-])", code)} == set()
+
+
+def test_no_other_site_shows_the_page_in_a_frame_and_no_file_is_taken_for_another(
+    page: Script, orthanc_standin: StandIn
+) -> None:
+    answer = orthanc_standin.http("GET", "/dashboard")
+    policy = {line.strip() for line in answer.headers["Content-Security-Policy"].split(";")}
+    assert policy >= {"frame-ancestors 'self'", "base-uri 'none'", "form-action 'self'", "connect-src 'self'"}
+    assert answer.headers["X-Frame-Options"] == "SAMEORIGIN"
+    [files] = {*re.findall(r'"(dashboard/files/[0-9a-f]{16})/', answer.text)}
+    for each in (answer, orthanc_standin.http("GET", f"/{files}/app.js")):
+        assert each.headers["X-Content-Type-Options"] == "nosniff"
