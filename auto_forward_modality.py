@@ -1976,7 +1976,7 @@ CREATE TABLE IF NOT EXISTS work(
     id INTEGER PRIMARY KEY AUTOINCREMENT, queue TEXT NOT NULL, subject TEXT NOT NULL, state TEXT NOT NULL,
     attempts INTEGER NOT NULL, next_attempt REAL NOT NULL, error TEXT NOT NULL, job TEXT, data TEXT NOT NULL,
     created REAL NOT NULL, updated REAL NOT NULL, priority INTEGER NOT NULL DEFAULT 0,
-    task TEXT NOT NULL DEFAULT '{SEND}');
+    task TEXT NOT NULL DEFAULT '{SEND}', added REAL NOT NULL DEFAULT 0);
 CREATE INDEX IF NOT EXISTS work_by_state ON work(state, task, queue, id);
 CREATE INDEX IF NOT EXISTS work_by_subject ON work(subject, task, queue, state, id);
 CREATE INDEX IF NOT EXISTS work_by_job ON work(job) WHERE job IS NOT NULL;
@@ -2001,7 +2001,7 @@ END;
 INSERT INTO work_counts SELECT task, queue, state, COUNT(*) FROM work
 WHERE NOT EXISTS (SELECT 1 FROM work_counts) GROUP BY task, queue, state;
 """
-VERSION = 2  # of the tables above; in the first one a row's task was a name of its queue that nobody else had
+VERSION = 3  # of the tables above; in the first one a row's task was a name of its queue that nobody else had
 # Before a script's own statements give the rows of a file of the first version their tasks. The tables above, made after
 # these, count the rows again.
 ADD_TASKS = f"""
@@ -2013,6 +2013,8 @@ DROP TRIGGER IF EXISTS work_removed;
 DROP TRIGGER IF EXISTS work_moved;
 DROP TABLE IF EXISTS work_counts;
 """
+# In the second one, no row said when it was added: `created` is when the time began after which it is given up.
+ADD_ADDED = "ALTER TABLE work ADD COLUMN added REAL NOT NULL DEFAULT 0; UPDATE work SET added=created;"
 # Finished and unfinished states: `waiting` for its next attempt, `sending`; `done`, `gone` (what it was about was deleted),
 # `dead` (given up, until a person retries or drops it).
 STATES = ("waiting", "sending", "done", "gone", "dead")
@@ -2026,8 +2028,8 @@ NO_OLDER = """
 UPDATE work SET created=CASE WHEN created+?<? THEN created+? ELSE ? END WHERE state IN ('waiting','sending')
 """
 ADD_ROW = """
-INSERT INTO work(queue, subject, state, attempts, next_attempt, error, job, data, created, updated, priority, task)
-VALUES(?,?,'waiting',0,0,'',NULL,?,?,?,?,?) RETURNING id
+INSERT INTO work(queue, subject, state, attempts, next_attempt, error, job, data, created, updated, priority, task, added)
+VALUES(?,?,'waiting',0,0,'',NULL,?,?,?,?,?,?) RETURNING id
 """
 FORGET_FINISHED = """
 DELETE FROM work WHERE id IN (
@@ -2146,9 +2148,10 @@ class Ledger:
             raise
 
     def _migration(self) -> str:
-        """Return what brings a file of the first version up to date; "" for a new one, and for one that is."""
+        """Return what brings a file of an older version up to date; "" for a new one, and for one that is."""
         columns = {row["name"] for row in self._db.execute("PRAGMA table_info(work)")}
-        return f"{ADD_TASKS} {self._first_tasks}" if columns and "task" not in columns else ""
+        tasks = f"{ADD_TASKS} {self._first_tasks}" if columns and "task" not in columns else ""
+        return f"{tasks} {ADD_ADDED}" if columns and "added" not in columns else tasks
 
     def _close_files(self) -> None:
         self._db.close()
@@ -2243,7 +2246,7 @@ class Ledger:
         """Add a row about a resource, `waiting` and due now, before those of a lower priority; return its id."""
         with self.transaction() as db:
             now = time.time()
-            values = (queue, resource, json.dumps(data), now, now, priority, task)
+            values = (queue, resource, json.dumps(data), now, now, priority, task, now)
             return int(db.execute(ADD_ROW, values).fetchall()[0][0])
 
     def due(self, queue: str, limit: int, longest: float, task: str = SEND) -> list[dict[str, Any]]:
@@ -2986,10 +2989,12 @@ class ChangeLogReader:
 
 
 def since_of(parameters: Mapping[str, Any]) -> datetime.datetime:
-    """Return from when on to catch up. Raises `Refused` (400): nobody said so."""
+    """Return from when on to catch up. Raises `Refused` (400): nobody said so, or it is yet to come."""
     if "Since" not in parameters:
         raise Refused(400, f"Since is missing, allowed: {Moment().allowed}")
     found: datetime.datetime = parameters["Since"]
+    if found.timestamp() > time.time():
+        raise Refused(400, f"Since is {utc(found.timestamp())}, a time yet to come; allowed: up to now, {utc()}")
     return found
 
 
@@ -3086,10 +3091,13 @@ def place_in_log(kept: int, newest: int, reader: str) -> int:
 # ---- src/common/work.py: Verbs on the ledger's rows of work: find, count, change, retry, take back, remove.
 
 
+LAST_ROW = 2**63 - 1  # no row has a higher id
 OLDEST_UNFINISHED = """
 SELECT created FROM work INDEXED BY work_unfinished WHERE state IN ('waiting','sending') AND task<>? ORDER BY created LIMIT 1
 """
 NEXT_ATTEMPT_INDEX = "CREATE INDEX IF NOT EXISTS work_by_next ON work(state, queue, next_attempt);"  # for `next_of`
+# For `Which.added_since`: with the columns that pages are filtered by, so that no row is read to leave it out.
+ADDED_INDEX = "CREATE INDEX IF NOT EXISTS work_by_added ON work(added, state, task, queue);"
 
 
 def data_index(key: str) -> str:
@@ -3118,6 +3126,7 @@ class Which:
     about : this is its resource, or what its data calls `Of`: the resource of which its own is a part.
     tried : it was attempted before, or it was not.
     job_or_resource : its last attempt is this job, or it is about it.
+    added_since, added_before : it was added then or later, or before, as Unix times (`ADDED_INDEX`).
     """
 
     ids: Collection[int] | None = None
@@ -3133,16 +3142,27 @@ class Which:
     about: str | None = None
     tried: bool | None = None
     job_or_resource: str | None = None
+    added_since: float | None = None
+    added_before: float | None = None
+
+    @property
+    def is_by_time(self) -> bool:
+        """Whether its rows are found by when they were added: nothing names some of them."""
+        is_dated = (self.added_since, self.added_before) != (None, None)
+        named = (self.ids, self.resource, self.resources, self.about, self.job, self.job_or_resource)
+        return is_dated and all(each is None for each in named)
 
     def condition(self) -> tuple[str, list[Any]]:
         """Return the condition as SQL, and its values."""
         parts, values = ["1=1"], list[Any]()
-        named = {"task": self.task, "queue": self.queue, "subject": self.resource, "job": self.job}
+        # What is added keeps SQLite from an index whose rows are many, as it can't know.
+        as_text, added = ("||''", "added") if self.is_by_time else ("", "+added")
+        named = {f"task{as_text}": self.task, f"queue{as_text}": self.queue, "subject": self.resource, "job": self.job}
         for column, wanted in named.items():
             if wanted is not None:
                 parts.append(f"{column}=?")
                 values.append(wanted)
-        by_state = "state"
+        by_state = f"state{as_text}"
         for column, value, several in (
             ("id", "CAST(value AS BIGINT)", self.ids),
             ("subject", "value", self.resources),
@@ -3169,6 +3189,8 @@ class Which:
             ("task<>?", self.not_task),
             ("(subject=? OR json_extract(data, '$.Of')=?)", self.about),
             ("(job=? OR subject=?)", self.job_or_resource),
+            (f"{added}>=?", self.added_since),
+            (f"{added}<?", self.added_before),
         ):
             if text is not None:
                 parts.append(condition)
@@ -3223,11 +3245,11 @@ class WorkView:
     def page(self, which: Which, since: int, limit: int, before: int | None = None) -> list[dict[str, Any]]:
         """Return at most `limit` rows after the row `since`, the oldest first; those `before` another row, the newest first."""
         condition, values = which.condition()
-        if before is None:
-            sql = f"SELECT * FROM work WHERE {condition} AND id>? ORDER BY id LIMIT ?"
-            return self._ledger.rows(sql, *values, since, limit)
-        sql = f"SELECT * FROM work WHERE {condition} AND id>? AND id<? ORDER BY id DESC LIMIT ?"
-        return self._ledger.rows(sql, *values, since, before, limit)
+        number, order = "+id" if which.is_by_time else "id", "id" if before is None else "id DESC"
+        # Rows are read when it is known which ones.
+        named = f"SELECT id FROM work WHERE {condition} AND {number}>? AND {number}<? ORDER BY {order} LIMIT ?"
+        sql = f"SELECT * FROM work WHERE id IN ({named}) ORDER BY {order}"
+        return self._ledger.rows(sql, *values, since, LAST_ROW if before is None else before, limit)
 
     def totals_by_queue(self, task: str = SEND) -> dict[str, dict[str, int]]:
         """Return the number of rows of a task in each state, by queue."""
@@ -9146,7 +9168,8 @@ class Protection:
 
 IDLE_SECONDS = 5.0  # between looks at changes and jobs when no event wakes the thread
 BUSY_LOOK_SECONDS = 1.0  # between looks while something waits for its time
-ENGINE_TABLES = FEED_TABLES + GIVEN_TABLE + PASSED_OVER_TABLE + JOBS_TABLE + owed_tables(but=DELETE) + PROTECTED_TABLE
+TABLES_OF_ROWS = owed_tables(but=DELETE) + ADDED_INDEX
+ENGINE_TABLES = FEED_TABLES + GIVEN_TABLE + PASSED_OVER_TABLE + JOBS_TABLE + TABLES_OF_ROWS + PROTECTED_TABLE
 
 
 class Engine:
@@ -10143,6 +10166,48 @@ def _about_new_ledger(name: str, ledger: Ledger) -> str:
     )
 
 
+# ---- src/forwarding/shown.py: How routes of the forwarders show rules, and rows of the ledger.
+
+
+def shown_rule(rule: ForwardingRule) -> dict[str, Any]:
+    """Return a rule, as routes show it."""
+    return {
+        "Name": rule.name,
+        "Level": rule.level,
+        "Destinations": None if rule.destinations is None else [*rule.destinations],
+        "Query": rule.query,
+        "Origin": {key: [*value] for key, value in vars(rule.origin).items() if value},
+        "SOPClasses": [*rule.sop_classes],
+        "TransferSyntaxes": [*rule.transfer_syntaxes],
+        "Matcher": rule.matcher,
+        "Modify": rule.changes,
+        "Priority": rule.priority,
+    }
+
+
+def shown_row(row: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a row, as routes show it: `Created` is when it was added, whatever became of it."""
+    data = json.loads(row["data"])
+    level, instances = data["Level"], data["Instances"]
+    study = row["subject"] if level == "Study" else data.get("Of") if data.get("OfLevel") == "Study" else None
+    return {
+        "ID": row["id"],
+        "Level": level,
+        "Resource": row["subject"],
+        "Study": study,
+        "Task": row["task"],
+        "Destination": row["queue"] if row["task"] == SEND else None,
+        "State": row["state"],
+        "Attempts": row["attempts"],
+        "NextAttempt": next_attempt_of(row),
+        "Error": row["error"],
+        "Job": row["job"],
+        "Instances": None if instances is None else len(instances),
+        "Created": utc(row["added"]),
+        "Updated": utc(row["updated"]),
+    }
+
+
 # ---- src/forwarding/api.py: The routes of the forwarders: what was sent where and what came of it, and what a person may do about it.
 
 
@@ -10271,11 +10336,20 @@ class DeliveryRoutes:
         return {"Totals": engine.ledger.totals(), **engine.rows.flow(), "NotSentBack": own, "InstancesGone": gone}
 
     @takes(
-        {**PAGE_PARAMETERS, "before": WholeNumber(), **dict.fromkeys(FILTERS, Text()), "state": OneOf(choices=STATES)}
+        {
+            **{**PAGE_PARAMETERS, "before": WholeNumber(), **dict.fromkeys(FILTERS, Text())},
+            **{"state": OneOf(choices=STATES), "from": Moment(), "to": Moment()},
+        }
     )
     def page(self, request: Request) -> dict[str, Any]:
-        """Return a page of rows, oldest first after the id `since`, newest first `before` one: `limit`, and filters by column."""
+        """Return a page of rows, oldest first after the id `since`, newest first `before` one: `limit`, and filters by column.
+
+        `from` and `to` are days or times, `to` not included, between which a row was `Created`.
+        """
         query, engine = request.parameters, self._forwarder.engine
+        first, end = (query[name].timestamp() if name in query else None for name in ("from", "to"))
+        if first is not None and end is not None and first >= end:
+            raise Refused(400, "from must be before to")
         which = Which(
             states=[query["state"]] if "state" in query else None,
             task=SEND if "destination" in query else None,
@@ -10283,10 +10357,12 @@ class DeliveryRoutes:
             ids=engine.jobs.rows_of(query["job"]) if "job" in query else None,
             resource=query.get("resource"),
             about=query.get("study"),
+            added_since=first,
+            added_before=end,
         )
         total, totals = engine.work.count(which), engine.ledger.totals()
         before = query.get("before")
-        page = page_answer(query, total, lambda since, limit: engine.work.page(which, since, limit, before), _shown_row)
+        page = page_answer(query, total, lambda since, limit: engine.work.page(which, since, limit, before), shown_row)
         return {"Total": total, "Totals": totals, **page}
 
     def one(self, request: Request) -> dict[str, Any]:
@@ -10295,7 +10371,7 @@ class DeliveryRoutes:
         data = json.loads(row["data"])
         instances = data["Instances"]
         return {
-            **_shown_row(row),
+            **shown_row(row),
             "History": data.get("History", []),
             "InstanceIDs": None if instances is None else [*instances],
             "Modify": data.get("Modify"),
@@ -10307,7 +10383,7 @@ class DeliveryRoutes:
         row = self._named.row(request)
         if not self._forwarder.engine.work.remove(row["id"], [state for state in STATES if state != "sending"]):
             raise Refused(409, f"Delivery {row['id']} is being sent; drop it when its job has ended")
-        return _shown_row(row)
+        return shown_row(row)
 
     @answers(409)
     def retry(self, request: Request) -> dict[str, Any]:
@@ -10315,7 +10391,7 @@ class DeliveryRoutes:
         row = self._named.row(request)
         if not self._retry(Which(ids=[row["id"]])):
             raise Refused(409, f"Delivery {row['id']} is {row['state']}; only what is dead or waiting can be retried")
-        return _shown_row(self._named.row(request))
+        return shown_row(self._named.row(request))
 
     @takes({"Destination": Text()})
     def retry_all(self, request: Request) -> dict[str, Any]:
@@ -10415,7 +10491,7 @@ class DestinationRoutes:
         """Return the rules in their order, and whether the first that matches decides or all count."""
         return {
             "RuleMode": self._forwarder.settings.rule_mode,
-            "Rules": [_shown_rule(rule) for rule in self._forwarder.rules],
+            "Rules": [shown_rule(rule) for rule in self._forwarder.rules],
         }
 
     @takes(RESOURCE)
@@ -10465,43 +10541,6 @@ class DestinationRoutes:
         except UnchangedError as error:
             found["Error"] = str(error)
         return {"Modify": found}
-
-
-def _shown_rule(rule: ForwardingRule) -> dict[str, Any]:
-    return {
-        "Name": rule.name,
-        "Level": rule.level,
-        "Destinations": None if rule.destinations is None else [*rule.destinations],
-        "Query": rule.query,
-        "Origin": {key: [*value] for key, value in vars(rule.origin).items() if value},
-        "SOPClasses": [*rule.sop_classes],
-        "TransferSyntaxes": [*rule.transfer_syntaxes],
-        "Matcher": rule.matcher,
-        "Modify": rule.changes,
-        "Priority": rule.priority,
-    }
-
-
-def _shown_row(row: Mapping[str, Any]) -> dict[str, Any]:
-    data = json.loads(row["data"])
-    level, instances = data["Level"], data["Instances"]
-    study = row["subject"] if level == "Study" else data.get("Of") if data.get("OfLevel") == "Study" else None
-    return {
-        "ID": row["id"],
-        "Level": level,
-        "Resource": row["subject"],
-        "Study": study,
-        "Task": row["task"],
-        "Destination": row["queue"] if row["task"] == SEND else None,
-        "State": row["state"],
-        "Attempts": row["attempts"],
-        "NextAttempt": next_attempt_of(row),
-        "Error": row["error"],
-        "Job": row["job"],
-        "Instances": None if instances is None else len(instances),
-        "Created": utc(row["created"]),
-        "Updated": utc(row["updated"]),
-    }
 
 
 # ---- src/forwarding/patient_proof.py: Proof that a destination has instances, and of the same patient: by what it answers when it is searched (C-FIND, QIDO-RS).

@@ -1944,7 +1944,7 @@ CREATE TABLE IF NOT EXISTS work(
     id INTEGER PRIMARY KEY AUTOINCREMENT, queue TEXT NOT NULL, subject TEXT NOT NULL, state TEXT NOT NULL,
     attempts INTEGER NOT NULL, next_attempt REAL NOT NULL, error TEXT NOT NULL, job TEXT, data TEXT NOT NULL,
     created REAL NOT NULL, updated REAL NOT NULL, priority INTEGER NOT NULL DEFAULT 0,
-    task TEXT NOT NULL DEFAULT '{SEND}');
+    task TEXT NOT NULL DEFAULT '{SEND}', added REAL NOT NULL DEFAULT 0);
 CREATE INDEX IF NOT EXISTS work_by_state ON work(state, task, queue, id);
 CREATE INDEX IF NOT EXISTS work_by_subject ON work(subject, task, queue, state, id);
 CREATE INDEX IF NOT EXISTS work_by_job ON work(job) WHERE job IS NOT NULL;
@@ -1969,7 +1969,7 @@ END;
 INSERT INTO work_counts SELECT task, queue, state, COUNT(*) FROM work
 WHERE NOT EXISTS (SELECT 1 FROM work_counts) GROUP BY task, queue, state;
 """
-VERSION = 2  # of the tables above; in the first one a row's task was a name of its queue that nobody else had
+VERSION = 3  # of the tables above; in the first one a row's task was a name of its queue that nobody else had
 # Before a script's own statements give the rows of a file of the first version their tasks. The tables above, made after
 # these, count the rows again.
 ADD_TASKS = f"""
@@ -1981,6 +1981,8 @@ DROP TRIGGER IF EXISTS work_removed;
 DROP TRIGGER IF EXISTS work_moved;
 DROP TABLE IF EXISTS work_counts;
 """
+# In the second one, no row said when it was added: `created` is when the time began after which it is given up.
+ADD_ADDED = "ALTER TABLE work ADD COLUMN added REAL NOT NULL DEFAULT 0; UPDATE work SET added=created;"
 # Finished and unfinished states: `waiting` for its next attempt, `sending`; `done`, `gone` (what it was about was deleted),
 # `dead` (given up, until a person retries or drops it).
 STATES = ("waiting", "sending", "done", "gone", "dead")
@@ -1994,8 +1996,8 @@ NO_OLDER = """
 UPDATE work SET created=CASE WHEN created+?<? THEN created+? ELSE ? END WHERE state IN ('waiting','sending')
 """
 ADD_ROW = """
-INSERT INTO work(queue, subject, state, attempts, next_attempt, error, job, data, created, updated, priority, task)
-VALUES(?,?,'waiting',0,0,'',NULL,?,?,?,?,?) RETURNING id
+INSERT INTO work(queue, subject, state, attempts, next_attempt, error, job, data, created, updated, priority, task, added)
+VALUES(?,?,'waiting',0,0,'',NULL,?,?,?,?,?,?) RETURNING id
 """
 FORGET_FINISHED = """
 DELETE FROM work WHERE id IN (
@@ -2114,9 +2116,10 @@ class Ledger:
             raise
 
     def _migration(self) -> str:
-        """Return what brings a file of the first version up to date; "" for a new one, and for one that is."""
+        """Return what brings a file of an older version up to date; "" for a new one, and for one that is."""
         columns = {row["name"] for row in self._db.execute("PRAGMA table_info(work)")}
-        return f"{ADD_TASKS} {self._first_tasks}" if columns and "task" not in columns else ""
+        tasks = f"{ADD_TASKS} {self._first_tasks}" if columns and "task" not in columns else ""
+        return f"{tasks} {ADD_ADDED}" if columns and "added" not in columns else tasks
 
     def _close_files(self) -> None:
         self._db.close()
@@ -2211,7 +2214,7 @@ class Ledger:
         """Add a row about a resource, `waiting` and due now, before those of a lower priority; return its id."""
         with self.transaction() as db:
             now = time.time()
-            values = (queue, resource, json.dumps(data), now, now, priority, task)
+            values = (queue, resource, json.dumps(data), now, now, priority, task, now)
             return int(db.execute(ADD_ROW, values).fetchall()[0][0])
 
     def due(self, queue: str, limit: int, longest: float, task: str = SEND) -> list[dict[str, Any]]:
@@ -2263,10 +2266,13 @@ class Ledger:
 # ---- src/common/work.py: Verbs on the ledger's rows of work: find, count, change, retry, take back, remove.
 
 
+LAST_ROW = 2**63 - 1  # no row has a higher id
 OLDEST_UNFINISHED = """
 SELECT created FROM work INDEXED BY work_unfinished WHERE state IN ('waiting','sending') AND task<>? ORDER BY created LIMIT 1
 """
 NEXT_ATTEMPT_INDEX = "CREATE INDEX IF NOT EXISTS work_by_next ON work(state, queue, next_attempt);"  # for `next_of`
+# For `Which.added_since`: with the columns that pages are filtered by, so that no row is read to leave it out.
+ADDED_INDEX = "CREATE INDEX IF NOT EXISTS work_by_added ON work(added, state, task, queue);"
 
 
 def data_index(key: str) -> str:
@@ -2295,6 +2301,7 @@ class Which:
     about : this is its resource, or what its data calls `Of`: the resource of which its own is a part.
     tried : it was attempted before, or it was not.
     job_or_resource : its last attempt is this job, or it is about it.
+    added_since, added_before : it was added then or later, or before, as Unix times (`ADDED_INDEX`).
     """
 
     ids: Collection[int] | None = None
@@ -2310,16 +2317,27 @@ class Which:
     about: str | None = None
     tried: bool | None = None
     job_or_resource: str | None = None
+    added_since: float | None = None
+    added_before: float | None = None
+
+    @property
+    def is_by_time(self) -> bool:
+        """Whether its rows are found by when they were added: nothing names some of them."""
+        is_dated = (self.added_since, self.added_before) != (None, None)
+        named = (self.ids, self.resource, self.resources, self.about, self.job, self.job_or_resource)
+        return is_dated and all(each is None for each in named)
 
     def condition(self) -> tuple[str, list[Any]]:
         """Return the condition as SQL, and its values."""
         parts, values = ["1=1"], list[Any]()
-        named = {"task": self.task, "queue": self.queue, "subject": self.resource, "job": self.job}
+        # What is added keeps SQLite from an index whose rows are many, as it can't know.
+        as_text, added = ("||''", "added") if self.is_by_time else ("", "+added")
+        named = {f"task{as_text}": self.task, f"queue{as_text}": self.queue, "subject": self.resource, "job": self.job}
         for column, wanted in named.items():
             if wanted is not None:
                 parts.append(f"{column}=?")
                 values.append(wanted)
-        by_state = "state"
+        by_state = f"state{as_text}"
         for column, value, several in (
             ("id", "CAST(value AS BIGINT)", self.ids),
             ("subject", "value", self.resources),
@@ -2346,6 +2364,8 @@ class Which:
             ("task<>?", self.not_task),
             ("(subject=? OR json_extract(data, '$.Of')=?)", self.about),
             ("(job=? OR subject=?)", self.job_or_resource),
+            (f"{added}>=?", self.added_since),
+            (f"{added}<?", self.added_before),
         ):
             if text is not None:
                 parts.append(condition)
@@ -2400,11 +2420,11 @@ class WorkView:
     def page(self, which: Which, since: int, limit: int, before: int | None = None) -> list[dict[str, Any]]:
         """Return at most `limit` rows after the row `since`, the oldest first; those `before` another row, the newest first."""
         condition, values = which.condition()
-        if before is None:
-            sql = f"SELECT * FROM work WHERE {condition} AND id>? ORDER BY id LIMIT ?"
-            return self._ledger.rows(sql, *values, since, limit)
-        sql = f"SELECT * FROM work WHERE {condition} AND id>? AND id<? ORDER BY id DESC LIMIT ?"
-        return self._ledger.rows(sql, *values, since, before, limit)
+        number, order = "+id" if which.is_by_time else "id", "id" if before is None else "id DESC"
+        # Rows are read when it is known which ones.
+        named = f"SELECT id FROM work WHERE {condition} AND {number}>? AND {number}<? ORDER BY {order} LIMIT ?"
+        sql = f"SELECT * FROM work WHERE id IN ({named}) ORDER BY {order}"
+        return self._ledger.rows(sql, *values, since, LAST_ROW if before is None else before, limit)
 
     def totals_by_queue(self, task: str = SEND) -> dict[str, dict[str, int]]:
         """Return the number of rows of a task in each state, by queue."""

@@ -1925,7 +1925,7 @@ CREATE TABLE IF NOT EXISTS work(
     id INTEGER PRIMARY KEY AUTOINCREMENT, queue TEXT NOT NULL, subject TEXT NOT NULL, state TEXT NOT NULL,
     attempts INTEGER NOT NULL, next_attempt REAL NOT NULL, error TEXT NOT NULL, job TEXT, data TEXT NOT NULL,
     created REAL NOT NULL, updated REAL NOT NULL, priority INTEGER NOT NULL DEFAULT 0,
-    task TEXT NOT NULL DEFAULT '{SEND}');
+    task TEXT NOT NULL DEFAULT '{SEND}', added REAL NOT NULL DEFAULT 0);
 CREATE INDEX IF NOT EXISTS work_by_state ON work(state, task, queue, id);
 CREATE INDEX IF NOT EXISTS work_by_subject ON work(subject, task, queue, state, id);
 CREATE INDEX IF NOT EXISTS work_by_job ON work(job) WHERE job IS NOT NULL;
@@ -1950,7 +1950,7 @@ END;
 INSERT INTO work_counts SELECT task, queue, state, COUNT(*) FROM work
 WHERE NOT EXISTS (SELECT 1 FROM work_counts) GROUP BY task, queue, state;
 """
-VERSION = 2  # of the tables above; in the first one a row's task was a name of its queue that nobody else had
+VERSION = 3  # of the tables above; in the first one a row's task was a name of its queue that nobody else had
 # Before a script's own statements give the rows of a file of the first version their tasks. The tables above, made after
 # these, count the rows again.
 ADD_TASKS = f"""
@@ -1962,6 +1962,8 @@ DROP TRIGGER IF EXISTS work_removed;
 DROP TRIGGER IF EXISTS work_moved;
 DROP TABLE IF EXISTS work_counts;
 """
+# In the second one, no row said when it was added: `created` is when the time began after which it is given up.
+ADD_ADDED = "ALTER TABLE work ADD COLUMN added REAL NOT NULL DEFAULT 0; UPDATE work SET added=created;"
 # Finished and unfinished states: `waiting` for its next attempt, `sending`; `done`, `gone` (what it was about was deleted),
 # `dead` (given up, until a person retries or drops it).
 STATES = ("waiting", "sending", "done", "gone", "dead")
@@ -1975,8 +1977,8 @@ NO_OLDER = """
 UPDATE work SET created=CASE WHEN created+?<? THEN created+? ELSE ? END WHERE state IN ('waiting','sending')
 """
 ADD_ROW = """
-INSERT INTO work(queue, subject, state, attempts, next_attempt, error, job, data, created, updated, priority, task)
-VALUES(?,?,'waiting',0,0,'',NULL,?,?,?,?,?) RETURNING id
+INSERT INTO work(queue, subject, state, attempts, next_attempt, error, job, data, created, updated, priority, task, added)
+VALUES(?,?,'waiting',0,0,'',NULL,?,?,?,?,?,?) RETURNING id
 """
 FORGET_FINISHED = """
 DELETE FROM work WHERE id IN (
@@ -2095,9 +2097,10 @@ class Ledger:
             raise
 
     def _migration(self) -> str:
-        """Return what brings a file of the first version up to date; "" for a new one, and for one that is."""
+        """Return what brings a file of an older version up to date; "" for a new one, and for one that is."""
         columns = {row["name"] for row in self._db.execute("PRAGMA table_info(work)")}
-        return f"{ADD_TASKS} {self._first_tasks}" if columns and "task" not in columns else ""
+        tasks = f"{ADD_TASKS} {self._first_tasks}" if columns and "task" not in columns else ""
+        return f"{tasks} {ADD_ADDED}" if columns and "added" not in columns else tasks
 
     def _close_files(self) -> None:
         self._db.close()
@@ -2192,7 +2195,7 @@ class Ledger:
         """Add a row about a resource, `waiting` and due now, before those of a lower priority; return its id."""
         with self.transaction() as db:
             now = time.time()
-            values = (queue, resource, json.dumps(data), now, now, priority, task)
+            values = (queue, resource, json.dumps(data), now, now, priority, task, now)
             return int(db.execute(ADD_ROW, values).fetchall()[0][0])
 
     def due(self, queue: str, limit: int, longest: float, task: str = SEND) -> list[dict[str, Any]]:
@@ -3726,7 +3729,8 @@ STYLE = (  # src/dashboard/page/style.css
     '  margin: 0;\n'
     '}\n'
     '\n'
-    '.panel > p {\n'
+    '.panel > p,\n'
+    '.panel > .part > p {\n'
     '  margin: 0;\n'
     '}\n'
     '\n'
@@ -3814,7 +3818,8 @@ PARTS = (  # src/dashboard/page/parts.css
     '\n'
     '.card,\n'
     '.empty,\n'
-    '.panel > section:not(.plain) {\n'
+    '.panel > section:not(.plain),\n'
+    '.panel > .part > section:not(.plain) {\n'
     '  background: var(--paper);\n'
     '  border: 1px solid var(--line);\n'
     '  border-radius: 10px;\n'
@@ -4283,6 +4288,10 @@ PARTS = (  # src/dashboard/page/parts.css
     '  padding: 0.1rem 0.25rem;\n'
     '}\n'
     '\n'
+    '.card details {\n'
+    '  margin-bottom: 0.75rem;\n'
+    '}\n'
+    '\n'
     'details summary {\n'
     '  color: var(--accent);\n'
     '  cursor: pointer;\n'
@@ -4481,8 +4490,8 @@ LIB_ACTIONS = (  # src/dashboard/page/lib/actions.js
     '  return html`<dialog ref=${dialog} class="act" aria-labelledby="act-title" onClose=${onClose}>\n'
     '    <h2 id="act-title"><${Text}>${asked.title}<//></h2>\n'
     '    <p><${Text}>${asked.says}<//></p>\n'
-    '    <${Problem} error=${state.error} />\n'
-    '    ${state.result !== null ? html`<p class="result" role="status"><${Text}>${state.result}<//></p>` : null}\n'
+    '    <div class="part"><${Problem} error=${state.error} /></div>\n'
+    '    <div class="part">${state.result !== null ? html`<p class="result" role="status"><${Text}>${state.result}<//></p>` : null}</div>\n'
     '    <div class="buttons">\n'
     '      <button type="button" data-first onClick=${close}>${state.result !== null ? "Close" : "Cancel"}</button>\n'
     '      ${state.result === null\n'
@@ -4694,6 +4703,12 @@ LIB_FORMAT = (  # src/dashboard/page/lib/format.js
     '  return Number.isNaN(found.getTime()) ? null : found;\n'
     '}\n'
     '\n'
+    "/** Return the first moment of a day (`2026-01-31`) of the viewer's, or of one so many `days` later; what is no day as it is. */\n"
+    'export function beginOf(day, days = 0) {\n'
+    '  const [, year, month, date] = /^(\\d{4})-(\\d\\d)-(\\d\\d)$/.exec(day ?? "") ?? [];\n'
+    '  return date ? new Date(Number(year), Number(month) - 1, Number(date) + days).toISOString() : day;\n'
+    '}\n'
+    '\n'
     "/** Return a moment in the viewer's zone; of today only its time. */\n"
     'export function local(when) {\n'
     '  const today = DAY.format(new Date()) === DAY.format(when);\n'
@@ -4737,11 +4752,11 @@ LIB_LIST = (  # src/dashboard/page/lib/list.js
     '    const data = new FormData(event.target);\n'
     '    go(link(panel, parts, Object.fromEntries(fields.map(({ name }) => [name, String(data.get(name) ?? "").trim()]))));\n'
     '  }\n'
-    '  return html`<form class="filters" role="search" onSubmit=${submit} key=${JSON.stringify(query)}>\n'
+    '  return html`<div class="part"><form class="filters" role="search" onSubmit=${submit} key=${JSON.stringify(query)}>\n'
     '    ${fields.map((each) => html`<label key=${each.name}><span>${each.title}</span>${field(each, query[each.name] ?? "")}</label>`)}\n'
     '    <button type="submit">Show</button>\n'
     '    ${fields.some(({ name }) => query[name]) ? html`<a class="button" href=${link(panel, parts)}>Clear</a>` : null}\n'
-    '  </form>`;\n'
+    '  </form></div>`;\n'
     '}\n'
     '\n'
     'function field({ name, type = "search", options, hint }, value) {\n'
@@ -5211,22 +5226,22 @@ PANEL_FLOW = (  # src/dashboard/page/panels/flow.js
     '  const forwards = destinations.length > 0;\n'
     '  return html`\n'
     '    <section class="plain" aria-labelledby="needs-title"><h2 id="needs-title" class="hidden">What needs you</h2><${Alerts} alerts=${alerts} /></section>\n'
-    '    ${server.Instances === 0\n'
-    '      ? html`<${Empty} title="Ready for the first study">Send one to the AE title <code><${Text}>${server.DicomAet ?? "ORTHANC"}<//></code>, or upload it in Orthanc Explorer: it shows up here within seconds.<//>`\n'
-    '      : null}\n'
+    '    <div class="part">${server.Instances === 0\n'
+    '      ? html`<${Empty} title="Ready for the first study">Send one to the AE title <code><${Text}>${server.DicomAet ?? "ORTHANC"}<//></code>${server.DicomPort ? html` at port <code>${String(server.DicomPort)}</code>` : null}, or upload it in Orthanc Explorer: it shows up here within seconds.<//>`\n'
+    '      : null}</div>\n'
     '    <div class="figures">\n'
     '      <${Figure} title="Received" value=${number(flow.Received)} unit="images" note="in the last minute" />\n'
-    '      ${forwards\n'
+    '      <div class="part">${forwards\n'
     '        ? html`<${Figure} title="Forwarded" value=${number(flow.Forwarded)} unit="images" note="in the last minute" />\n'
     '            <${Figure} title="Waiting" value=${number(flow.Waiting + flow.Sending)} unit=${flow.Waiting + flow.Sending === 1 ? "delivery" : "deliveries"} kind=${flow.LagSeconds > 900 ? "warn" : ""}\n'
     '              note=${flow.LagSeconds ? `the oldest for ${duration(flow.LagSeconds)}` : "nothing waits"} href=${link("deliveries", [], { state: "waiting" })} />\n'
     '            <${Figure} title="Failed" value=${number(flow.Failed)} unit=${flow.Failed === 1 ? "delivery" : "deliveries"} kind=${flow.Failed ? "bad" : ""}\n'
     '              note=${flow.Failed ? "given up: they need you" : "none is given up"} href=${link("deliveries", [], { state: "dead" })} />`\n'
-    '        : null}\n'
+    '        : null}</div>\n'
     '      <${Figure} title="Archive" value=${number(server.Studies)} unit=${server.Studies === 1 ? "study" : "studies"} note="${bytes(server.Bytes)}, ${counted(server.Instances, "image", "images")}" />\n'
     '    </div>\n'
-    '    <${Places} destinations=${destinations} />\n'
-    '    <${Day} />`;\n'
+    '    <div class="part"><${Places} destinations=${destinations} /></div>\n'
+    '    <div class="part"><${Day} /></div>`;\n'
     '}\n'
     '\n'
     'export default { id: "flow", title: "Flow", view: View };\n'
@@ -5308,13 +5323,13 @@ PANEL_AUDIT = (  # src/dashboard/page/panels/audit.js
     '      { name: "since", title: "From (UTC)", type: "date" },\n'
     '      { name: "until", title: "Until (UTC)", type: "date" },\n'
     '    ]} />\n'
-    '    <${Problem} error=${error} />\n'
-    '    ${chosen ? html`<${One} line=${chosen} />` : null}\n'
-    '    ${!data ? (error ? null : html`<${Loading} what="the log" />`) : data.Items.length\n'
+    '    <div class="part"><${Problem} error=${error} /></div>\n'
+    '    <div class="part">${chosen ? html`<${One} line=${chosen} />` : null}</div>\n'
+    '    <div class="part">${!data ? (error ? null : html`<${Loading} what="the log" />`) : data.Items.length\n'
     '      ? html`<p class="quiet">${data.isSearch ? `${counted(data.Total, "line fits", "lines fit")}, the oldest first.` : `The newest ${data.Items.length === 1 ? "line" : `${number(data.Items.length)} lines`} of today and yesterday, the newest first.`}</p>\n'
     '          <${Table} caption="Audit log" columns=${columns} rows=${data.Items} keyOf=${(line) => line.Number} current=${(line) => line === chosen} />\n'
     '          ${data.Next ? html`<p><a class="button" href=${link("audit", [], { ...query, after: data.Next })}>Next ${number(PER_PAGE)}</a></p>` : null}`\n'
-    '      : html`<${Empty} title=${data.isSearch ? "No line fits this" : "Nothing happened since yesterday"}>${data.isSearch ? "PatientID and study must be written exactly as they are; events are single words." : "Search for earlier days above."}<//>`}`;\n'
+    '      : html`<${Empty} title=${data.isSearch ? "No line fits this" : "Nothing happened since yesterday"}>${data.isSearch ? "PatientID and study must be written exactly as they are; events are single words." : "Search for earlier days above."}<//>`}</div>`;\n'
     '}\n'
     '\n'
     'export default {\n'
@@ -5333,7 +5348,7 @@ PANEL_DELIVERIES = (  # src/dashboard/page/panels/deliveries.js
     '\n'
     'import { html, useContext } from "../vendor/preact.js";\n'
     'import { address, drop, get, post, withQuery } from "../lib/api.js";\n'
-    'import { counted, number } from "../lib/format.js";\n'
+    'import { beginOf, counted, number } from "../lib/format.js";\n'
     'import { Filters, Pages } from "../lib/list.js";\n'
     'import { usePoll, useRoute } from "../lib/poll.js";\n'
     'import { link } from "../lib/router.js";\n'
@@ -5394,8 +5409,8 @@ PANEL_DELIVERIES = (  # src/dashboard/page/panels/deliveries.js
     '  const acts = useDeliveryActs(script, refresh);\n'
     '  const isSend = row.Destination !== null;\n'
     '  return html`<span class="buttons">\n'
-    '    ${row.State === "dead" || row.State === "waiting" ? html`<${ActButton} small=${small} label="Retry delivery ${row.ID}" onClick=${() => acts.retry(row)}>Retry<//>` : null}\n'
-    '    ${!small && isSend && row.State === "done" ? html`<${ActButton} label="Send delivery ${row.ID} again" onClick=${() => acts.again(row)}>Send again<//>` : null}\n'
+    '    <div class="part">${row.State === "dead" || row.State === "waiting" ? html`<${ActButton} small=${small} label="Retry delivery ${row.ID}" onClick=${() => acts.retry(row)}>Retry<//>` : null}</div>\n'
+    '    <div class="part">${!small && isSend && row.State === "done" ? html`<${ActButton} label="Send delivery ${row.ID} again" onClick=${() => acts.again(row)}>Send again<//>` : null}</div>\n'
     '    ${!small && row.State !== "sending" ? html`<${ActButton} danger=${true} label="Drop delivery ${row.ID}" onClick=${() => acts.forget(row)}>Drop<//>` : null}\n'
     '  </span>`;\n'
     '}\n'
@@ -5411,9 +5426,9 @@ PANEL_DELIVERIES = (  # src/dashboard/page/panels/deliveries.js
     '  };\n'
     '  return html`<section class="card" aria-labelledby="one-title">\n'
     '    <div class="title-row"><h2 id="one-title">Delivery ${row.ID} to <${Text}>${row.Destination ?? row.Task}<//></h2><${State} of=${row.State} label=${LABELS[row.State]} /></div>\n'
-    '    ${row.State === "done" ? null : html`<${Problem} error=${row.Error} />`}\n'
+    '    <div class="part">${row.State === "done" ? null : html`<${Problem} error=${row.Error} />`}</div>\n'
     '    <p><${StudyName} id=${row.Study} level=${row.Level} resource=${row.Resource} /></p>\n'
-    '    <${Thumbnails} id=${row.Study} />\n'
+    '    <div class="part"><${Thumbnails} id=${row.Study} /></div>\n'
     '    <${Facts} of=${[\n'
     '      ["What", `${row.Level}${row.Instances === null ? ", all of it" : `, ${counted(row.Instances, "image", "images")}`}`],\n'
     '      ["Attempts", number(row.Attempts)],\n'
@@ -5423,16 +5438,17 @@ PANEL_DELIVERIES = (  # src/dashboard/page/panels/deliveries.js
     '      ["Orthanc\'s job", row.Job && html`<a href=${link("jobs", [row.Job])}><${Text}>${row.Job.slice(0, 8)}…<//></a>`],\n'
     '      ["In Orthanc Explorer", row.Study && html`<a href=${address(`/app/explorer.html#study?uuid=${row.Study}`)}>the study</a>`],\n'
     '    ]} />\n'
-    '    ${row.History.length\n'
+    '    <div class="part">${row.History.length\n'
     '      ? html`<h3>Failed attempts</h3><ol class="history">${row.History.map((each) => html`<li><${Time} at=${each.At} /> <${Text}>${each.Error}<//></li>`)}</ol>`\n'
-    '      : null}\n'
+    '      : null}</div>\n'
     '    <${Buttons} row=${row} script=${script} refresh=${both} small=${false} />\n'
     '  </section>`;\n'
     '}\n'
     '\n'
     '/** Load a page: of all, or of the studies that a search has found, each with its newest deliveries. */\n'
     'async function load(script, query, signal) {\n'
-    '  const filters = { state: query.state, destination: query.destination, limit: PER_PAGE };\n'
+    '  const range = { from: beginOf(query.from), to: beginOf(query.to, 1) };\n'
+    '  const filters = { state: query.state, destination: query.destination, ...range, limit: PER_PAGE };\n'
     '  if (!query.study) {\n'
     '    return get(withQuery(routeOf(script), { ...filters, before: query.before ?? NEWEST }), signal);\n'
     '  }\n'
@@ -5463,18 +5479,20 @@ PANEL_DELIVERIES = (  # src/dashboard/page/panels/deliveries.js
     '    { title: "", kind: "acts", of: (row) => html`<${Buttons} row=${row} script=${script} refresh=${refresh} />` },\n'
     '  ];\n'
     '  return html`\n'
-    '    ${used.length > 1 ? html`<div class="choice" role="group" aria-label="Kind of destination">${used.map((each) => html`<a class="button" href=${link("deliveries", [each])} aria-current=${each === script ? "true" : undefined}>${TITLES[each]}</a>`)}</div>` : null}\n'
+    '    <div class="part">${used.length > 1 ? html`<div class="choice" role="group" aria-label="Kind of destination">${used.map((each) => html`<a class="button" href=${link("deliveries", [each])} aria-current=${each === script ? "true" : undefined}>${TITLES[each]}</a>`)}</div>` : null}</div>\n'
     '    <${Filters} panel="deliveries" parts=${[script]} query=${query} fields=${[\n'
     '      { name: "state", title: "State", options: STATES },\n'
     '      { name: "destination", title: "Destination", options: [["", "any"], ...names.map((each) => [each, each])] },\n'
     '      { name: "study", title: "Patient or study", hint: "PatientID, accession number, UID" },\n'
+    '      { name: "from", title: "Received from", type: "date" },\n'
+    '      { name: "to", title: "Received until", type: "date" },\n'
     '    ]} />\n'
-    '    ${id ? html`<${One} key=${id} id=${id} script=${script} refresh=${refresh} />` : null}\n'
-    '    <${Problem} error=${error} />\n'
-    '    ${!data ? (error ? null : html`<${Loading} what="deliveries" />`) : data.Items.length\n'
+    '    <div class="part">${id ? html`<${One} key=${id} id=${id} script=${script} refresh=${refresh} />` : null}</div>\n'
+    '    <div class="part"><${Problem} error=${error} /></div>\n'
+    '    <div class="part">${!data ? (error ? null : html`<${Loading} what="deliveries" />`) : data.Items.length\n'
     '      ? html`<${Table} caption="Deliveries, newest first" columns=${columns} rows=${data.Items} keyOf=${(row) => row.ID} current=${(row) => String(row.ID) === id} />\n'
     '          <${Pages} total=${data.Total} shown=${data.Items.length} what="deliveries" newer=${query.before ? at({ before: "" }) : null} older=${data.Next ? at({ before: data.Next }) : null} />`\n'
-    '      : html`<${Empty} title=${Object.values(query).some(Boolean) ? "Nothing fits this" : "Nothing was sent yet"}>${query.study && data.Studies === 0 ? "No study here has this PatientID, accession number or UID." : "A delivery is there from the moment when a rule decides that a study is sent."}<//>`}`;\n'
+    '      : html`<${Empty} title=${Object.values(query).some(Boolean) ? "Nothing fits this" : "Nothing was sent yet"}>${query.study && data.Studies === 0 ? "No study here has this PatientID, accession number or UID." : "A delivery is there from the moment when a rule decides that a study is sent."}<//>`}</div>`;\n'
     '}\n'
     '\n'
     'export default {\n'
@@ -5534,7 +5552,7 @@ PANEL_JOBS = (  # src/dashboard/page/panels/jobs.js
     '  const content = job.Content ?? {};\n'
     '  return html`<section class="card" aria-labelledby="one-title">\n'
     '    <div class="title-row"><h2 id="one-title"><${Text}>${job.Type}<//></h2><${State} of=${job.State} label=${WORDS[job.State]} /></div>\n'
-    '    ${job.State === "Failure" ? html`<${Problem} error=${[job.ErrorDescription, job.ErrorDetails].filter(Boolean).join(": ")} />` : null}\n'
+    '    <div class="part">${job.State === "Failure" ? html`<${Problem} error=${[job.ErrorDescription, job.ErrorDetails].filter(Boolean).join(": ")} />` : null}</div>\n'
     '    <p><${Progress} value=${job.Progress} label="Progress of the job" /></p>\n'
     '    <${Facts} of=${[\n'
     '      ["To", targetOf(job) && html`<${Text}>${targetOf(job)}<//>`],\n'
@@ -5569,14 +5587,14 @@ PANEL_JOBS = (  # src/dashboard/page/panels/jobs.js
     '    { title: "", kind: "acts", of: (job) => html`<${Buttons} job=${job} refresh=${refresh} />` },\n'
     '  ];\n'
     '  const unfinished = every.filter((job) => rank(job) < ORDER.indexOf("Failure")).length;\n'
-    '  return html`<${Problem} error=${error} />\n'
+    '  return html`<div class="part"><${Problem} error=${error} /></div>\n'
     '    <p class="quiet">${counted(unfinished, "job runs or waits", "jobs run or wait")}. Of those that ended, Orthanc remembers only the last ones (<code>JobsHistorySize</code>).</p>\n'
-    '    ${place.parts[0] && !chosen ? html`<p class="problem">Orthanc has forgotten this job: it ended a while ago.</p>` : null}\n'
-    '    ${chosen ? html`<${One} job=${chosen} refresh=${refresh} />` : null}\n'
-    '    ${every.length\n'
+    '    <div class="part">${place.parts[0] && !chosen ? html`<p class="problem">Orthanc has forgotten this job: it ended a while ago.</p>` : null}</div>\n'
+    '    <div class="part">${chosen ? html`<${One} job=${chosen} refresh=${refresh} />` : null}</div>\n'
+    '    <div class="part">${every.length\n'
     '      ? html`<${Table} caption="Orthanc\'s jobs" columns=${columns} rows=${every.slice(0, SHOWN)} keyOf=${(job) => job.ID} current=${(job) => job === chosen} />\n'
     '          ${every.length > SHOWN ? html`<p class="quiet">The first ${number(SHOWN)} of ${number(every.length)} are shown.</p>` : null}`\n'
-    '      : html`<${Empty} title="No jobs">Sending, moving and making archives are jobs: each shows up here with its progress.<//>`}`;\n'
+    '      : html`<${Empty} title="No jobs">Sending, moving and making archives are jobs: each shows up here with its progress.<//>`}</div>`;\n'
     '}\n'
     '\n'
     'export default { id: "jobs", title: "Jobs", view: View };\n'
@@ -5608,9 +5626,9 @@ PANEL_RETENTION = (  # src/dashboard/page/panels/retention.js
     '  const left = pace > 0 && server.FreeBytes !== null ? (server.FreeBytes / pace) * DAY_SECONDS : null;\n'
     '  return html`<div class="figures">\n'
     '    <${Figure} title="Archive" value=${bytes(server.Bytes)} note="${counted(server.Studies, "study", "studies")}, ${counted(server.Instances, "image", "images")}" />\n'
-    '    ${server.FreeBytes !== null ? html`<${Figure} title="Room left" value=${bytes(server.FreeBytes)} kind=${server.FreeBytes / server.RoomBytes < 0.1 ? "bad" : ""} note="of ${bytes(server.RoomBytes)} (${Math.round((server.FreeBytes / server.RoomBytes) * 100)} %)" />` : null}\n'
+    '    <div class="part">${server.FreeBytes !== null ? html`<${Figure} title="Room left" value=${bytes(server.FreeBytes)} kind=${server.FreeBytes / server.RoomBytes < 0.1 ? "bad" : ""} note="of ${bytes(server.RoomBytes)} (${Math.round((server.FreeBytes / server.RoomBytes) * 100)} %)" />` : null}</div>\n'
     '    <${Figure} title="Growth" value=${pace === null || pace === undefined ? "–" : `${pace < 0 ? "−" : ""}${bytes(Math.abs(pace))}`} unit=${pace === null || pace === undefined ? "" : "a day"} note=${pace === null || pace === undefined ? "known after an hour" : "at the pace of the last day"} />\n'
-    '    ${left !== null ? html`<${Figure} title="Full in" value=${duration(left)} kind=${left < 14 * DAY_SECONDS ? "warn" : ""} note="at this pace" />` : null}\n'
+    '    <div class="part">${left !== null ? html`<${Figure} title="Full in" value=${duration(left)} kind=${left < 14 * DAY_SECONDS ? "warn" : ""} note="at this pace" />` : null}</div>\n'
     '  </div>`;\n'
     '}\n'
     '\n'
@@ -5633,7 +5651,7 @@ PANEL_RETENTION = (  # src/dashboard/page/panels/retention.js
     '      ["Why", found.Why && html`<${Text}>${found.Why}<//>`],\n'
     '      ["Left out, for they are not delivered", found.Undelivered && html`<${Text}>${Object.entries(found.Undelivered).map(([why, count]) => `${count}: ${why}`).join("; ")}<//>`],\n'
     '    ]} />\n'
-    '    ${found.Refused ? html`<p class="problem">A guard refuses it: <${Text}>${found.Refused}<//></p>` : null}\n'
+    '    <div class="part">${found.Refused ? html`<p class="problem">A guard refuses it: <${Text}>${found.Refused}<//></p>` : null}</div>\n'
     '    ${found.Studies ? html`<div class="two">${found.Years ? html`<${Bars} title="Studies by year" of=${found.Years} />` : null}${found.Modalities ? html`<${Bars} title="Studies by modality" of=${found.Modalities} />` : null}</div>` : null}`;\n'
     '}\n'
     '\n'
@@ -5654,14 +5672,47 @@ PANEL_RETENTION = (  # src/dashboard/page/panels/retention.js
     '  </div>`;\n'
     '}\n'
     '\n'
+    'const UNITS = { d: ["day", "days"], m: ["month", "months"], y: ["year", "years"] };\n'
+    'const UNDATED = { received: "For one without a valid date, the day when it came in counts.", true: "Those without a valid date go too, whatever their age.", false: "Those without a valid date stay." };\n'
+    '\n'
+    '/** Return an age of a rule (`7y`) as `7 years`. */\n'
+    'function age(text) {\n'
+    '  const [, value, unit] = /^(\\d+)([dmy])$/.exec(text) ?? [];\n'
+    '  return value ? counted(Number(value), ...UNITS[unit]) : text;\n'
+    '}\n'
+    '\n'
+    'const list = (values, last) => (values.length < 2 ? values.join("") : `${values.slice(0, -1).join(", ")} ${last} ${values.at(-1)}`);\n'
+    '\n'
+    '/** Return the conditions of a rule that deletes, as sentences. */\n'
+    'export function sentences(found) {\n'
+    '  const by = found.WhenDiskAbove ? found.OldestBy : found.By;\n'
+    '  const labels = { All: "with the label", Any: "with one of the labels", None: "without the label" }[found.LabelsConstraint];\n'
+    '  const which = [\n'
+    '    `${by === "received" ? "that last changed" : "dated"} ${age(found.OlderThan)} ago or earlier`,\n'
+    '    ...Object.entries(found.Query ?? {}).map(([tag, value]) => `whose ${tag} is ${list(value.split("\\\\"), "or")}`),\n'
+    '    found.Labels ? `${labels} ${list(found.Labels, found.LabelsConstraint === "All" ? "and" : "or")}` : "",\n'
+    '    found.OnlyIfAt ? `that ${list(found.OnlyIfAt, "and")} can prove to have (DICOM nodes by ${found.Proof})` : "",\n'
+    '  ].filter(Boolean);\n'
+    '  const days = found.Days?.length === 7 ? "every day" : `on ${list(found.Days ?? [], "and")}`;\n'
+    '  const when = found.WhenDiskAbove ? `while the disk is above ${found.WhenDiskAbove}, until it is down to ${found.DownTo}: the oldest first` : `${days} at ${found.At}`;\n'
+    '  const most = found.WhenDiskAbove ? `At most ${counted(found.AtMost, "study", "studies")} each time.` : found.Limit ? `At most ${counted(found.Limit, "study", "studies")} a run, the oldest first.` : "";\n'
+    '  return [`Deletes studies ${which.join(", ")}; ${when}.`, most, UNDATED[found.Undated] ?? ""].filter(Boolean).join(" ");\n'
+    '}\n'
+    '\n'
     'function Rule({ rule }) {\n'
     '  const last = rule.Last;\n'
     '  return html`<section class="card" aria-label="Rule ${rule.Name}">\n'
     '    <div class="title-row"><h2><${Text}>${rule.Name}<//></h2>${rule.Next ? html`<span class="quiet">next run <${Time} at=${rule.Next} /> (<${Time} at=${rule.Next} relative=${true} />)</span>` : null}</div>\n'
+    '    ${rule.Conditions ? html`<p><${Text}>${sentences(rule.Conditions)}<//></p>` : null}\n'
     '    <p>${last ? html`Last run <${Time} at=${last.Time} />: <${State} of=${last.State} /> ${last.Deleted !== undefined ? `${counted(last.Deleted, "study", "studies")} deleted` : ""} <${Text}>${last.Reason ?? ""}<//>` : html`<span class="quiet">It has not run yet.</span>`}</p>\n'
     '    <${DryRun} title="What would it take now?" note="A dry run: nothing is deleted." run=${() => get(`/purge-old-studies/rules/${encodeURIComponent(rule.Name)}/dry-run`)} />\n'
     '  </section>`;\n'
     '}\n'
+    '\n'
+    'const Rules = ({ rules }) =>\n'
+    '  rules.length\n'
+    '    ? rules.map((rule) => html`<${Rule} key=${rule.Name} rule=${rule} />`)\n'
+    '    : html`<${Empty} title="No rule deletes by itself">A rule in <code>PurgeOldStudies</code> deletes studies of an age at a time of day, or when the disk is full.<//>`;\n'
     '\n'
     'const today = () => new Date().toISOString().slice(0, 10).replaceAll("-", "");\n'
     '\n'
@@ -5716,17 +5767,24 @@ PANEL_RETENTION = (  # src/dashboard/page/panels/retention.js
     '  return html`<div class="problem" role="alert"><${Text}>${clock.Message}<//> <${ActButton} small=${true} onClick=${confirm}>Confirm the clock<//></div>`;\n'
     '}\n'
     '\n'
+    '/** What a POST counts: for who may act only, though it deletes nothing. */\n'
+    'function Holds() {\n'
+    '  const { mayAct } = useContext(Shared);\n'
+    '  return mayAct\n'
+    '    ? html`<section aria-labelledby="by-year"><h2 id="by-year">What the archive holds</h2>\n'
+    '        <${DryRun} title="Count by year and modality" note="It reads the whole archive once: of 5,000 studies in about a second. Nothing is deleted." run=${() => post("/purge-old-studies", { since: today(), undated: true, "dry-run": true, force: true, format: "json" })} />\n'
+    '      </section>`\n'
+    '    : null;\n'
+    '}\n'
+    '\n'
     'function View({ summary }) {\n'
     '  const { data: status, error, refresh } = useRoute("/purge-old-studies/status", 5);\n'
     '  return html`\n'
     '    <${Room} server=${summary.Server} />\n'
-    '    <${Problem} error=${error} />\n'
-    '    ${status ? html`<${Clock} clock=${status.Clock} refresh=${refresh} />` : null}\n'
-    '    ${status && !status.Rules.length ? html`<${Empty} title="No rule deletes by itself">A rule in <code>PurgeOldStudies</code> deletes studies of an age at a time of day, or when the disk is full.<//>` : null}\n'
-    '    ${status ? status.Rules.map((rule) => html`<${Rule} key=${rule.Name} rule=${rule} />`) : null}\n'
-    '    <section aria-labelledby="by-year"><h2 id="by-year">What the archive holds</h2>\n'
-    '      <${DryRun} title="Count by year and modality" note="It reads the whole archive once: of 5,000 studies in about a second. Nothing is deleted." run=${() => post("/purge-old-studies", { since: today(), undated: true, "dry-run": true, force: true, format: "json" })} />\n'
-    '    </section>\n'
+    '    <div class="part"><${Problem} error=${error} /></div>\n'
+    '    <div class="part">${status ? html`<${Clock} clock=${status.Clock} refresh=${refresh} />` : null}</div>\n'
+    '    <div class="part">${status ? html`<${Rules} rules=${status.Rules} />` : error ? null : html`<${Loading} what="rules" />`}</div>\n'
+    '    <div class="part"><${Holds} /></div>\n'
     '    <section class="plain" aria-labelledby="purges-title"><h2 id="purges-title">Purges</h2><${Purges} /></section>`;\n'
     '}\n'
     '\n'
@@ -5793,7 +5851,7 @@ PANEL_DESTINATIONS = (  # src/dashboard/page/panels/destinations.js
     'function Buttons({ of: each, small = true }) {\n'
     '  const { pause, resume, retry } = usePauses();\n'
     '  return html`<span class="buttons">\n'
-    '    ${each.Totals.dead ? html`<${ActButton} small=${small} onClick=${() => retry(each)} label="Retry all that failed to ${each.Name}">Retry all<//>` : null}\n'
+    '    <div class="part">${each.Totals.dead ? html`<${ActButton} small=${small} onClick=${() => retry(each)} label="Retry all that failed to ${each.Name}">Retry all<//>` : null}</div>\n'
     '    ${each.State === "paused"\n'
     '      ? html`<${ActButton} small=${small} onClick=${() => resume(each)} label="Resume ${each.Name}">Resume<//>`\n'
     '      : html`<${ActButton} small=${small} onClick=${() => pause(each)} label="Pause ${each.Name}">Pause<//>`}\n'
@@ -5805,7 +5863,7 @@ PANEL_DESTINATIONS = (  # src/dashboard/page/panels/destinations.js
     'function One({ each }) {\n'
     '  return html`<section class="card" aria-labelledby="one-title">\n'
     '    <div class="title-row"><h2 id="one-title"><${Text}>${each.Name}<//></h2><${State} of=${each.State} /></div>\n'
-    '    <${Problem} error=${each.Error} />\n'
+    '    <div class="part"><${Problem} error=${each.Error} /></div>\n'
     '    <${Facts} of=${[\n'
     '      ["Kind", KIND[each.Script] ?? each.Script],\n'
     '      ["Since", each.Since && html`<${Time} at=${each.Since} /> (<${Time} at=${each.Since} relative=${true} />)`],\n'
@@ -5836,8 +5894,8 @@ PANEL_DESTINATIONS = (  # src/dashboard/page/panels/destinations.js
     '    { title: "Last error", kind: "long", of: (each) => (each.Error ? html`<${Text}>${each.Error}<//>` : html`<span class="quiet none">–</span>`) },\n'
     '    { title: "", kind: "acts", of: (each) => html`<${Buttons} of=${each} />` },\n'
     '  ];\n'
-    '  return html`${script && !chosen ? html`<p class="problem">There is no destination <${Text}>${name ?? script}<//>.</p>` : null}\n'
-    '    ${chosen ? html`<${One} each=${chosen} />` : null}\n'
+    '  return html`<div class="part">${script && !chosen ? html`<p class="problem">There is no destination <${Text}>${name ?? script}<//>.</p>` : null}</div>\n'
+    '    <div class="part">${chosen ? html`<${One} each=${chosen} />` : null}</div>\n'
     '    <${Table} caption="Destinations" columns=${columns} rows=${every} keyOf=${(each) => `${each.Script}/${each.Name}`} current=${(each) => each === chosen} />`;\n'
     '}\n'
     '\n'
@@ -5869,7 +5927,7 @@ PANEL_SCRIPTS = (  # src/dashboard/page/panels/scripts.js
     '  const calls = each.Callbacks;\n'
     '  return html`<section class="card" aria-labelledby="one-title">\n'
     '    <div class="title-row"><h2 id="one-title"><${Text}>${each.Name}<//></h2><${State} of=${stateOf(each)} label=${wordOf(each)} /></div>\n'
-    '    ${each.Healthy ? (each.Reason ? html`<p class="quiet"><${Text}>${each.Reason}<//></p>` : null) : html`<${Problem} error=${each.Reason} />`}\n'
+    '    <div class="part">${each.Healthy ? (each.Reason ? html`<p class="quiet"><${Text}>${each.Reason}<//></p>` : null) : html`<${Problem} error=${each.Reason} />`}</div>\n'
     '    <${Facts} of=${[\n'
     '      ["Version", each.Version && html`<${Text}>${each.Version}<//>`],\n'
     '      ["Since", each.Since && html`<${Time} at=${each.Since} />`],\n'
@@ -5902,7 +5960,7 @@ PANEL_SCRIPTS = (  # src/dashboard/page/panels/scripts.js
     '  ];\n'
     '  const well = every.filter((each) => each.Healthy).length;\n'
     '  return html`<p class="quiet">${counted(every.length, "script", "scripts")}, ${well === every.length ? "all well" : `${number(well)} of them well`}.</p>\n'
-    '    ${chosen ? html`<${One} each=${chosen} />` : null}\n'
+    '    <div class="part">${chosen ? html`<${One} each=${chosen} />` : null}</div>\n'
     '    <${Table} caption="Scripts" columns=${columns} rows=${every} keyOf=${(each) => each.Name} current=${(each) => each === chosen} />`;\n'
     '}\n'
     '\n'
@@ -6017,7 +6075,7 @@ PANEL_EVENTS = (  # src/dashboard/page/panels/events.js
     '      title: "",\n'
     '      kind: "acts",\n'
     '      of: ([name, each]) => html`<span class="buttons">\n'
-    '        ${each.DeadLetters && each.State !== "orphaned" ? html`<${ActButton} small=${true} label="Retry all dead letters of ${name}" onClick=${() => retryAll(name, each.DeadLetters)}>Retry all<//>` : null}\n'
+    '        <div class="part">${each.DeadLetters && each.State !== "orphaned" ? html`<${ActButton} small=${true} label="Retry all dead letters of ${name}" onClick=${() => retryAll(name, each.DeadLetters)}>Retry all<//>` : null}</div>\n'
     '        ${each.State === "orphaned" ? html`<${ActButton} small=${true} danger=${true} label="Drop what waits for ${name}" onClick=${() => dropBroker(name, each)}>Drop<//>` : null}\n'
     '      </span>`,\n'
     '    },\n'
@@ -6038,9 +6096,9 @@ PANEL_EVENTS = (  # src/dashboard/page/panels/events.js
     '    { title: "Error", kind: "long", of: (letter) => html`<${Text}>${letter.Error}<//><small>${counted(letter.Attempts, "attempt", "attempts")}</small>` },\n'
     '    { title: "", kind: "acts", of: (letter) => html`<${ActButton} small=${true} label="Retry dead letter ${letter.ID}" onClick=${() => retry(letter)}>Retry<//>` },\n'
     '  ];\n'
-    '  return html`${data.Items.length\n'
+    '  return html`<div class="part">${data.Items.length\n'
     '      ? html`<${Table} caption="Dead letters, oldest first" columns=${columns} rows=${data.Items} keyOf=${(letter) => letter.ID} current=${(letter) => String(letter.ID) === place.parts[0]} />`\n'
-    '      : html`<${Empty} title="No dead letter">An event that a broker refuses for good shows up here: you can retry or drop it.<//>`}\n'
+    '      : html`<${Empty} title="No dead letter">An event that a broker refuses for good shows up here: you can retry or drop it.<//>`}</div>\n'
     '    <nav class="pages" aria-label="Pages"><span class="quiet">${number(data.Items.length)} of ${number(data.Total)} dead letters${broker ? html` of <${Text}>${broker}<//>` : null}</span>\n'
     '      ${broker || since ? html`<a class="button" href=${link("events")}>All</a>` : null}\n'
     '      ${data.Next ? html`<a class="button" href=${link("events", [], { broker, since: data.Next })}>Next</a>` : null}\n'
@@ -6228,7 +6286,7 @@ PANEL_RULES = (  # src/dashboard/page/panels/rules.js
     '  if (!scripts.length) {\n'
     '    return html`<${Empty} title="The forwarders do not run">See <a href=${link("scripts")}>Scripts</a> for why.<//>`;\n'
     '  }\n'
-    '  return html`${scripts.map((script) => html`<section key=${script} aria-labelledby="rules-${script}"><h2 id="rules-${script}">${TITLES[script]}</h2><${Rules} script=${script} /></section>`)}\n'
+    '  return html`<div class="part">${scripts.map((script) => html`<section key=${script} aria-labelledby="rules-${script}"><h2 id="rules-${script}">${TITLES[script]}</h2><${Rules} script=${script} /></section>`)}</div>\n'
     '    <${Try} scripts=${scripts} place=${place} />`;\n'
     '}\n'
     '\n'
@@ -7800,7 +7858,14 @@ def _of_scripts(found: Gathered) -> Iterator[dict[str, Any]]:
         if not script.get("Healthy"):
             name, reason = script["Name"], script.get("Reason") or script.get("State")
             text = f"{name} runs with trouble" if script.get("State") == "running" else f"{name} does not run"
-            yield alert(f"script:{name}", ACT, text, "scripts", name, why=reason)
+            place = ("events",) if name == "dicom_events" and _has_wrong_broker(found) else ("scripts", name)
+            yield alert(f"script:{name}", ACT, text, *place, why=reason)
+
+
+def _has_wrong_broker(found: Gathered) -> bool:
+    """Return whether a broker is off until its configuration is corrected: its panel says more than that of the scripts."""
+    brokers = found.statuses.get("dicom_events", {}).get("Brokers") or {}
+    return any(each.get("State") == "misconfigured" for each in brokers.values())
 
 
 def state_of_destination(entry: dict[str, Any]) -> str:
@@ -7895,6 +7960,7 @@ def summary_of(found: Gathered, flow: Flow, sinces: Sinces) -> dict[str, Any]:
             "Name": system.get("Name"),
             "Version": system.get("Version"),
             "DicomAet": system.get("DicomAet"),
+            "DicomPort": system.get("DicomPort"),
             "DashboardVersion": __version__,
             "UtcOffsetSeconds": time.localtime().tm_gmtoff,
             "Patients": statistics.get("CountPatients"),

@@ -1922,7 +1922,7 @@ CREATE TABLE IF NOT EXISTS work(
     id INTEGER PRIMARY KEY AUTOINCREMENT, queue TEXT NOT NULL, subject TEXT NOT NULL, state TEXT NOT NULL,
     attempts INTEGER NOT NULL, next_attempt REAL NOT NULL, error TEXT NOT NULL, job TEXT, data TEXT NOT NULL,
     created REAL NOT NULL, updated REAL NOT NULL, priority INTEGER NOT NULL DEFAULT 0,
-    task TEXT NOT NULL DEFAULT '{SEND}');
+    task TEXT NOT NULL DEFAULT '{SEND}', added REAL NOT NULL DEFAULT 0);
 CREATE INDEX IF NOT EXISTS work_by_state ON work(state, task, queue, id);
 CREATE INDEX IF NOT EXISTS work_by_subject ON work(subject, task, queue, state, id);
 CREATE INDEX IF NOT EXISTS work_by_job ON work(job) WHERE job IS NOT NULL;
@@ -1947,7 +1947,7 @@ END;
 INSERT INTO work_counts SELECT task, queue, state, COUNT(*) FROM work
 WHERE NOT EXISTS (SELECT 1 FROM work_counts) GROUP BY task, queue, state;
 """
-VERSION = 2  # of the tables above; in the first one a row's task was a name of its queue that nobody else had
+VERSION = 3  # of the tables above; in the first one a row's task was a name of its queue that nobody else had
 # Before a script's own statements give the rows of a file of the first version their tasks. The tables above, made after
 # these, count the rows again.
 ADD_TASKS = f"""
@@ -1959,6 +1959,8 @@ DROP TRIGGER IF EXISTS work_removed;
 DROP TRIGGER IF EXISTS work_moved;
 DROP TABLE IF EXISTS work_counts;
 """
+# In the second one, no row said when it was added: `created` is when the time began after which it is given up.
+ADD_ADDED = "ALTER TABLE work ADD COLUMN added REAL NOT NULL DEFAULT 0; UPDATE work SET added=created;"
 # Finished and unfinished states: `waiting` for its next attempt, `sending`; `done`, `gone` (what it was about was deleted),
 # `dead` (given up, until a person retries or drops it).
 STATES = ("waiting", "sending", "done", "gone", "dead")
@@ -1972,8 +1974,8 @@ NO_OLDER = """
 UPDATE work SET created=CASE WHEN created+?<? THEN created+? ELSE ? END WHERE state IN ('waiting','sending')
 """
 ADD_ROW = """
-INSERT INTO work(queue, subject, state, attempts, next_attempt, error, job, data, created, updated, priority, task)
-VALUES(?,?,'waiting',0,0,'',NULL,?,?,?,?,?) RETURNING id
+INSERT INTO work(queue, subject, state, attempts, next_attempt, error, job, data, created, updated, priority, task, added)
+VALUES(?,?,'waiting',0,0,'',NULL,?,?,?,?,?,?) RETURNING id
 """
 FORGET_FINISHED = """
 DELETE FROM work WHERE id IN (
@@ -2092,9 +2094,10 @@ class Ledger:
             raise
 
     def _migration(self) -> str:
-        """Return what brings a file of the first version up to date; "" for a new one, and for one that is."""
+        """Return what brings a file of an older version up to date; "" for a new one, and for one that is."""
         columns = {row["name"] for row in self._db.execute("PRAGMA table_info(work)")}
-        return f"{ADD_TASKS} {self._first_tasks}" if columns and "task" not in columns else ""
+        tasks = f"{ADD_TASKS} {self._first_tasks}" if columns and "task" not in columns else ""
+        return f"{tasks} {ADD_ADDED}" if columns and "added" not in columns else tasks
 
     def _close_files(self) -> None:
         self._db.close()
@@ -2189,7 +2192,7 @@ class Ledger:
         """Add a row about a resource, `waiting` and due now, before those of a lower priority; return its id."""
         with self.transaction() as db:
             now = time.time()
-            values = (queue, resource, json.dumps(data), now, now, priority, task)
+            values = (queue, resource, json.dumps(data), now, now, priority, task, now)
             return int(db.execute(ADD_ROW, values).fetchall()[0][0])
 
     def due(self, queue: str, limit: int, longest: float, task: str = SEND) -> list[dict[str, Any]]:
@@ -4784,8 +4787,8 @@ class Elsewhere:
         self._silent: dict[Destination, str] = {}  # that did not answer last
         self._lacking: dict[int, float] = {}  # by what was asked of a study: when a destination lacked some of it
 
-    def destinations(self, names: Sequence[str]) -> list[Destination]:
-        """Return the destinations of these names.
+    def destinations(self, names: Sequence[str], key: str = "OnlyIfAt") -> list[Destination]:
+        """Return the destinations of these names; `key` is where somebody wrote them, for errors.
 
         Raises
         ------
@@ -4796,9 +4799,15 @@ class Elsewhere:
             return []
         if self._configuration.get("OverwriteInstances", False) not in (False, "Never"):
             why = "a new image of the same identifier could be deleted because an older one was proved"
-            raise Refused(400, f'OnlyIfAt: not allowed where "OverwriteInstances" is on: {why}')
+            raise Refused(400, f'{key}: not allowed where "OverwriteInstances" is on: {why}')
         known = self._known()
-        return [self._destination(name, known) for name in names]
+        return [self._destination(name, known, key) for name in names]
+
+    def check_asked(self, names: Sequence[str], turns: HttpTurns) -> None:
+        """Raise `Refused` as `destinations`, with the name that requests have for it."""
+        if names:
+            with contextlib.suppress(LoopbackError), turns.turn():  # silence is answered where studies are looked for
+                self.destinations(names, "only-if-at")
 
     def _known(self) -> list[Destination]:
         found = [Destination("modality", name) for name in self._loopback.get("/modalities")]
@@ -4811,7 +4820,7 @@ class Elsewhere:
             servers = set()  # the plugin is not loaded
         return [*found, *(Destination("dicomweb", name) for name in sorted(servers))]
 
-    def _destination(self, wanted: str, known: Sequence[Destination]) -> Destination:
+    def _destination(self, wanted: str, known: Sequence[Destination], key: str) -> Destination:
         fitting = [each for each in known if wanted in (each.name, ":".join(each))]
         if len(fitting) == 1:
             return fitting[0]
@@ -4822,7 +4831,7 @@ class Elsewhere:
             near = difflib.get_close_matches(wanted, allowed, 1, 0.6)
             what = f"Orthanc knows no destination {shown(wanted)}" + (f" (did you mean {near[0]}?)" if near else "")
         listed = ", ".join(allowed[:NAMES_SHOWN]) + (", ..." if len(allowed) > NAMES_SHOWN else "")
-        raise Refused(400, f"OnlyIfAt: {what}, allowed: {one_line(listed) or 'none, for it knows none'}")
+        raise Refused(400, f"{key}: {what}, allowed: {one_line(listed) or 'none, for it knows none'}")
 
     def prove(
         self, destination: Destination, instances: Mapping[str, Mapping[str, Any]], asked: dict[str, Any], proof: str
@@ -6735,6 +6744,17 @@ def _local(reading: Reading) -> datetime.datetime:
 # ---- src/purge_old_studies/rules.py: What there is to see of the rules: the last run, the next one, and what that would delete.
 
 
+BY_TIME, BY_SPACE = {"At", "Days", "By", "Limit"}, {"WhenDiskAbove", "DownTo", "OldestBy", "AtMost"}
+
+
+def conditions_shown(rule: Rule) -> dict[str, Any]:
+    """Return what a rule deletes, by the keys of the configuration: those that mean something for this rule."""
+    found = {key_of(field): getattr(rule, field.name) for field in dataclasses.fields(rule)}
+    others = {"Name", *(BY_TIME if rule.when_disk_above else BY_SPACE)}
+    others |= {*(() if rule.labels else ["LabelsConstraint"]), *(() if rule.only_if_at else ["Proof"])}
+    return {key: value for key, value in found.items() if key not in others and value not in (None, (), {})}
+
+
 class RuleViews:
     """The rules, as the routes show them."""
 
@@ -6751,14 +6771,14 @@ class RuleViews:
         self._last_runs, self._schedule, self._space = last_runs, schedule, space
 
     def status(self) -> list[dict[str, Any]]:
-        """Return of each rule when it runs next, when it ran last, and how that went."""
+        """Return of each rule what it deletes, when it runs next, when it ran last, and how that went."""
         return [self._status(rule) for rule in self._settings.rules]
 
     def _status(self, rule: Rule) -> dict[str, Any]:
-        last = self._last_runs.of(rule.name)
+        about, last = {"Name": rule.name, "Conditions": conditions_shown(rule)}, self._last_runs.of(rule.name)
         if rule.when_disk_above:
-            return {"Name": rule.name, **self._space.status(rule), "Last": last}
-        return {"Name": rule.name, "Next": utc_time(self._schedule.next_run(rule)), "Last": last}
+            return {**about, **self._space.status(rule), "Last": last}
+        return {**about, "Next": utc_time(self._schedule.next_run(rule)), "Last": last}
 
     def dry_run(
         self, request: Request, turns: HttpTurns, dry_run: Callable[[Conditions, Reading], dict[str, Any]]
@@ -6866,6 +6886,7 @@ class Purges:
         as_json = wants_json(found, request)
         reading = self._clock.read()
         asked = self._conditions(found, reading)
+        self.elsewhere.check_asked(asked.only_if_at, self.turns)
         if found.get("dry-run", request.method == "POST"):
             content = self._dry_run(asked, reading, force=bool(found.get("force")))
             if request.method == "POST":

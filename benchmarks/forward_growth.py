@@ -131,8 +131,8 @@ def add_row(source: OrthancServer, study: str, instances: list[str]) -> None:
     [ledger] = source.folder.rglob("auto_forward_modality.sqlite")
     now, data = time.time(), json.dumps({"Level": "Study", "Instances": sorted(instances)})
     with sqlite3.connect(ledger, timeout=30) as database:
-        values = ("DEST", study, "waiting", 0, 0, "", None, data, now, now, 0, "send")
-        database.execute("INSERT INTO work VALUES(NULL,?,?,?,?,?,?,?,?,?,?,?,?)", values)
+        values = ("DEST", study, "waiting", 0, 0, "", None, data, now, now, 0, "send", now)
+        database.execute("INSERT INTO work VALUES(NULL,?,?,?,?,?,?,?,?,?,?,?,?,?)", values)
     database.close()
 
 
@@ -165,10 +165,11 @@ def fill(ledger: Path, number: int) -> None:
     data, now = json.dumps({"Level": "Study", "Instances": ["instance"]}), time.time()
     states = ["dead", *["done"] * 9]
     made = [
-        ("DEST", f"study{one}", states[one % 10], 1, now, "", None, data, now, now, 0, "send") for one in range(number)
+        ("DEST", f"study{one}", states[one % 10], 1, now, "", None, data, now, now, 0, "send", now)
+        for one in range(number)
     ]
     with sqlite3.connect(ledger) as database:
-        database.executemany("INSERT INTO work VALUES(NULL,?,?,?,?,?,?,?,?,?,?,?,?)", made)
+        database.executemany("INSERT INTO work VALUES(NULL,?,?,?,?,?,?,?,?,?,?,?,?,?)", made)
     database.close()
 
 

@@ -22,7 +22,7 @@ from testing.standin import StandIn
 
 FINISHED = """
 WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i+1 FROM n WHERE i<?)
-INSERT INTO work SELECT NULL,'NODE','study'||i,'done',1,0,'',NULL,'{}',?,?,0,'send' FROM n
+INSERT INTO work SELECT NULL,'NODE','study'||i,'done',1,0,'',NULL,'{}',?,?,0,'send',0 FROM n
 """
 
 

@@ -15,7 +15,7 @@ import pika  # type: ignore[import-untyped]
 from testing.server import Process, reserve_port, start_process
 from testing.waiting import wait_until as wait_until
 
-STARTED_WITHIN = 60.0  # seconds; RabbitMQ takes 4 on an idle machine
+STARTED_WITHIN = 180.0  # seconds; RabbitMQ takes 4 on an idle machine
 
 
 def listens(port: int) -> bool:

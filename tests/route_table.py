@@ -39,6 +39,8 @@ DELIVERIES: dict[str, Any] = {
     "job": NOBODY,
     "resource": NOBODY,
     "study": NOBODY,
+    "from": "20260131",
+    "to": "20260201",
 }
 
 
@@ -63,7 +65,7 @@ def _forwarder(name: str) -> dict[str, dict[str, Any]]:
         f"POST /{name}/owed": {"Resources": [NOBODY]},
         f"POST /{name}/protected": {"Patients": [NOBODY]},
         f"GET /{name}/catch-up": {},
-        f"POST /{name}/catch-up": {"Since": "2999-01-01T00:00:00Z", "DryRun": True},
+        f"POST /{name}/catch-up": {"Since": "2026-01-31T13:00:00Z", "DryRun": True},
         f"POST /{name}/backfill": {
             **{"From": "19000101", "To": "19000102", "Destination": "nobody", "Rule": "nobody", "DryRun": True}
         },
@@ -118,7 +120,7 @@ ROUTES: dict[str, dict[str, Any]] = {
     "DELETE /dicom-events/brokers/(.+)": {},
     "POST /dicom-events/replay": {"Study": NOBODY, "From": "1900-01-01T00:00:00Z", "To": "1900-01-02T00:00:00Z"},
     "GET /dicom-events/catch-up": {},
-    "POST /dicom-events/catch-up": {"Since": "2999-01-01T00:00:00Z", "DryRun": True},
+    "POST /dicom-events/catch-up": {"Since": "2026-01-31T13:00:00Z", "DryRun": True},
     **_common("instance-dump"),
     "GET /pydicom/([^/]+)": {"format": "json"},
     "GET /purge-old-studies": PURGE,

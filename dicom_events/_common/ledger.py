@@ -22,7 +22,7 @@ CREATE TABLE IF NOT EXISTS work(
     id INTEGER PRIMARY KEY AUTOINCREMENT, queue TEXT NOT NULL, subject TEXT NOT NULL, state TEXT NOT NULL,
     attempts INTEGER NOT NULL, next_attempt REAL NOT NULL, error TEXT NOT NULL, job TEXT, data TEXT NOT NULL,
     created REAL NOT NULL, updated REAL NOT NULL, priority INTEGER NOT NULL DEFAULT 0,
-    task TEXT NOT NULL DEFAULT '{SEND}');
+    task TEXT NOT NULL DEFAULT '{SEND}', added REAL NOT NULL DEFAULT 0);
 CREATE INDEX IF NOT EXISTS work_by_state ON work(state, task, queue, id);
 CREATE INDEX IF NOT EXISTS work_by_subject ON work(subject, task, queue, state, id);
 CREATE INDEX IF NOT EXISTS work_by_job ON work(job) WHERE job IS NOT NULL;
@@ -47,7 +47,7 @@ END;
 INSERT INTO work_counts SELECT task, queue, state, COUNT(*) FROM work
 WHERE NOT EXISTS (SELECT 1 FROM work_counts) GROUP BY task, queue, state;
 """
-VERSION = 2  # of the tables above; in the first one a row's task was a name of its queue that nobody else had
+VERSION = 3  # of the tables above; in the first one a row's task was a name of its queue that nobody else had
 # Before a script's own statements give the rows of a file of the first version their tasks. The tables above, made after
 # these, count the rows again.
 ADD_TASKS = f"""
@@ -59,6 +59,8 @@ DROP TRIGGER IF EXISTS work_removed;
 DROP TRIGGER IF EXISTS work_moved;
 DROP TABLE IF EXISTS work_counts;
 """
+# In the second one, no row said when it was added: `created` is when the time began after which it is given up.
+ADD_ADDED = "ALTER TABLE work ADD COLUMN added REAL NOT NULL DEFAULT 0; UPDATE work SET added=created;"
 # Finished and unfinished states: `waiting` for its next attempt, `sending`; `done`, `gone` (what it was about was deleted),
 # `dead` (given up, until a person retries or drops it).
 STATES = ("waiting", "sending", "done", "gone", "dead")
@@ -72,8 +74,8 @@ NO_OLDER = """
 UPDATE work SET created=CASE WHEN created+?<? THEN created+? ELSE ? END WHERE state IN ('waiting','sending')
 """
 ADD_ROW = """
-INSERT INTO work(queue, subject, state, attempts, next_attempt, error, job, data, created, updated, priority, task)
-VALUES(?,?,'waiting',0,0,'',NULL,?,?,?,?,?) RETURNING id
+INSERT INTO work(queue, subject, state, attempts, next_attempt, error, job, data, created, updated, priority, task, added)
+VALUES(?,?,'waiting',0,0,'',NULL,?,?,?,?,?,?) RETURNING id
 """
 FORGET_FINISHED = """
 DELETE FROM work WHERE id IN (
@@ -192,9 +194,10 @@ class Ledger:
             raise
 
     def _migration(self) -> str:
-        """Return what brings a file of the first version up to date; "" for a new one, and for one that is."""
+        """Return what brings a file of an older version up to date; "" for a new one, and for one that is."""
         columns = {row["name"] for row in self._db.execute("PRAGMA table_info(work)")}
-        return f"{ADD_TASKS} {self._first_tasks}" if columns and "task" not in columns else ""
+        tasks = f"{ADD_TASKS} {self._first_tasks}" if columns and "task" not in columns else ""
+        return f"{tasks} {ADD_ADDED}" if columns and "added" not in columns else tasks
 
     def _close_files(self) -> None:
         self._db.close()
@@ -289,7 +292,7 @@ class Ledger:
         """Add a row about a resource, `waiting` and due now, before those of a lower priority; return its id."""
         with self.transaction() as db:
             now = time.time()
-            values = (queue, resource, json.dumps(data), now, now, priority, task)
+            values = (queue, resource, json.dumps(data), now, now, priority, task, now)
             return int(db.execute(ADD_ROW, values).fetchall()[0][0])
 
     def due(self, queue: str, limit: int, longest: float, task: str = SEND) -> list[dict[str, Any]]:

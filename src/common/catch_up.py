@@ -2,6 +2,7 @@
 """Orthanc's log of changes read once more, from a time on: what a new or an older ledger has not seen."""
 
 import datetime
+import time
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -9,7 +10,7 @@ from common.ledger import Ledger
 from common.loopback import Loopback
 from common.parameters import Flag, Moment
 from common.routes import Refused
-from common.times import orthanc_time
+from common.times import orthanc_time, utc
 
 CATCH_UP_PARAMETERS: Mapping[str, Any] = {"Since": Moment(), "DryRun": Flag()}
 CATCH_UP_PAGE = 500  # changes a request
@@ -105,10 +106,12 @@ class ChangeLogReader:
 
 
 def since_of(parameters: Mapping[str, Any]) -> datetime.datetime:
-    """Return from when on to catch up. Raises `Refused` (400): nobody said so."""
+    """Return from when on to catch up. Raises `Refused` (400): nobody said so, or it is yet to come."""
     if "Since" not in parameters:
         raise Refused(400, f"Since is missing, allowed: {Moment().allowed}")
     found: datetime.datetime = parameters["Since"]
+    if found.timestamp() > time.time():
+        raise Refused(400, f"Since is {utc(found.timestamp())}, a time yet to come; allowed: up to now, {utc()}")
     return found
 
 

@@ -10,10 +10,13 @@ from typing import Any, TypedDict, Unpack
 from common.ledger import SEND, STATES, Ledger
 from common.times import utc
 
+LAST_ROW = 2**63 - 1  # no row has a higher id
 OLDEST_UNFINISHED = """
 SELECT created FROM work INDEXED BY work_unfinished WHERE state IN ('waiting','sending') AND task<>? ORDER BY created LIMIT 1
 """
 NEXT_ATTEMPT_INDEX = "CREATE INDEX IF NOT EXISTS work_by_next ON work(state, queue, next_attempt);"  # for `next_of`
+# For `Which.added_since`: with the columns that pages are filtered by, so that no row is read to leave it out.
+ADDED_INDEX = "CREATE INDEX IF NOT EXISTS work_by_added ON work(added, state, task, queue);"
 
 
 def data_index(key: str) -> str:
@@ -42,6 +45,7 @@ class Which:
     about : this is its resource, or what its data calls `Of`: the resource of which its own is a part.
     tried : it was attempted before, or it was not.
     job_or_resource : its last attempt is this job, or it is about it.
+    added_since, added_before : it was added then or later, or before, as Unix times (`ADDED_INDEX`).
     """
 
     ids: Collection[int] | None = None
@@ -57,16 +61,27 @@ class Which:
     about: str | None = None
     tried: bool | None = None
     job_or_resource: str | None = None
+    added_since: float | None = None
+    added_before: float | None = None
+
+    @property
+    def is_by_time(self) -> bool:
+        """Whether its rows are found by when they were added: nothing names some of them."""
+        is_dated = (self.added_since, self.added_before) != (None, None)
+        named = (self.ids, self.resource, self.resources, self.about, self.job, self.job_or_resource)
+        return is_dated and all(each is None for each in named)
 
     def condition(self) -> tuple[str, list[Any]]:
         """Return the condition as SQL, and its values."""
         parts, values = ["1=1"], list[Any]()
-        named = {"task": self.task, "queue": self.queue, "subject": self.resource, "job": self.job}
+        # What is added keeps SQLite from an index whose rows are many, as it can't know.
+        as_text, added = ("||''", "added") if self.is_by_time else ("", "+added")
+        named = {f"task{as_text}": self.task, f"queue{as_text}": self.queue, "subject": self.resource, "job": self.job}
         for column, wanted in named.items():
             if wanted is not None:
                 parts.append(f"{column}=?")
                 values.append(wanted)
-        by_state = "state"
+        by_state = f"state{as_text}"
         for column, value, several in (
             ("id", "CAST(value AS BIGINT)", self.ids),
             ("subject", "value", self.resources),
@@ -93,6 +108,8 @@ class Which:
             ("task<>?", self.not_task),
             ("(subject=? OR json_extract(data, '$.Of')=?)", self.about),
             ("(job=? OR subject=?)", self.job_or_resource),
+            (f"{added}>=?", self.added_since),
+            (f"{added}<?", self.added_before),
         ):
             if text is not None:
                 parts.append(condition)
@@ -147,11 +164,11 @@ class WorkView:
     def page(self, which: Which, since: int, limit: int, before: int | None = None) -> list[dict[str, Any]]:
         """Return at most `limit` rows after the row `since`, the oldest first; those `before` another row, the newest first."""
         condition, values = which.condition()
-        if before is None:
-            sql = f"SELECT * FROM work WHERE {condition} AND id>? ORDER BY id LIMIT ?"
-            return self._ledger.rows(sql, *values, since, limit)
-        sql = f"SELECT * FROM work WHERE {condition} AND id>? AND id<? ORDER BY id DESC LIMIT ?"
-        return self._ledger.rows(sql, *values, since, before, limit)
+        number, order = "+id" if which.is_by_time else "id", "id" if before is None else "id DESC"
+        # Rows are read when it is known which ones.
+        named = f"SELECT id FROM work WHERE {condition} AND {number}>? AND {number}<? ORDER BY {order} LIMIT ?"
+        sql = f"SELECT * FROM work WHERE id IN ({named}) ORDER BY {order}"
+        return self._ledger.rows(sql, *values, since, LAST_ROW if before is None else before, limit)
 
     def totals_by_queue(self, task: str = SEND) -> dict[str, dict[str, int]]:
         """Return the number of rows of a task in each state, by queue."""

@@ -39,7 +39,14 @@ def _of_scripts(found: Gathered) -> Iterator[dict[str, Any]]:
         if not script.get("Healthy"):
             name, reason = script["Name"], script.get("Reason") or script.get("State")
             text = f"{name} runs with trouble" if script.get("State") == "running" else f"{name} does not run"
-            yield alert(f"script:{name}", ACT, text, "scripts", name, why=reason)
+            place = ("events",) if name == "dicom_events" and _has_wrong_broker(found) else ("scripts", name)
+            yield alert(f"script:{name}", ACT, text, *place, why=reason)
+
+
+def _has_wrong_broker(found: Gathered) -> bool:
+    """Return whether a broker is off until its configuration is corrected: its panel says more than that of the scripts."""
+    brokers = found.statuses.get("dicom_events", {}).get("Brokers") or {}
+    return any(each.get("State") == "misconfigured" for each in brokers.values())
 
 
 def state_of_destination(entry: dict[str, Any]) -> str:

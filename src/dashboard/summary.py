@@ -37,6 +37,7 @@ def summary_of(found: Gathered, flow: Flow, sinces: Sinces) -> dict[str, Any]:
             "Name": system.get("Name"),
             "Version": system.get("Version"),
             "DicomAet": system.get("DicomAet"),
+            "DicomPort": system.get("DicomPort"),
             "DashboardVersion": __version__,
             "UtcOffsetSeconds": time.localtime().tm_gmtoff,
             "Patients": statistics.get("CountPatients"),

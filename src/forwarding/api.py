@@ -16,12 +16,24 @@ from common.ledger import SEND, STATES
 from common.loopback import LoopbackError
 from common.owed import register_owed
 from common.pages import page_answer
-from common.parameters import IDENTIFIER, PAGE_PARAMETERS, Day, Flag, OneOf, Text, Texts, WholeNumber, row_number, takes
+from common.parameters import (
+    IDENTIFIER,
+    PAGE_PARAMETERS,
+    Day,
+    Flag,
+    Moment,
+    OneOf,
+    Text,
+    Texts,
+    WholeNumber,
+    row_number,
+    takes,
+)
 from common.route_list import answers
 from common.routes import Answer, Refused, Request, one_line, register_route
 from common.status import RUNNING, Condition, ListedScript, condition_of, register_status, unused
-from common.times import utc, utc_or_none
-from common.work import Which, next_attempt_of
+from common.times import utc_or_none
+from common.work import Which
 from common.worker import repr_of
 from forwarding.backfill import send_studies, studies_between
 from forwarding.forwarder import Forwarder
@@ -30,6 +42,7 @@ from forwarding.loops import LOOK_UP_IN_ROUTE_SECONDS
 from forwarding.routing import Batch, Verdict
 from forwarding.rules import LEVELS, ForwardingRule
 from forwarding.settings import may_get_changed
+from forwarding.shown import shown_row, shown_rule
 
 FILTERS = ("state", "destination", "job", "resource", "study")
 RESOURCE = {"Resource": IDENTIFIER, "Level": OneOf(choices=LEVELS)}
@@ -156,11 +169,20 @@ class DeliveryRoutes:
         return {"Totals": engine.ledger.totals(), **engine.rows.flow(), "NotSentBack": own, "InstancesGone": gone}
 
     @takes(
-        {**PAGE_PARAMETERS, "before": WholeNumber(), **dict.fromkeys(FILTERS, Text()), "state": OneOf(choices=STATES)}
+        {
+            **{**PAGE_PARAMETERS, "before": WholeNumber(), **dict.fromkeys(FILTERS, Text())},
+            **{"state": OneOf(choices=STATES), "from": Moment(), "to": Moment()},
+        }
     )
     def page(self, request: Request) -> dict[str, Any]:
-        """Return a page of rows, oldest first after the id `since`, newest first `before` one: `limit`, and filters by column."""
+        """Return a page of rows, oldest first after the id `since`, newest first `before` one: `limit`, and filters by column.
+
+        `from` and `to` are days or times, `to` not included, between which a row was `Created`.
+        """
         query, engine = request.parameters, self._forwarder.engine
+        first, end = (query[name].timestamp() if name in query else None for name in ("from", "to"))
+        if first is not None and end is not None and first >= end:
+            raise Refused(400, "from must be before to")
         which = Which(
             states=[query["state"]] if "state" in query else None,
             task=SEND if "destination" in query else None,
@@ -168,10 +190,12 @@ class DeliveryRoutes:
             ids=engine.jobs.rows_of(query["job"]) if "job" in query else None,
             resource=query.get("resource"),
             about=query.get("study"),
+            added_since=first,
+            added_before=end,
         )
         total, totals = engine.work.count(which), engine.ledger.totals()
         before = query.get("before")
-        page = page_answer(query, total, lambda since, limit: engine.work.page(which, since, limit, before), _shown_row)
+        page = page_answer(query, total, lambda since, limit: engine.work.page(which, since, limit, before), shown_row)
         return {"Total": total, "Totals": totals, **page}
 
     def one(self, request: Request) -> dict[str, Any]:
@@ -180,7 +204,7 @@ class DeliveryRoutes:
         data = json.loads(row["data"])
         instances = data["Instances"]
         return {
-            **_shown_row(row),
+            **shown_row(row),
             "History": data.get("History", []),
             "InstanceIDs": None if instances is None else [*instances],
             "Modify": data.get("Modify"),
@@ -192,7 +216,7 @@ class DeliveryRoutes:
         row = self._named.row(request)
         if not self._forwarder.engine.work.remove(row["id"], [state for state in STATES if state != "sending"]):
             raise Refused(409, f"Delivery {row['id']} is being sent; drop it when its job has ended")
-        return _shown_row(row)
+        return shown_row(row)
 
     @answers(409)
     def retry(self, request: Request) -> dict[str, Any]:
@@ -200,7 +224,7 @@ class DeliveryRoutes:
         row = self._named.row(request)
         if not self._retry(Which(ids=[row["id"]])):
             raise Refused(409, f"Delivery {row['id']} is {row['state']}; only what is dead or waiting can be retried")
-        return _shown_row(self._named.row(request))
+        return shown_row(self._named.row(request))
 
     @takes({"Destination": Text()})
     def retry_all(self, request: Request) -> dict[str, Any]:
@@ -300,7 +324,7 @@ class DestinationRoutes:
         """Return the rules in their order, and whether the first that matches decides or all count."""
         return {
             "RuleMode": self._forwarder.settings.rule_mode,
-            "Rules": [_shown_rule(rule) for rule in self._forwarder.rules],
+            "Rules": [shown_rule(rule) for rule in self._forwarder.rules],
         }
 
     @takes(RESOURCE)
@@ -350,40 +374,3 @@ class DestinationRoutes:
         except UnchangedError as error:
             found["Error"] = str(error)
         return {"Modify": found}
-
-
-def _shown_rule(rule: ForwardingRule) -> dict[str, Any]:
-    return {
-        "Name": rule.name,
-        "Level": rule.level,
-        "Destinations": None if rule.destinations is None else [*rule.destinations],
-        "Query": rule.query,
-        "Origin": {key: [*value] for key, value in vars(rule.origin).items() if value},
-        "SOPClasses": [*rule.sop_classes],
-        "TransferSyntaxes": [*rule.transfer_syntaxes],
-        "Matcher": rule.matcher,
-        "Modify": rule.changes,
-        "Priority": rule.priority,
-    }
-
-
-def _shown_row(row: Mapping[str, Any]) -> dict[str, Any]:
-    data = json.loads(row["data"])
-    level, instances = data["Level"], data["Instances"]
-    study = row["subject"] if level == "Study" else data.get("Of") if data.get("OfLevel") == "Study" else None
-    return {
-        "ID": row["id"],
-        "Level": level,
-        "Resource": row["subject"],
-        "Study": study,
-        "Task": row["task"],
-        "Destination": row["queue"] if row["task"] == SEND else None,
-        "State": row["state"],
-        "Attempts": row["attempts"],
-        "NextAttempt": next_attempt_of(row),
-        "Error": row["error"],
-        "Job": row["job"],
-        "Instances": None if instances is None else len(instances),
-        "Created": utc(row["created"]),
-        "Updated": utc(row["updated"]),
-    }

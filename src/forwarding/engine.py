@@ -12,7 +12,7 @@ from common.aets import AeTitles
 from common.changes import FEED_TABLES
 from common.owed import Owing, owed_tables
 from common.routes import Refused
-from common.work import Work
+from common.work import ADDED_INDEX, Work
 from forwarding.alternates import Alternates
 from forwarding.archive import still_here
 from forwarding.assignment import Assignment
@@ -39,7 +39,8 @@ from forwarding.verification import Verification, Verifier
 
 IDLE_SECONDS = 5.0  # between looks at changes and jobs when no event wakes the thread
 BUSY_LOOK_SECONDS = 1.0  # between looks while something waits for its time
-ENGINE_TABLES = FEED_TABLES + GIVEN_TABLE + PASSED_OVER_TABLE + JOBS_TABLE + owed_tables(but=DELETE) + PROTECTED_TABLE
+TABLES_OF_ROWS = owed_tables(but=DELETE) + ADDED_INDEX
+ENGINE_TABLES = FEED_TABLES + GIVEN_TABLE + PASSED_OVER_TABLE + JOBS_TABLE + TABLES_OF_ROWS + PROTECTED_TABLE
 
 
 class Engine:

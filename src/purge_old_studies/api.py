@@ -121,6 +121,7 @@ class Purges:
         as_json = wants_json(found, request)
         reading = self._clock.read()
         asked = self._conditions(found, reading)
+        self.elsewhere.check_asked(asked.only_if_at, self.turns)
         if found.get("dry-run", request.method == "POST"):
             content = self._dry_run(asked, reading, force=bool(found.get("force")))
             if request.method == "POST":

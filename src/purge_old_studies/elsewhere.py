@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import http.client
 import time
@@ -12,6 +13,7 @@ from typing import Any, NamedTuple
 from urllib.parse import quote
 
 from common.backoff import Pauses
+from common.http_threads import HttpTurns
 from common.loopback import Loopback, LoopbackError
 from common.routes import Refused, one_line
 from forwarding.dicomweb import DicomWebServers
@@ -51,8 +53,8 @@ class Elsewhere:
         self._silent: dict[Destination, str] = {}  # that did not answer last
         self._lacking: dict[int, float] = {}  # by what was asked of a study: when a destination lacked some of it
 
-    def destinations(self, names: Sequence[str]) -> list[Destination]:
-        """Return the destinations of these names.
+    def destinations(self, names: Sequence[str], key: str = "OnlyIfAt") -> list[Destination]:
+        """Return the destinations of these names; `key` is where somebody wrote them, for errors.
 
         Raises
         ------
@@ -63,9 +65,15 @@ class Elsewhere:
             return []
         if self._configuration.get("OverwriteInstances", False) not in (False, "Never"):
             why = "a new image of the same identifier could be deleted because an older one was proved"
-            raise Refused(400, f'OnlyIfAt: not allowed where "OverwriteInstances" is on: {why}')
+            raise Refused(400, f'{key}: not allowed where "OverwriteInstances" is on: {why}')
         known = self._known()
-        return [self._destination(name, known) for name in names]
+        return [self._destination(name, known, key) for name in names]
+
+    def check_asked(self, names: Sequence[str], turns: HttpTurns) -> None:
+        """Raise `Refused` as `destinations`, with the name that requests have for it."""
+        if names:
+            with contextlib.suppress(LoopbackError), turns.turn():  # silence is answered where studies are looked for
+                self.destinations(names, "only-if-at")
 
     def _known(self) -> list[Destination]:
         found = [Destination("modality", name) for name in self._loopback.get("/modalities")]
@@ -78,7 +86,7 @@ class Elsewhere:
             servers = set()  # the plugin is not loaded
         return [*found, *(Destination("dicomweb", name) for name in sorted(servers))]
 
-    def _destination(self, wanted: str, known: Sequence[Destination]) -> Destination:
+    def _destination(self, wanted: str, known: Sequence[Destination], key: str) -> Destination:
         fitting = [each for each in known if wanted in (each.name, ":".join(each))]
         if len(fitting) == 1:
             return fitting[0]
@@ -89,7 +97,7 @@ class Elsewhere:
             near = difflib.get_close_matches(wanted, allowed, 1, 0.6)
             what = f"Orthanc knows no destination {shown(wanted)}" + (f" (did you mean {near[0]}?)" if near else "")
         listed = ", ".join(allowed[:NAMES_SHOWN]) + (", ..." if len(allowed) > NAMES_SHOWN else "")
-        raise Refused(400, f"OnlyIfAt: {what}, allowed: {one_line(listed) or 'none, for it knows none'}")
+        raise Refused(400, f"{key}: {what}, allowed: {one_line(listed) or 'none, for it knows none'}")
 
     def prove(
         self, destination: Destination, instances: Mapping[str, Mapping[str, Any]], asked: dict[str, Any], proof: str

@@ -11,6 +11,7 @@ from typing import Any
 from common.http_threads import HttpTurns
 from common.loopback import LoopbackError
 from common.routes import Refused, Request, one_line
+from common.settings import key_of
 
 from .archive import Archive
 from .clock import Clock, Reading, local_day, utc_time
@@ -19,6 +20,16 @@ from .last_runs import LastRuns
 from .schedule import Schedule
 from .settings import Rule, Settings, rule_conditions
 from .space import SpaceRules
+
+BY_TIME, BY_SPACE = {"At", "Days", "By", "Limit"}, {"WhenDiskAbove", "DownTo", "OldestBy", "AtMost"}
+
+
+def conditions_shown(rule: Rule) -> dict[str, Any]:
+    """Return what a rule deletes, by the keys of the configuration: those that mean something for this rule."""
+    found = {key_of(field): getattr(rule, field.name) for field in dataclasses.fields(rule)}
+    others = {"Name", *(BY_TIME if rule.when_disk_above else BY_SPACE)}
+    others |= {*(() if rule.labels else ["LabelsConstraint"]), *(() if rule.only_if_at else ["Proof"])}
+    return {key: value for key, value in found.items() if key not in others and value not in (None, (), {})}
 
 
 class RuleViews:
@@ -37,14 +48,14 @@ class RuleViews:
         self._last_runs, self._schedule, self._space = last_runs, schedule, space
 
     def status(self) -> list[dict[str, Any]]:
-        """Return of each rule when it runs next, when it ran last, and how that went."""
+        """Return of each rule what it deletes, when it runs next, when it ran last, and how that went."""
         return [self._status(rule) for rule in self._settings.rules]
 
     def _status(self, rule: Rule) -> dict[str, Any]:
-        last = self._last_runs.of(rule.name)
+        about, last = {"Name": rule.name, "Conditions": conditions_shown(rule)}, self._last_runs.of(rule.name)
         if rule.when_disk_above:
-            return {"Name": rule.name, **self._space.status(rule), "Last": last}
-        return {"Name": rule.name, "Next": utc_time(self._schedule.next_run(rule)), "Last": last}
+            return {**about, **self._space.status(rule), "Last": last}
+        return {**about, "Next": utc_time(self._schedule.next_run(rule)), "Last": last}
 
     def dry_run(
         self, request: Request, turns: HttpTurns, dry_run: Callable[[Conditions, Reading], dict[str, Any]]

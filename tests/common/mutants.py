@@ -218,6 +218,7 @@ TABLE: dict[tuple[str, str], dict[str, str]] = {
         "state IN ('done','gone') AND": "state IN ('done','gone','dead') AND",
     },
     ("src/common/ledger.py", "tests/common/unit/test_ledger_tasks.py"): {
+        "; UPDATE work SET added=created;": ";",
         "DROP TABLE IF EXISTS work_counts;": "",
         "DROP INDEX IF EXISTS work_by_state;": "",
         "o.task=w.task AND": "",
@@ -317,6 +318,10 @@ TABLE: dict[tuple[str, str], dict[str, str]] = {
         '(next_attempt<=? OR next_attempt>?) "': '(next_attempt<=? OR next_attempt>?+9e9) "',
         "WHERE id=? AND state='waiting'\"\n        return bool(self._ledger.run(sql, job": 'WHERE id=?"\n        return bool(self._ledger.run(sql, job',
         "AND state IN ('waiting','sending')\"": '"',
+    },
+    ("src/common/work.py", "tests/common/unit/test_work_verbs.py"): {
+        'f"{added}<?"': 'f"{added}<=?"',
+        '"added") if self.is_by_time else ("", "+added")': '"added") if False else ("", "+added")',
     },
     ("src/common/unread.py", "tests/common/unit/test_unread.py"): {
         "        self._before |= new\n        self._new -= new\n": "        self._new -= new\n        self._before |= new\n",

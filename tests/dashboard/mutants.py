@@ -63,6 +63,8 @@ TABLE: dict[tuple[str, str], dict[str, str]] = {
     ("src/dashboard/alerts.py", "tests/dashboard/unit/test_summary.py"): {
         'key=lambda each: each["Level"] != ACT': "key=lambda each: 0",
         'if entry.get("Paused"):': "if False:",
+        'each.get("State") == "misconfigured" for': "True for",
+        'name == "dicom_events" and _has': "_has",
     },
     ("src/dashboard/routes.py", "tests/dashboard/unit/test_summary.py"): {
         "if not self._dashboard.settings.actions:": "if False:",

@@ -3,12 +3,39 @@
 
 from __future__ import annotations
 
+import json
+import re
 from pathlib import Path
+from urllib.parse import urljoin
 
 from playwright.sync_api import expect
 
+from testing.dicom import make_study
 from testing.pytest_plugin import StartOrthanc
 from tests.dashboard.helpers import ROOT, SHOTS, Watched, combine
+
+PAGE = ROOT / "docs/dashboard.md"
+
+
+def test_a_button_of_orthanc_explorer_2_leads_to_the_deliveries_of_the_study(
+    start_orthanc: StartOrthanc, seen: Watched, tmp_path: Path
+) -> None:
+    """Debian does not have that plugin: the configuration of docs/dashboard.md is read as its sources do (1.8.0 and later)."""
+    [block] = re.findall(r"```json\n(\{\n  \"OrthancExplorer2\".*?)```", PAGE.read_text(), re.DOTALL)
+    [button] = json.loads(block)["OrthancExplorer2"]["UiOptions"]["CustomButtons"]["study"]
+    assert button.keys() == {"Id", "HttpMethod", "Tooltip", "Icon", "Target", "Url"}
+    assert (button["HttpMethod"], button["Icon"].split()[0]) == ("GET", "bi")
+    script = combine(tmp_path / "all.py", ROOT / "dashboard.py", ROOT / "auto_forward_peer.py")
+    section = {"AutoForwardPeer": {"Destinations": ["away"]}, "OrthancPeers": {"away": ["http://127.0.0.1:1/"]}}
+    server = start_orthanc(script, {**section, "StableAge": 1})
+    server.store([*make_study(patient_id="ONE"), *make_study(patient_id="OTHER")])
+    server.wait_until(lambda: server.get("/auto-forward-peer/deliveries")["Total"] == 2, what="decide")
+    [study] = server.post("/tools/find", {"Level": "Study", "Query": {"PatientID": "OTHER"}})
+    url = button["Url"].replace("{UUID}", study)
+    seen.page.goto(urljoin(f"{server.url}/ui/app/index.html", url))  # where Orthanc Explorer 2 is
+    rows = seen.page.get_by_role("table", name="Deliveries").locator("tbody tr")
+    expect(rows).to_have_count(1)
+    expect(rows).to_contain_text("OTHER")
 
 
 def test_orthanc_explorer_has_a_link_to_the_page(start_orthanc: StartOrthanc, seen: Watched, tmp_path: Path) -> None:

@@ -36,6 +36,7 @@ TABLE: dict[tuple[str, str], dict[str, str]] = {
     },
     ("src/purge_old_studies/elsewhere.py", "tests/purge_old_studies/unit/test_elsewhere_names.py"): {
         "if len(fitting) == 1:": "if fitting:",
+        'f"{key}: {what}, allowed:': 'f"OnlyIfAt: {what}, allowed:',
         'get("OverwriteInstances", False) not in (False, "Never"):': 'get("OverwriteInstances", False) == "x":',
         " | self.servers.configured": "",
         "except Refused as refused:  # since": "except KeyError as refused:  # since",

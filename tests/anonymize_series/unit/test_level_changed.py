@@ -22,7 +22,7 @@ def test_what_no_rule_was_applied_to_yet(
     rest.studies["a1"] = ["i1"]
     path = tmp_path / "db" / "anonymize_series.sqlite"
     data = json.dumps({"Level": "Series", "Instances": ["i1"], "UID": "", "Origins": {}})
-    values = "'', 'a1-5e', 'sending', 1, 0, '', NULL, ?, 0, 0, 0, 'route'"
+    values = "'', 'a1-5e', 'sending', 1, 0, '', NULL, ?, 0, 0, 0, 'route', 0"
     with contextlib.closing(sqlite3.connect(path)) as db, db:
         db.execute(f"INSERT INTO work VALUES(NULL, {values})", (data,))
     start("anonymize_series", {"AnonymizeSeries": RULES})

@@ -15,7 +15,7 @@ import pytest
 def full_rows(ledger: Any, number: int, state: str = "done") -> None:
     sql = (
         "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i+1 FROM n WHERE i<?) "
-        "INSERT INTO work SELECT NULL,'q','s'||i,?,1,0,'',NULL,'{}',i,i,0,'send' FROM n"
+        "INSERT INTO work SELECT NULL,'q','s'||i,?,1,0,'',NULL,'{}',i,i,0,'send',i FROM n"
     )
     ledger.run(sql, number, state)
 

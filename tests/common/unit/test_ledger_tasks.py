@@ -94,7 +94,7 @@ def test_a_ledger_without_tasks_gets_them_and_loses_nothing(source: Any, path: P
     assert_counts_are_right(ledger)
     ledger.close()
     after = content(path)
-    assert [(row[0], *row[2:-1]) for row in after["work"]] == [(row[0], *row[2:]) for row in before["work"]]
+    assert [(row[0], *row[2:-2]) for row in after["work"]] == [(row[0], *row[2:]) for row in before["work"]]
     assert after["jobs"] == before["jobs"]
 
 
@@ -123,10 +123,28 @@ def test_counts_follow_what_is_done_with_the_rows_of_a_ledger_that_got_its_tasks
     assert_counts_are_right(ledger)
 
 
+def test_a_ledger_whose_rows_do_not_say_when_they_were_added_is_like_a_new_one(source: Any, path: Path) -> None:
+    """One of the second version."""
+    piece, tables = source("common.ledger"), source("forwarding.engine").ENGINE_TABLES
+    ledger = piece.Ledger(path, tables)
+    row = ledger.add("PACS", "s1", TO_SEND)
+    created = source("common.work").Work(ledger).get(row)["created"]
+    ledger.run("DROP INDEX work_by_added")
+    ledger.run("ALTER TABLE work DROP COLUMN added")
+    ledger.run("PRAGMA user_version=2")
+    ledger.close()
+    for _ in range(2):
+        ledger = piece.Ledger(path, tables)
+        assert [each["added"] for each in ledger.rows("SELECT added FROM work")] == [created]
+        ledger.close()
+    piece.Ledger(path.with_name("new.sqlite"), tables).close()
+    assert shape(path) == shape(path.with_name("new.sqlite"))
+
+
 def test_a_script_of_before_refuses_a_ledger_with_tasks(source: Any, path: Path) -> None:
     piece = source("common.ledger")
     piece.Ledger(path).close()
-    with pytest.raises(sqlite3.OperationalError, match="version 2, made by a newer script"):
+    with pytest.raises(sqlite3.OperationalError, match="version 3, made by a newer script"):
         piece.Ledger(path, version=1)
 
 
@@ -257,7 +275,7 @@ def steps_of_a_turn(ledger: Any, work: Any) -> int:
 def test_a_turn_costs_the_same_whatever_number_of_rows_has_finished(source: Any, path: Path) -> None:
     insert = (
         "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i+1 FROM n WHERE i<?) "
-        "INSERT INTO work SELECT NULL,?,'study'||i,'done',1,0,'',NULL,'{}',?,?,0,? FROM n"
+        "INSERT INTO work SELECT NULL,?,'study'||i,'done',1,0,'',NULL,'{}',?,?,0,?,0 FROM n"
     )
     costs = []
     for finished in (300, 300_000):

@@ -66,6 +66,63 @@ def test_a_page_begins_after_a_row(rows: Rows) -> None:
     assert [row["id"] for row in page] == added[1:3]
 
 
+def test_rows_are_found_by_when_they_were_added_whatever_became_of_them(rows: Rows, clock: Clock) -> None:
+    """A retry, a clock that was set back: neither changes it."""
+    begin, added = clock.now, []
+    for number in range(6):
+        added.append(rows.add("PACS", f"a{number}", "dead" if number == 2 else "done"))
+        clock.advance(60)
+    rows.work.retry(rows.which(ids=[added[2]]))
+    clock.advance(-3600)
+    late = rows.add("PACS", "a9")
+    some = {"added_since": begin + 60, "added_before": begin + 240}
+    assert rows.found(**some) == added[1:4]
+    assert rows.found(**some, queue="PACS", states=("done",)) == [added[1], added[3]]
+    assert rows.found(**some, about="a3") == [added[3]]
+    assert rows.found(added_before=begin) == [late]
+    assert rows.work.count(rows.which(**some)) == 3
+    pages = [
+        rows.work.page(rows.which(**some), since, 2, before)
+        for since, before in ((0, None), (added[2], None), (0, added[3]))
+    ]
+    assert [[row["id"] for row in page] for page in pages] == [added[1:3], [added[3]], [added[2], added[1]]]
+
+
+def test_a_page_of_a_day_costs_the_same_whatever_the_ledger_holds(source: Any, tmp_path: Path) -> None:
+    """The steps of SQLite's machine: of a day with a thousand rows, first and last."""
+    rows = Rows(source, source("common.ledger").Ledger(tmp_path / "x.sqlite"))
+    rows.ledger.run(source("common.work").ADDED_INDEX)
+    sql = (
+        "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i+1 FROM n WHERE i<?) "
+        "INSERT INTO work SELECT NULL,'PACS','study'||i,CASE WHEN i%100=0 THEN 'dead' ELSE 'done' END,1,0,'',NULL,'{}',"
+        "1e9,1e9,0,'send',? FROM n"
+    )
+
+    def steps(**conditions: Any) -> int:
+        counted, which = [0], rows.which(task="send", queue="PACS", **conditions)
+
+        def count() -> int:
+            counted[0] += 1
+            return 0
+
+        rows.ledger._db.set_progress_handler(count, 10)
+        for before in (None, 2**53):
+            assert len(rows.work.page(which, 0, 10, before)) == 10
+        assert rows.work.count(which) >= 10
+        rows.ledger._db.set_progress_handler(None, 0)
+        return counted[0]
+
+    days = [1_000_000.0 + 86_400 * number for number in range(100)]
+    for day in days[:2]:
+        rows.ledger.run(sql, 1000, day)
+    wanted = {"added_since": days[1], "added_before": days[1] + 86_400}
+    before = [steps(**wanted), steps(**wanted, states=("dead",))]
+    for day in days[2:]:
+        rows.ledger.run(sql, 1000, day)
+    after = [steps(**wanted), steps(**wanted, states=("dead",))]
+    assert all(many < 1.2 * few + 10 for few, many in zip(before, after, strict=True))
+
+
 def test_what_is_sent_is_not_removed_where_only_what_waits_may_be(rows: Rows) -> None:
     row, other = rows.add("PACS", "a1", "sending"), rows.add("PACS", "b2")
     assert not rows.work.remove(row, ("waiting", "dead"))

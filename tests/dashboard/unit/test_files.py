@@ -89,3 +89,12 @@ def test_the_page_has_a_strict_policy_and_its_files_are_kept_by_a_name_of_their_
         assert "immutable" in file.headers["Cache-Control"]
     assert orthanc_standin.http("GET", f"/{files}/lib/none.js").status == 404
     assert orthanc_standin.http("GET", "/dashboard/files/0123456789abcdef/app.js").status == 404
+
+
+def test_each_class_of_the_styles_is_used() -> None:
+    """Those that begin with `u-` are of the chart."""
+    styles = "".join(path.read_text() for path in OWN if path.suffix == ".css")
+    styles = re.sub(r"/\*.*?\*/", "", styles, flags=re.DOTALL)
+    code = "".join(re.findall(r'"[^"]*"|`[^`]*`', "".join(path.read_text() for path in MODULES)))
+    classes = {name for name in re.findall(r"\.([a-z][\w-]*)", styles) if not name.startswith("u-")}
+    assert {name for name in classes if not re.search(rf"(?<![\w-]){name}(?![\w-])", code)} == set()

@@ -87,6 +87,18 @@ def test_what_needs_a_person_comes_before_what_heals_by_itself(around: Neighbour
     assert [each["State"] for each in around.summary()["Destinations"]] == ["away", "paused", "misconfigured", "up"]
 
 
+def test_a_broker_that_is_off_leads_to_the_events(around: Neighbours) -> None:
+    """A script that has another trouble leads to what it says of itself."""
+    around.scripts.append(around.entry("dicom_events", Healthy=False, Reason='the broker "hook" is off: no URL'))
+    brokers = {"hook": {"Type": "webhook", "State": "misconfigured", "Backlog": 0, "LastError": "no URL"}}
+    around.rest.answers["GET", "/dicom-events/status"] = {"State": "running", "Brokers": brokers}
+    [found] = [each for each in around.summary()["Alerts"] if each["ID"] == "script:dicom_events"]
+    assert (found["Panel"], found["Row"], found["Why"]) == ("events", [], 'the broker "hook" is off: no URL')
+    brokers["hook"]["State"] = "connected"
+    [found] = [each for each in around.summary()["Alerts"] if each["ID"] == "script:dicom_events"]
+    assert (found["Panel"], found["Row"]) == ("scripts", ["dicom_events"])
+
+
 def test_all_who_ask_at_once_get_the_same_and_scripts_are_asked_every_other_second(around: Neighbours) -> None:
     around.summary()
     asked = len(around.rest.requests)

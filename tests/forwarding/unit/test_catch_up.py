@@ -108,6 +108,15 @@ def test_what_comes_by_itself_is_not_sent_before_it_is_stable(forwarding: Forwar
     assert forwarding.sent() == [["i1"]]
 
 
+def test_a_time_yet_to_come_is_refused(forwarding: Forwarding) -> None:
+    forwarding.start()
+    forwarding.turn()
+    for dry in (True, False):
+        answer = forwarding.script.post(f"{NAME}/catch-up", {"Since": iso(time.time() + 2), "DryRun": dry})
+        assert (answer.status, "a time yet to come; allowed: up to now" in answer.json()["Message"]) == (400, True)
+    assert "Changes" in catch_up(forwarding, time.time())
+
+
 def test_a_second_one_is_refused_while_one_is_under_way(forwarding: Forwarding) -> None:
     forwarding.start()
     forwarding.turn()

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import datetime
 from collections.abc import Callable
 from typing import Any
 
@@ -117,6 +118,26 @@ def test_the_list_is_filtered_by_each_column(deliveries: Deliveries) -> None:
     assert shown(deliveries.get(f"deliveries?resource={A1}&state=waiting")) == [(A1, "PACS")]
     assert shown(deliveries.get("deliveries?state=dead")) == []
     assert shown(deliveries.get("deliveries?job=none")) == []
+
+
+def test_the_list_is_filtered_by_when_a_row_was_created_whatever_became_of_it(
+    deliveries: Deliveries, clock: Clock
+) -> None:
+    times = []
+    for study in (A1, B2, C3):
+        times.append(datetime.datetime.fromtimestamp(clock.now, datetime.UTC).isoformat())
+        deliveries.send(study, "PACS")
+        clock.advance(86_400)
+    assert deliveries.post("deliveries/2/retry").status == 200
+    created = [row["Created"] for row in deliveries.get("deliveries")["Items"]]
+    assert created == [f"{time}.000Z".replace("+00:00", "") for time in times]
+    day, after = times[1][:10], times[2][:10]
+    assert shown(deliveries.get(f"deliveries?from={day}&to={after}")) == [(B2, "PACS")]
+    page = deliveries.get(f"deliveries?from={day.replace('-', '')}&state=waiting&destination=PACS&before={2**53}")
+    assert (shown(page), page["Total"]) == ([(C3, "PACS"), (B2, "PACS")], 2)
+    assert shown(deliveries.get(f"deliveries?to={times[0]}".replace("+", "%2B"))) == []
+    assert "from must be before to" in deliveries.refused(f"deliveries?from={day}&to={day}")
+    assert "to is" in deliveries.refused("deliveries?to=yesterday")
 
 
 @pytest.mark.parametrize(

@@ -17,15 +17,16 @@ from tests.purge_old_studies.unit.test_guards import NAME, RULE, purge
 @pytest.mark.parametrize(
     ("name", "why"),
     [
-        ("PACSS", "OnlyIfAt: Orthanc knows no destination 'PACSS' (did you mean PACS?), allowed: PACS, VNA, research"),
-        ("peer:PACS", "OnlyIfAt: Orthanc knows no destination 'peer:PACS'"),
-        ("X", "OnlyIfAt: Orthanc knows no destination 'X', allowed: PACS, VNA, research"),
+        ("PACSS", "Orthanc knows no destination 'PACSS' (did you mean PACS?), allowed: PACS, VNA, research"),
+        ("peer:PACS", "Orthanc knows no destination 'peer:PACS'"),
+        ("X", "Orthanc knows no destination 'X', allowed: PACS, VNA, research"),
     ],
 )
 def test_a_name_that_orthanc_does_not_know_deletes_nothing(purging: Elsewhere, name: str, why: str) -> None:
+    """The error has the name of what was written: a key of a rule, a parameter of a request."""
     purging.has("PACS", purging.found)
     purging.start(Rules=[{**RULE, "OnlyIfAt": ["PACS", name]}])
-    line = f"purge_old_studies: PurgeOldStudies.Rules[0].{why}"
+    line, why = f"purge_old_studies: PurgeOldStudies.Rules[0].OnlyIfAt: {why}", f"only-if-at: {why}"
     eventually(lambda: any(level == "error" and text.startswith(line) for level, text in purging.standin.logs))
     for more in ({}, {"dry-run": True}):
         answer = purge(purging, **{"only-if-at": [name, "PACS"], **more})
@@ -48,7 +49,7 @@ def test_a_name_of_several_destinations_says_which_one_it_means(purging: Elsewhe
     purging.start()
     answer = purge(purging, **AT_PACS)
     allowed = "allowed: modality:PACS, peer:PACS, dicomweb:PACS"
-    why = f"OnlyIfAt: 'PACS' is the name of several destinations, {allowed}"
+    why = f"only-if-at: 'PACS' is the name of several destinations, {allowed}"
     assert (answer.status, answer.json()["Message"]) == (400, why)
     assert purge(purging, **{"only-if-at": ["modality:PACS"]}).json()["Deleted"] == 3
 
@@ -66,12 +67,12 @@ def test_where_images_may_be_overwritten_no_proof_counts(purging: Elsewhere) -> 
     purging.start({"OverwriteInstances": True})
     answer = purge(purging, **AT_PACS)
     assert answer.status == 400
-    assert answer.json()["Message"].startswith('OnlyIfAt: not allowed where "OverwriteInstances" is on')
+    assert answer.json()["Message"].startswith('only-if-at: not allowed where "OverwriteInstances" is on')
     assert purging.deleted() == []
 
 
 def test_a_name_that_is_gone_when_it_is_asked_keeps_all(purging: Elsewhere) -> None:
-    answers = [["PACS"], ["OTHER"]]
+    answers = [["PACS"], ["PACS"], ["OTHER"]]
     purging.rest.answers["GET", "/modalities"] = lambda *_: answers.pop(0) if len(answers) > 1 else answers[0]
     purging.has("PACS", purging.found)
     purging.start()

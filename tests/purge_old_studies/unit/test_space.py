@@ -222,3 +222,21 @@ def test_labels_that_this_orthanc_does_not_have_are_an_error_at_start(
         eventually(lambda: filling.logged("no labels, they came with 1.12.0") == errors)
         assert filling.logged("PurgeOldStudies.KeepLabels keeps nothing here") == 1
     assert filling.logged("no labels") == errors
+
+
+def test_the_status_says_what_each_rule_deletes(filling: Filling) -> None:
+    """By the keys of the configuration, those alone that mean something for the rule."""
+    timed = {
+        "Name": "old",
+        "OlderThan": "7y",
+        "At": "02:30",
+        "Query": {"StudyDescription": "X"},
+        "Labels": ["a"],
+        "Limit": 3,
+    }
+    filling.start(Rules=[RULE, timed])
+    space, old = (rule["Conditions"] for rule in filling.purging.script.get(f"{NAME}/status")["Rules"])
+    assert space == {**{key: RULE[key] for key in RULE if key != "Name"}, "Undated": False, "AtMost": 500}
+    week = ["Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday"]
+    more = {"Days": week, "By": "StudyDate", "LabelsConstraint": "All", "Undated": False}
+    assert old == {**{key: timed[key] for key in timed if key != "Name"}, **more}

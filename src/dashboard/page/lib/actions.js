@@ -39,8 +39,8 @@ export function ActDialog({ asked, onClose, say }) {
   return html`<dialog ref=${dialog} class="act" aria-labelledby="act-title" onClose=${onClose}>
     <h2 id="act-title"><${Text}>${asked.title}<//></h2>
     <p><${Text}>${asked.says}<//></p>
-    <${Problem} error=${state.error} />
-    ${state.result !== null ? html`<p class="result" role="status"><${Text}>${state.result}<//></p>` : null}
+    <div class="part"><${Problem} error=${state.error} /></div>
+    <div class="part">${state.result !== null ? html`<p class="result" role="status"><${Text}>${state.result}<//></p>` : null}</div>
     <div class="buttons">
       <button type="button" data-first onClick=${close}>${state.result !== null ? "Close" : "Cancel"}</button>
       ${state.result === null

@@ -54,6 +54,12 @@ export function moment(text) {
   return Number.isNaN(found.getTime()) ? null : found;
 }
 
+/** Return the first moment of a day (`2026-01-31`) of the viewer's, or of one so many `days` later; what is no day as it is. */
+export function beginOf(day, days = 0) {
+  const [, year, month, date] = /^(\d{4})-(\d\d)-(\d\d)$/.exec(day ?? "") ?? [];
+  return date ? new Date(Number(year), Number(month) - 1, Number(date) + days).toISOString() : day;
+}
+
 /** Return a moment in the viewer's zone; of today only its time. */
 export function local(when) {
   const today = DAY.format(new Date()) === DAY.format(when);

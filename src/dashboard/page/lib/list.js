@@ -20,11 +20,11 @@ export function Filters({ panel, parts = [], fields, query }) {
     const data = new FormData(event.target);
     go(link(panel, parts, Object.fromEntries(fields.map(({ name }) => [name, String(data.get(name) ?? "").trim()]))));
   }
-  return html`<form class="filters" role="search" onSubmit=${submit} key=${JSON.stringify(query)}>
+  return html`<div class="part"><form class="filters" role="search" onSubmit=${submit} key=${JSON.stringify(query)}>
     ${fields.map((each) => html`<label key=${each.name}><span>${each.title}</span>${field(each, query[each.name] ?? "")}</label>`)}
     <button type="submit">Show</button>
     ${fields.some(({ name }) => query[name]) ? html`<a class="button" href=${link(panel, parts)}>Clear</a>` : null}
-  </form>`;
+  </form></div>`;
 }
 
 function field({ name, type = "search", options, hint }, value) {

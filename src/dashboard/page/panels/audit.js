@@ -74,13 +74,13 @@ function View({ place }) {
       { name: "since", title: "From (UTC)", type: "date" },
       { name: "until", title: "Until (UTC)", type: "date" },
     ]} />
-    <${Problem} error=${error} />
-    ${chosen ? html`<${One} line=${chosen} />` : null}
-    ${!data ? (error ? null : html`<${Loading} what="the log" />`) : data.Items.length
+    <div class="part"><${Problem} error=${error} /></div>
+    <div class="part">${chosen ? html`<${One} line=${chosen} />` : null}</div>
+    <div class="part">${!data ? (error ? null : html`<${Loading} what="the log" />`) : data.Items.length
       ? html`<p class="quiet">${data.isSearch ? `${counted(data.Total, "line fits", "lines fit")}, the oldest first.` : `The newest ${data.Items.length === 1 ? "line" : `${number(data.Items.length)} lines`} of today and yesterday, the newest first.`}</p>
           <${Table} caption="Audit log" columns=${columns} rows=${data.Items} keyOf=${(line) => line.Number} current=${(line) => line === chosen} />
           ${data.Next ? html`<p><a class="button" href=${link("audit", [], { ...query, after: data.Next })}>Next ${number(PER_PAGE)}</a></p>` : null}`
-      : html`<${Empty} title=${data.isSearch ? "No line fits this" : "Nothing happened since yesterday"}>${data.isSearch ? "PatientID and study must be written exactly as they are; events are single words." : "Search for earlier days above."}<//>`}`;
+      : html`<${Empty} title=${data.isSearch ? "No line fits this" : "Nothing happened since yesterday"}>${data.isSearch ? "PatientID and study must be written exactly as they are; events are single words." : "Search for earlier days above."}<//>`}</div>`;
 }
 
 export default {

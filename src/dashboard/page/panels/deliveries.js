@@ -2,7 +2,7 @@
 
 import { html, useContext } from "../vendor/preact.js";
 import { address, drop, get, post, withQuery } from "../lib/api.js";
-import { counted, number } from "../lib/format.js";
+import { beginOf, counted, number } from "../lib/format.js";
 import { Filters, Pages } from "../lib/list.js";
 import { usePoll, useRoute } from "../lib/poll.js";
 import { link } from "../lib/router.js";
@@ -63,8 +63,8 @@ function Buttons({ row, script, refresh, small = true }) {
   const acts = useDeliveryActs(script, refresh);
   const isSend = row.Destination !== null;
   return html`<span class="buttons">
-    ${row.State === "dead" || row.State === "waiting" ? html`<${ActButton} small=${small} label="Retry delivery ${row.ID}" onClick=${() => acts.retry(row)}>Retry<//>` : null}
-    ${!small && isSend && row.State === "done" ? html`<${ActButton} label="Send delivery ${row.ID} again" onClick=${() => acts.again(row)}>Send again<//>` : null}
+    <div class="part">${row.State === "dead" || row.State === "waiting" ? html`<${ActButton} small=${small} label="Retry delivery ${row.ID}" onClick=${() => acts.retry(row)}>Retry<//>` : null}</div>
+    <div class="part">${!small && isSend && row.State === "done" ? html`<${ActButton} label="Send delivery ${row.ID} again" onClick=${() => acts.again(row)}>Send again<//>` : null}</div>
     ${!small && row.State !== "sending" ? html`<${ActButton} danger=${true} label="Drop delivery ${row.ID}" onClick=${() => acts.forget(row)}>Drop<//>` : null}
   </span>`;
 }
@@ -80,9 +80,9 @@ function One({ id, script, refresh }) {
   };
   return html`<section class="card" aria-labelledby="one-title">
     <div class="title-row"><h2 id="one-title">Delivery ${row.ID} to <${Text}>${row.Destination ?? row.Task}<//></h2><${State} of=${row.State} label=${LABELS[row.State]} /></div>
-    ${row.State === "done" ? null : html`<${Problem} error=${row.Error} />`}
+    <div class="part">${row.State === "done" ? null : html`<${Problem} error=${row.Error} />`}</div>
     <p><${StudyName} id=${row.Study} level=${row.Level} resource=${row.Resource} /></p>
-    <${Thumbnails} id=${row.Study} />
+    <div class="part"><${Thumbnails} id=${row.Study} /></div>
     <${Facts} of=${[
       ["What", `${row.Level}${row.Instances === null ? ", all of it" : `, ${counted(row.Instances, "image", "images")}`}`],
       ["Attempts", number(row.Attempts)],
@@ -92,16 +92,17 @@ function One({ id, script, refresh }) {
       ["Orthanc's job", row.Job && html`<a href=${link("jobs", [row.Job])}><${Text}>${row.Job.slice(0, 8)}…<//></a>`],
       ["In Orthanc Explorer", row.Study && html`<a href=${address(`/app/explorer.html#study?uuid=${row.Study}`)}>the study</a>`],
     ]} />
-    ${row.History.length
+    <div class="part">${row.History.length
       ? html`<h3>Failed attempts</h3><ol class="history">${row.History.map((each) => html`<li><${Time} at=${each.At} /> <${Text}>${each.Error}<//></li>`)}</ol>`
-      : null}
+      : null}</div>
     <${Buttons} row=${row} script=${script} refresh=${both} small=${false} />
   </section>`;
 }
 
 /** Load a page: of all, or of the studies that a search has found, each with its newest deliveries. */
 async function load(script, query, signal) {
-  const filters = { state: query.state, destination: query.destination, limit: PER_PAGE };
+  const range = { from: beginOf(query.from), to: beginOf(query.to, 1) };
+  const filters = { state: query.state, destination: query.destination, ...range, limit: PER_PAGE };
   if (!query.study) {
     return get(withQuery(routeOf(script), { ...filters, before: query.before ?? NEWEST }), signal);
   }
@@ -132,18 +133,20 @@ function View({ summary, place }) {
     { title: "", kind: "acts", of: (row) => html`<${Buttons} row=${row} script=${script} refresh=${refresh} />` },
   ];
   return html`
-    ${used.length > 1 ? html`<div class="choice" role="group" aria-label="Kind of destination">${used.map((each) => html`<a class="button" href=${link("deliveries", [each])} aria-current=${each === script ? "true" : undefined}>${TITLES[each]}</a>`)}</div>` : null}
+    <div class="part">${used.length > 1 ? html`<div class="choice" role="group" aria-label="Kind of destination">${used.map((each) => html`<a class="button" href=${link("deliveries", [each])} aria-current=${each === script ? "true" : undefined}>${TITLES[each]}</a>`)}</div>` : null}</div>
     <${Filters} panel="deliveries" parts=${[script]} query=${query} fields=${[
       { name: "state", title: "State", options: STATES },
       { name: "destination", title: "Destination", options: [["", "any"], ...names.map((each) => [each, each])] },
       { name: "study", title: "Patient or study", hint: "PatientID, accession number, UID" },
+      { name: "from", title: "Received from", type: "date" },
+      { name: "to", title: "Received until", type: "date" },
     ]} />
-    ${id ? html`<${One} key=${id} id=${id} script=${script} refresh=${refresh} />` : null}
-    <${Problem} error=${error} />
-    ${!data ? (error ? null : html`<${Loading} what="deliveries" />`) : data.Items.length
+    <div class="part">${id ? html`<${One} key=${id} id=${id} script=${script} refresh=${refresh} />` : null}</div>
+    <div class="part"><${Problem} error=${error} /></div>
+    <div class="part">${!data ? (error ? null : html`<${Loading} what="deliveries" />`) : data.Items.length
       ? html`<${Table} caption="Deliveries, newest first" columns=${columns} rows=${data.Items} keyOf=${(row) => row.ID} current=${(row) => String(row.ID) === id} />
           <${Pages} total=${data.Total} shown=${data.Items.length} what="deliveries" newer=${query.before ? at({ before: "" }) : null} older=${data.Next ? at({ before: data.Next }) : null} />`
-      : html`<${Empty} title=${Object.values(query).some(Boolean) ? "Nothing fits this" : "Nothing was sent yet"}>${query.study && data.Studies === 0 ? "No study here has this PatientID, accession number or UID." : "A delivery is there from the moment when a rule decides that a study is sent."}<//>`}`;
+      : html`<${Empty} title=${Object.values(query).some(Boolean) ? "Nothing fits this" : "Nothing was sent yet"}>${query.study && data.Studies === 0 ? "No study here has this PatientID, accession number or UID." : "A delivery is there from the moment when a rule decides that a study is sent."}<//>`}</div>`;
 }
 
 export default {

@@ -49,7 +49,7 @@ function usePauses() {
 function Buttons({ of: each, small = true }) {
   const { pause, resume, retry } = usePauses();
   return html`<span class="buttons">
-    ${each.Totals.dead ? html`<${ActButton} small=${small} onClick=${() => retry(each)} label="Retry all that failed to ${each.Name}">Retry all<//>` : null}
+    <div class="part">${each.Totals.dead ? html`<${ActButton} small=${small} onClick=${() => retry(each)} label="Retry all that failed to ${each.Name}">Retry all<//>` : null}</div>
     ${each.State === "paused"
       ? html`<${ActButton} small=${small} onClick=${() => resume(each)} label="Resume ${each.Name}">Resume<//>`
       : html`<${ActButton} small=${small} onClick=${() => pause(each)} label="Pause ${each.Name}">Pause<//>`}
@@ -61,7 +61,7 @@ const rateOf = (each) => (each.LastMinute ? counted(each.LastMinute, "delivery",
 function One({ each }) {
   return html`<section class="card" aria-labelledby="one-title">
     <div class="title-row"><h2 id="one-title"><${Text}>${each.Name}<//></h2><${State} of=${each.State} /></div>
-    <${Problem} error=${each.Error} />
+    <div class="part"><${Problem} error=${each.Error} /></div>
     <${Facts} of=${[
       ["Kind", KIND[each.Script] ?? each.Script],
       ["Since", each.Since && html`<${Time} at=${each.Since} /> (<${Time} at=${each.Since} relative=${true} />)`],
@@ -92,8 +92,8 @@ function View({ summary, place }) {
     { title: "Last error", kind: "long", of: (each) => (each.Error ? html`<${Text}>${each.Error}<//>` : html`<span class="quiet none">–</span>`) },
     { title: "", kind: "acts", of: (each) => html`<${Buttons} of=${each} />` },
   ];
-  return html`${script && !chosen ? html`<p class="problem">There is no destination <${Text}>${name ?? script}<//>.</p>` : null}
-    ${chosen ? html`<${One} each=${chosen} />` : null}
+  return html`<div class="part">${script && !chosen ? html`<p class="problem">There is no destination <${Text}>${name ?? script}<//>.</p>` : null}</div>
+    <div class="part">${chosen ? html`<${One} each=${chosen} />` : null}</div>
     <${Table} caption="Destinations" columns=${columns} rows=${every} keyOf=${(each) => `${each.Script}/${each.Name}`} current=${(each) => each === chosen} />`;
 }
 

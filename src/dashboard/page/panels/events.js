@@ -101,7 +101,7 @@ function Brokers({ brokers, refresh }) {
       title: "",
       kind: "acts",
       of: ([name, each]) => html`<span class="buttons">
-        ${each.DeadLetters && each.State !== "orphaned" ? html`<${ActButton} small=${true} label="Retry all dead letters of ${name}" onClick=${() => retryAll(name, each.DeadLetters)}>Retry all<//>` : null}
+        <div class="part">${each.DeadLetters && each.State !== "orphaned" ? html`<${ActButton} small=${true} label="Retry all dead letters of ${name}" onClick=${() => retryAll(name, each.DeadLetters)}>Retry all<//>` : null}</div>
         ${each.State === "orphaned" ? html`<${ActButton} small=${true} danger=${true} label="Drop what waits for ${name}" onClick=${() => dropBroker(name, each)}>Drop<//>` : null}
       </span>`,
     },
@@ -122,9 +122,9 @@ function Letters({ place, data, error, refresh }) {
     { title: "Error", kind: "long", of: (letter) => html`<${Text}>${letter.Error}<//><small>${counted(letter.Attempts, "attempt", "attempts")}</small>` },
     { title: "", kind: "acts", of: (letter) => html`<${ActButton} small=${true} label="Retry dead letter ${letter.ID}" onClick=${() => retry(letter)}>Retry<//>` },
   ];
-  return html`${data.Items.length
+  return html`<div class="part">${data.Items.length
       ? html`<${Table} caption="Dead letters, oldest first" columns=${columns} rows=${data.Items} keyOf=${(letter) => letter.ID} current=${(letter) => String(letter.ID) === place.parts[0]} />`
-      : html`<${Empty} title="No dead letter">An event that a broker refuses for good shows up here: you can retry or drop it.<//>`}
+      : html`<${Empty} title="No dead letter">An event that a broker refuses for good shows up here: you can retry or drop it.<//>`}</div>
     <nav class="pages" aria-label="Pages"><span class="quiet">${number(data.Items.length)} of ${number(data.Total)} dead letters${broker ? html` of <${Text}>${broker}<//>` : null}</span>
       ${broker || since ? html`<a class="button" href=${link("events")}>All</a>` : null}
       ${data.Next ? html`<a class="button" href=${link("events", [], { broker, since: data.Next })}>Next</a>` : null}

@@ -115,22 +115,22 @@ function View({ summary }) {
   const forwards = destinations.length > 0;
   return html`
     <section class="plain" aria-labelledby="needs-title"><h2 id="needs-title" class="hidden">What needs you</h2><${Alerts} alerts=${alerts} /></section>
-    ${server.Instances === 0
-      ? html`<${Empty} title="Ready for the first study">Send one to the AE title <code><${Text}>${server.DicomAet ?? "ORTHANC"}<//></code>, or upload it in Orthanc Explorer: it shows up here within seconds.<//>`
-      : null}
+    <div class="part">${server.Instances === 0
+      ? html`<${Empty} title="Ready for the first study">Send one to the AE title <code><${Text}>${server.DicomAet ?? "ORTHANC"}<//></code>${server.DicomPort ? html` at port <code>${String(server.DicomPort)}</code>` : null}, or upload it in Orthanc Explorer: it shows up here within seconds.<//>`
+      : null}</div>
     <div class="figures">
       <${Figure} title="Received" value=${number(flow.Received)} unit="images" note="in the last minute" />
-      ${forwards
+      <div class="part">${forwards
         ? html`<${Figure} title="Forwarded" value=${number(flow.Forwarded)} unit="images" note="in the last minute" />
             <${Figure} title="Waiting" value=${number(flow.Waiting + flow.Sending)} unit=${flow.Waiting + flow.Sending === 1 ? "delivery" : "deliveries"} kind=${flow.LagSeconds > 900 ? "warn" : ""}
               note=${flow.LagSeconds ? `the oldest for ${duration(flow.LagSeconds)}` : "nothing waits"} href=${link("deliveries", [], { state: "waiting" })} />
             <${Figure} title="Failed" value=${number(flow.Failed)} unit=${flow.Failed === 1 ? "delivery" : "deliveries"} kind=${flow.Failed ? "bad" : ""}
               note=${flow.Failed ? "given up: they need you" : "none is given up"} href=${link("deliveries", [], { state: "dead" })} />`
-        : null}
+        : null}</div>
       <${Figure} title="Archive" value=${number(server.Studies)} unit=${server.Studies === 1 ? "study" : "studies"} note="${bytes(server.Bytes)}, ${counted(server.Instances, "image", "images")}" />
     </div>
-    <${Places} destinations=${destinations} />
-    <${Day} />`;
+    <div class="part"><${Places} destinations=${destinations} /></div>
+    <div class="part"><${Day} /></div>`;
 }
 
 export default { id: "flow", title: "Flow", view: View };

@@ -42,7 +42,7 @@ function One({ job, refresh }) {
   const content = job.Content ?? {};
   return html`<section class="card" aria-labelledby="one-title">
     <div class="title-row"><h2 id="one-title"><${Text}>${job.Type}<//></h2><${State} of=${job.State} label=${WORDS[job.State]} /></div>
-    ${job.State === "Failure" ? html`<${Problem} error=${[job.ErrorDescription, job.ErrorDetails].filter(Boolean).join(": ")} />` : null}
+    <div class="part">${job.State === "Failure" ? html`<${Problem} error=${[job.ErrorDescription, job.ErrorDetails].filter(Boolean).join(": ")} />` : null}</div>
     <p><${Progress} value=${job.Progress} label="Progress of the job" /></p>
     <${Facts} of=${[
       ["To", targetOf(job) && html`<${Text}>${targetOf(job)}<//>`],
@@ -77,14 +77,14 @@ function View({ place }) {
     { title: "", kind: "acts", of: (job) => html`<${Buttons} job=${job} refresh=${refresh} />` },
   ];
   const unfinished = every.filter((job) => rank(job) < ORDER.indexOf("Failure")).length;
-  return html`<${Problem} error=${error} />
+  return html`<div class="part"><${Problem} error=${error} /></div>
     <p class="quiet">${counted(unfinished, "job runs or waits", "jobs run or wait")}. Of those that ended, Orthanc remembers only the last ones (<code>JobsHistorySize</code>).</p>
-    ${place.parts[0] && !chosen ? html`<p class="problem">Orthanc has forgotten this job: it ended a while ago.</p>` : null}
-    ${chosen ? html`<${One} job=${chosen} refresh=${refresh} />` : null}
-    ${every.length
+    <div class="part">${place.parts[0] && !chosen ? html`<p class="problem">Orthanc has forgotten this job: it ended a while ago.</p>` : null}</div>
+    <div class="part">${chosen ? html`<${One} job=${chosen} refresh=${refresh} />` : null}</div>
+    <div class="part">${every.length
       ? html`<${Table} caption="Orthanc's jobs" columns=${columns} rows=${every.slice(0, SHOWN)} keyOf=${(job) => job.ID} current=${(job) => job === chosen} />
           ${every.length > SHOWN ? html`<p class="quiet">The first ${number(SHOWN)} of ${number(every.length)} are shown.</p>` : null}`
-      : html`<${Empty} title="No jobs">Sending, moving and making archives are jobs: each shows up here with its progress.<//>`}`;
+      : html`<${Empty} title="No jobs">Sending, moving and making archives are jobs: each shows up here with its progress.<//>`}</div>`;
 }
 
 export default { id: "jobs", title: "Jobs", view: View };

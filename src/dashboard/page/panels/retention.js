@@ -24,9 +24,9 @@ function Room({ server }) {
   const left = pace > 0 && server.FreeBytes !== null ? (server.FreeBytes / pace) * DAY_SECONDS : null;
   return html`<div class="figures">
     <${Figure} title="Archive" value=${bytes(server.Bytes)} note="${counted(server.Studies, "study", "studies")}, ${counted(server.Instances, "image", "images")}" />
-    ${server.FreeBytes !== null ? html`<${Figure} title="Room left" value=${bytes(server.FreeBytes)} kind=${server.FreeBytes / server.RoomBytes < 0.1 ? "bad" : ""} note="of ${bytes(server.RoomBytes)} (${Math.round((server.FreeBytes / server.RoomBytes) * 100)} %)" />` : null}
+    <div class="part">${server.FreeBytes !== null ? html`<${Figure} title="Room left" value=${bytes(server.FreeBytes)} kind=${server.FreeBytes / server.RoomBytes < 0.1 ? "bad" : ""} note="of ${bytes(server.RoomBytes)} (${Math.round((server.FreeBytes / server.RoomBytes) * 100)} %)" />` : null}</div>
     <${Figure} title="Growth" value=${pace === null || pace === undefined ? "–" : `${pace < 0 ? "−" : ""}${bytes(Math.abs(pace))}`} unit=${pace === null || pace === undefined ? "" : "a day"} note=${pace === null || pace === undefined ? "known after an hour" : "at the pace of the last day"} />
-    ${left !== null ? html`<${Figure} title="Full in" value=${duration(left)} kind=${left < 14 * DAY_SECONDS ? "warn" : ""} note="at this pace" />` : null}
+    <div class="part">${left !== null ? html`<${Figure} title="Full in" value=${duration(left)} kind=${left < 14 * DAY_SECONDS ? "warn" : ""} note="at this pace" />` : null}</div>
   </div>`;
 }
 
@@ -49,7 +49,7 @@ function Answer({ of: found }) {
       ["Why", found.Why && html`<${Text}>${found.Why}<//>`],
       ["Left out, for they are not delivered", found.Undelivered && html`<${Text}>${Object.entries(found.Undelivered).map(([why, count]) => `${count}: ${why}`).join("; ")}<//>`],
     ]} />
-    ${found.Refused ? html`<p class="problem">A guard refuses it: <${Text}>${found.Refused}<//></p>` : null}
+    <div class="part">${found.Refused ? html`<p class="problem">A guard refuses it: <${Text}>${found.Refused}<//></p>` : null}</div>
     ${found.Studies ? html`<div class="two">${found.Years ? html`<${Bars} title="Studies by year" of=${found.Years} />` : null}${found.Modalities ? html`<${Bars} title="Studies by modality" of=${found.Modalities} />` : null}</div>` : null}`;
 }
 
@@ -70,14 +70,47 @@ function DryRun({ title, note, run }) {
   </div>`;
 }
 
+const UNITS = { d: ["day", "days"], m: ["month", "months"], y: ["year", "years"] };
+const UNDATED = { received: "For one without a valid date, the day when it came in counts.", true: "Those without a valid date go too, whatever their age.", false: "Those without a valid date stay." };
+
+/** Return an age of a rule (`7y`) as `7 years`. */
+function age(text) {
+  const [, value, unit] = /^(\d+)([dmy])$/.exec(text) ?? [];
+  return value ? counted(Number(value), ...UNITS[unit]) : text;
+}
+
+const list = (values, last) => (values.length < 2 ? values.join("") : `${values.slice(0, -1).join(", ")} ${last} ${values.at(-1)}`);
+
+/** Return the conditions of a rule that deletes, as sentences. */
+export function sentences(found) {
+  const by = found.WhenDiskAbove ? found.OldestBy : found.By;
+  const labels = { All: "with the label", Any: "with one of the labels", None: "without the label" }[found.LabelsConstraint];
+  const which = [
+    `${by === "received" ? "that last changed" : "dated"} ${age(found.OlderThan)} ago or earlier`,
+    ...Object.entries(found.Query ?? {}).map(([tag, value]) => `whose ${tag} is ${list(value.split("\\"), "or")}`),
+    found.Labels ? `${labels} ${list(found.Labels, found.LabelsConstraint === "All" ? "and" : "or")}` : "",
+    found.OnlyIfAt ? `that ${list(found.OnlyIfAt, "and")} can prove to have (DICOM nodes by ${found.Proof})` : "",
+  ].filter(Boolean);
+  const days = found.Days?.length === 7 ? "every day" : `on ${list(found.Days ?? [], "and")}`;
+  const when = found.WhenDiskAbove ? `while the disk is above ${found.WhenDiskAbove}, until it is down to ${found.DownTo}: the oldest first` : `${days} at ${found.At}`;
+  const most = found.WhenDiskAbove ? `At most ${counted(found.AtMost, "study", "studies")} each time.` : found.Limit ? `At most ${counted(found.Limit, "study", "studies")} a run, the oldest first.` : "";
+  return [`Deletes studies ${which.join(", ")}; ${when}.`, most, UNDATED[found.Undated] ?? ""].filter(Boolean).join(" ");
+}
+
 function Rule({ rule }) {
   const last = rule.Last;
   return html`<section class="card" aria-label="Rule ${rule.Name}">
     <div class="title-row"><h2><${Text}>${rule.Name}<//></h2>${rule.Next ? html`<span class="quiet">next run <${Time} at=${rule.Next} /> (<${Time} at=${rule.Next} relative=${true} />)</span>` : null}</div>
+    ${rule.Conditions ? html`<p><${Text}>${sentences(rule.Conditions)}<//></p>` : null}
     <p>${last ? html`Last run <${Time} at=${last.Time} />: <${State} of=${last.State} /> ${last.Deleted !== undefined ? `${counted(last.Deleted, "study", "studies")} deleted` : ""} <${Text}>${last.Reason ?? ""}<//>` : html`<span class="quiet">It has not run yet.</span>`}</p>
     <${DryRun} title="What would it take now?" note="A dry run: nothing is deleted." run=${() => get(`/purge-old-studies/rules/${encodeURIComponent(rule.Name)}/dry-run`)} />
   </section>`;
 }
+
+const Rules = ({ rules }) =>
+  rules.length
+    ? rules.map((rule) => html`<${Rule} key=${rule.Name} rule=${rule} />`)
+    : html`<${Empty} title="No rule deletes by itself">A rule in <code>PurgeOldStudies</code> deletes studies of an age at a time of day, or when the disk is full.<//>`;
 
 const today = () => new Date().toISOString().slice(0, 10).replaceAll("-", "");
 
@@ -132,17 +165,24 @@ function Clock({ clock, refresh }) {
   return html`<div class="problem" role="alert"><${Text}>${clock.Message}<//> <${ActButton} small=${true} onClick=${confirm}>Confirm the clock<//></div>`;
 }
 
+/** What a POST counts: for who may act only, though it deletes nothing. */
+function Holds() {
+  const { mayAct } = useContext(Shared);
+  return mayAct
+    ? html`<section aria-labelledby="by-year"><h2 id="by-year">What the archive holds</h2>
+        <${DryRun} title="Count by year and modality" note="It reads the whole archive once: of 5,000 studies in about a second. Nothing is deleted." run=${() => post("/purge-old-studies", { since: today(), undated: true, "dry-run": true, force: true, format: "json" })} />
+      </section>`
+    : null;
+}
+
 function View({ summary }) {
   const { data: status, error, refresh } = useRoute("/purge-old-studies/status", 5);
   return html`
     <${Room} server=${summary.Server} />
-    <${Problem} error=${error} />
-    ${status ? html`<${Clock} clock=${status.Clock} refresh=${refresh} />` : null}
-    ${status && !status.Rules.length ? html`<${Empty} title="No rule deletes by itself">A rule in <code>PurgeOldStudies</code> deletes studies of an age at a time of day, or when the disk is full.<//>` : null}
-    ${status ? status.Rules.map((rule) => html`<${Rule} key=${rule.Name} rule=${rule} />`) : null}
-    <section aria-labelledby="by-year"><h2 id="by-year">What the archive holds</h2>
-      <${DryRun} title="Count by year and modality" note="It reads the whole archive once: of 5,000 studies in about a second. Nothing is deleted." run=${() => post("/purge-old-studies", { since: today(), undated: true, "dry-run": true, force: true, format: "json" })} />
-    </section>
+    <div class="part"><${Problem} error=${error} /></div>
+    <div class="part">${status ? html`<${Clock} clock=${status.Clock} refresh=${refresh} />` : null}</div>
+    <div class="part">${status ? html`<${Rules} rules=${status.Rules} />` : error ? null : html`<${Loading} what="rules" />`}</div>
+    <div class="part"><${Holds} /></div>
     <section class="plain" aria-labelledby="purges-title"><h2 id="purges-title">Purges</h2><${Purges} /></section>`;
 }
 

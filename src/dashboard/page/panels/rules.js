@@ -111,7 +111,7 @@ function View({ summary, place }) {
   if (!scripts.length) {
     return html`<${Empty} title="The forwarders do not run">See <a href=${link("scripts")}>Scripts</a> for why.<//>`;
   }
-  return html`${scripts.map((script) => html`<section key=${script} aria-labelledby="rules-${script}"><h2 id="rules-${script}">${TITLES[script]}</h2><${Rules} script=${script} /></section>`)}
+  return html`<div class="part">${scripts.map((script) => html`<section key=${script} aria-labelledby="rules-${script}"><h2 id="rules-${script}">${TITLES[script]}</h2><${Rules} script=${script} /></section>`)}</div>
     <${Try} scripts=${scripts} place=${place} />`;
 }
 

@@ -13,7 +13,7 @@ function One({ each }) {
   const calls = each.Callbacks;
   return html`<section class="card" aria-labelledby="one-title">
     <div class="title-row"><h2 id="one-title"><${Text}>${each.Name}<//></h2><${State} of=${stateOf(each)} label=${wordOf(each)} /></div>
-    ${each.Healthy ? (each.Reason ? html`<p class="quiet"><${Text}>${each.Reason}<//></p>` : null) : html`<${Problem} error=${each.Reason} />`}
+    <div class="part">${each.Healthy ? (each.Reason ? html`<p class="quiet"><${Text}>${each.Reason}<//></p>` : null) : html`<${Problem} error=${each.Reason} />`}</div>
     <${Facts} of=${[
       ["Version", each.Version && html`<${Text}>${each.Version}<//>`],
       ["Since", each.Since && html`<${Time} at=${each.Since} />`],
@@ -46,7 +46,7 @@ function View({ summary, place }) {
   ];
   const well = every.filter((each) => each.Healthy).length;
   return html`<p class="quiet">${counted(every.length, "script", "scripts")}, ${well === every.length ? "all well" : `${number(well)} of them well`}.</p>
-    ${chosen ? html`<${One} each=${chosen} />` : null}
+    <div class="part">${chosen ? html`<${One} each=${chosen} />` : null}</div>
     <${Table} caption="Scripts" columns=${columns} rows=${every} keyOf=${(each) => each.Name} current=${(each) => each === chosen} />`;
 }
 
