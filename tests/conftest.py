@@ -20,6 +20,7 @@ from testing.server import OrthancServer
 from tests.fakes import clock as clock
 from tests.fakes import rest as rest
 from tests.fakes import source as source
+from tests.fakes import source_for_module as source_for_module
 from tests.fakes import start as start
 from tests.ledgers import database as database
 from tests.ledgers import make_ledger as make_ledger

@@ -245,6 +245,17 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 @pytest.fixture
 def source(orthanc_standin: StandIn, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str], ModuleType]]:
     """Import a module of src/ on the stand-in, afresh in each test."""
+    yield from _imported_from_src(monkeypatch)
+
+
+@pytest.fixture(scope="module")
+def source_for_module() -> Iterator[Callable[[str], ModuleType]]:
+    """As `source`, once for a module of tests: for plain functions, as an import takes longer than their tests."""
+    with pytest.MonkeyPatch.context() as monkeypatch, StandIn().installed():
+        yield from _imported_from_src(monkeypatch)
+
+
+def _imported_from_src(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str], ModuleType]]:
     ours = {path.stem for path in SRC.iterdir()}
     kept = {name: module for name, module in sys.modules.items() if name.partition(".")[0] in ours}
     for name in kept:

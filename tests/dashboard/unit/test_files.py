@@ -89,3 +89,15 @@ def test_the_page_has_a_strict_policy_and_its_files_are_kept_by_a_name_of_their_
         assert "immutable" in file.headers["Cache-Control"]
     assert orthanc_standin.http("GET", f"/{files}/lib/none.js").status == 404
     assert orthanc_standin.http("GET", "/dashboard/files/0123456789abcdef/app.js").status == 404
+
+
+def test_no_other_site_shows_the_page_in_a_frame_and_no_file_is_taken_for_another(
+    page: Script, orthanc_standin: StandIn
+) -> None:
+    answer = orthanc_standin.http("GET", "/dashboard")
+    policy = {line.strip() for line in answer.headers["Content-Security-Policy"].split(";")}
+    assert policy >= {"frame-ancestors 'self'", "base-uri 'none'", "form-action 'self'", "connect-src 'self'"}
+    assert answer.headers["X-Frame-Options"] == "SAMEORIGIN"
+    [files] = {*re.findall(r'"(dashboard/files/[0-9a-f]{16})/', answer.text)}
+    for each in (answer, orthanc_standin.http("GET", f"/{files}/app.js")):
+        assert each.headers["X-Content-Type-Options"] == "nosniff"

@@ -307,3 +307,118 @@ def test_a_peer_is_known_by_its_url(start: Callable[..., Script], rest: FakeOrth
     with_headers = {"Url": "http://x:8042", "HttpHeaders": {"X-Token": "t"}, "Timeout": 5}
     assert module.is_for({"Peer": with_headers}, {"Url": "http://x:8042/"})
     assert not module.is_for({"Peer": with_headers}, {"Url": "http://x:8043/"})
+
+
+# What is near a proof and none
+
+
+def test_while_this_orthanc_does_not_answer_a_commitment_proves_nothing_yet(proving: Proving) -> None:
+    proving.prove()
+    proving.report("Success", "1.1", "1.2")
+    proving.hold("1.1", "1.2")
+    proving.rest.answers["POST", "/modalities/PACS/query"] = proving.rest.error(0)
+    with pytest.raises(type(proving.rest.error(0))):
+        proving.prove()
+    proving.rest.answers["GET", "/storage-commitment/t1"] = proving.rest.error(500)
+    with pytest.raises(type(proving.rest.error(0))):
+        proving.prove()
+    assert proving.asked
+
+
+def test_a_report_is_waited_for_until_its_time_is_over_also_by_a_clock_that_went_back(
+    proving: Proving, clock: Clock
+) -> None:
+    within = proving.node_proof.COMMITTED_WITHIN
+    assert within == 3600
+    for jump in (within - 1, -(within - 1)):
+        proving.asked.clear()
+        proving.prove()
+        proving.report("Pending")
+        clock.jump(jump)
+        assert proving.prove() is None
+        clock.jump(1 if jump > 0 else -1)
+        with pytest.raises(ValueError, match="PACS has sent no report of storage commitment within 3600 s"):
+            proving.prove()
+
+
+def test_a_node_that_orthanc_does_not_know_proves_nothing(proving: Proving) -> None:
+    proving.rest.answers["GET", "/modalities?expand"] = {}
+    with pytest.raises(ValueError, match="Orthanc does not know PACS"):
+        proving.prove(proof="C-FIND")
+
+
+@pytest.mark.parametrize("node", [{"Host": "127.0.0.1", "Port": 11112}, {"Host": "192.0.2.1", "Port": 4242}])
+def test_another_program_on_this_machine_and_the_same_port_of_another_machine_are_not_this_server(
+    proving: Proving, node: dict[str, Any]
+) -> None:
+    proving.rest.answers["GET", "/modalities?expand"] = {"PACS": {"AET": "PACS", **node}}
+    proving.hold("1.1")
+    assert proving.prove(proof="C-FIND") == {"i1"}
+
+
+@pytest.mark.parametrize("ours", ["", "P1"])
+def test_an_image_without_a_patient_is_never_proved(proving: Proving, ours: str) -> None:
+    """Two that are both without one may be of two patients."""
+    proving.hold("1.1", patient="")
+    study = {"MainDicomTags": {"StudyInstanceUID": "1.2"}, "PatientMainDicomTags": {"PatientID": ours} if ours else {}}
+    proving.rest.answers["GET", "/studies/a1"] = study
+    with pytest.raises(ValueError, match="has not proved to have 1 of 2 instances"):
+        proving.prove(proof="C-FIND")
+
+
+def test_a_study_of_two_patients_proves_nothing_of_either(proving: Proving) -> None:
+    proving.hold("1.1", at_study="P1")
+    answers = [{"StudyInstanceUID": "1.2", "PatientID": each} for each in ("P1", "P2")]
+    proving.rest.answers["GET", "/queries/Study/answers"] = answers
+    with pytest.raises(ValueError, match="of another patient"):
+        proving.prove(proof="C-FIND")
+    answers[1]["StudyInstanceUID"] = "9.9"  # another study, which was not asked for
+    assert proving.prove(proof="C-FIND") == {"i1"}
+
+
+def test_a_node_that_has_it_of_the_right_patient_too_has_proved_it(proving: Proving) -> None:
+    proving.hold("1.1", patient="P2")
+    proving.rest.answers["GET", "/queries/Instance/answers"] += [{"SOPInstanceUID": "1.1 ", "PatientID": "P1\0"}]
+    assert proving.prove(proof="C-FIND") == {"i1"}
+
+
+def test_its_study_is_asked_for_once_and_only_where_the_instance_names_no_patient(proving: Proving) -> None:
+    proving.hold("1.1", "1.2", at_study="P1")
+    proving.prove(proof="C-FIND")
+    assert [each["Level"] for each in proving.rest.asked("POST", "/modalities/PACS/query")] == ["Instance", "Study"]
+    proving.rest.requests.clear()
+    proving.hold("1.1", "1.2")
+    proving.prove(proof="C-FIND")
+    assert [each["Level"] for each in proving.rest.asked("POST", "/modalities/PACS/query")] == ["Instance"]
+
+
+def test_without_an_ae_title_of_ours_it_does_not_matter_where_it_is_retrieved_from(proving: Proving) -> None:
+    for retrieved in ({}, {"RetrieveAETitle": ""}, {"RetrieveAETitle": "HERE"}):
+        proving.hold("1.1", **retrieved)
+        assert proving.node_proof.found_by_patient(proving.loopback, "PACS", INSTANCES) == {"i1"}
+    proving.hold("1.1", RetrieveAETitle="OTHER\\ here ")
+    with pytest.raises(ValueError, match="is to be retrieved from HERE"):
+        proving.prove(proof="C-FIND")
+
+
+def test_places_that_are_given_are_not_asked_for(proving: Proving) -> None:
+    proving.hold("1.1", "1.2")
+    place = {"PatientID": "P1", "StudyInstanceUID": "1.2", "SeriesInstanceUID": "1.2.3"}
+    given = {key: {**one, "Place": place} for key, one in INSTANCES.items()}
+    assert proving.node_proof.found_by_patient(proving.loopback, "PACS", given) == {"i1", "i2"}
+    assert proving.rest.asked("POST", "/tools/bulk-content") == []
+
+
+def test_an_address_of_this_machine_is_one_and_no_other_is(source: Any) -> None:
+    is_this_machine = source("forwarding.patient_proof").is_this_machine
+    assert is_this_machine("127.0.0.1")
+    assert is_this_machine("localhost")
+    assert not is_this_machine("192.0.2.1")
+
+
+def test_a_query_is_removed_also_when_its_answers_can_not_be_read(proving: Proving) -> None:
+    proving.hold("1.1")
+    proving.rest.answers["GET", "/queries/Instance/answers"] = proving.rest.error(500)
+    with pytest.raises(type(proving.rest.error(500))):
+        proving.prove(proof="C-FIND")
+    assert proving.rest.asked("DELETE", "/queries/Instance") == [None]
