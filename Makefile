@@ -13,7 +13,7 @@ SUDO := $(if $(filter 0,$(shell id -u)),,sudo)
 unexport PYTHONDONTWRITEBYTECODE
 ALONE := -n 0 --last-failed --last-failed-no-failures none
 
-.PHONY: build demo dev test test-all image-test fresh-debian mutate coverage audit-packages check docs docs-answers docs-images gallery bench release help clean
+.PHONY: build demo dev test test-all image-test fresh-debian mutate mutate-wide coverage audit-packages check docs docs-answers docs-images gallery bench release help clean
 
 demo:  ## Combines the scripts, and shows real studies travel through them (DEMO_ARGS=--exit ends after the table)
 	@testing/install demo
@@ -43,6 +43,11 @@ fresh-debian:  ## Does what the README says in a fresh Debian 12 and 13 (SUITES=
 mutate:  ## Breaks guards on purpose, one at a time: a test has to notice each (MUTATE_ARGS: a word of a row, -j 2)
 	@testing/install test
 	$(PYTHON) -m tests.mutants $(MUTATE_ARGS)
+
+mutate-wide:  ## Changes every condition of what must not fail: a unit test has to notice each (MUTATE_ARGS: a word of a subject or module, -j 2)
+	@testing/install test
+	@[ -x build/cosmic-ray/bin/cosmic-ray ] || { python3 -m venv --clear build/cosmic-ray && build/cosmic-ray/bin/pip -q install cosmic-ray==8.7.0; }
+	$(PYTHON) -m tests.mutation $(MUTATE_ARGS)
 
 coverage:  ## Which lines of src/ the tests run, inside the newest Orthanc too (TEST_ARGS goes to pytest)
 	@testing/install test

@@ -24,3 +24,14 @@ def test_what_a_row_changes_is_in_its_file_once_and_its_tests_are_there() -> Non
     found = {str(mutant): (HERE / mutant.file).read_text().count(mutant.old) for mutant in every_mutant()}
     assert {row: number for row, number in found.items() if number != 1} == {}
     assert [str(mutant) for mutant in every_mutant() if not (HERE / mutant.tests).is_file()] == []
+
+
+SCRIPTS = sorted(
+    [path.stem for path in HERE.glob("*.py")] + [path.parent.parent.name for path in HERE.glob("*/_common/__init__.py")]
+)
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_two_guards_of_each_script_at_least_are_watched_by_tests_that_need_no_server(script: str) -> None:
+    own = [mutant for mutant in every_mutant() if Path(mutant.file).with_suffix("").parts[1] == script]
+    assert sum("/unit/" in mutant.tests for mutant in own) >= 2

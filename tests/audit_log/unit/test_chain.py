@@ -220,14 +220,40 @@ def test_the_command_says_what_is_wrong_and_the_newest_line(
     assert capsys.readouterr().out.startswith(f"{path.name}, line 3: number 2 is missing\n")
 
 
+def test_the_command_says_whether_the_key_or_the_log_is_not_there(
+    verification: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("AUDIT_LOG_KEY", KEY.decode())
+    assert verification.main(["--verify", str(tmp_path)]) == 2
+    assert capsys.readouterr().err == f"no log in {tmp_path}\n"
+    (tmp_path / "audit-000000000001.jsonl").touch()
+    assert verification.main(["--verify", str(tmp_path)]) == 0
+    monkeypatch.setenv("AUDIT_LOG_KEY", "short")
+    assert verification.main(["--verify", str(tmp_path)]) == 2
+    assert capsys.readouterr().err == "no key: --key-file or AUDIT_LOG_KEY\n"
+
+
+def test_a_last_line_that_is_cut_is_named_with_its_file(verification: Any, tmp_path: Path) -> None:
+    first, second = log_of(*some_entries(2))
+    path = tmp_path / "audit-000000000001.jsonl"
+    path.write_bytes(first + b"\n" + second[:-5])
+    assert verification.verify([path], KEY) == (
+        [f"{path.name}: its last line is cut"],
+        1,
+        json.loads(first)["Mac"],
+    )
+    assert verification.verify([], KEY) == ([], 0, "")
+
+
 @pytest.mark.parametrize("text", ["12", ":", "x:" + "0" * 64, "1:" + "0" * 63, "1:" + "0" * 65, "-1:" + "0" * 64, ""])
-def test_what_is_not_the_newest_line_of_a_log_is_refused(
+def test_words_that_say_no_folder_or_no_line_are_refused(
     verification: Any, capsys: pytest.CaptureFixture[str], text: str
 ) -> None:
-    with pytest.raises(SystemExit) as ended:
-        verification.main(["--verify", "x", f"--newest={text}"])
-    assert ended.value.code == 2
-    assert "it must be NUMBER:MAC" in capsys.readouterr().err
+    for words, said in ((["--verify", "x", f"--newest={text}"], "it must be NUMBER:MAC"), ([], "required: --verify")):
+        with pytest.raises(SystemExit) as ended:
+            verification.main(words)
+        assert ended.value.code == 2
+        assert said in capsys.readouterr().err
 
 
 # What waits to be written

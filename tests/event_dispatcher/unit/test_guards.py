@@ -42,10 +42,10 @@ def test_orthancs_end_waits_for_the_calls_that_are_under_way(part: Any) -> None:
         gate.close()
         order.append("closed")
 
-    calling = threading.Thread(target=call)
+    calling = threading.Thread(target=call, daemon=True)
     calling.start()
     eventually(lambda: gate._inside == 1)
-    closing = threading.Thread(target=close)
+    closing = threading.Thread(target=close, daemon=True)
     closing.start()
     eventually(lambda: not gate.is_open)
     with pytest.raises(part("gate").StoppedError), gate.calling():
