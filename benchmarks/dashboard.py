@@ -171,7 +171,6 @@ def main() -> None:
         finally:
             server.kill()
             server.close()
-    grown = memory[-1] / memory[2] - 1
     goals.most(
         "dashboard, memory of the page after an hour, over that after a fifth of it", memory[-1] / memory[2], 1.1
     )
