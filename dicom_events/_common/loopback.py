@@ -33,6 +33,7 @@ IDEMPOTENT_POSTS = (
     "/tools/bulk-content",
     "/tools/bulk-delete",
     "/owed",
+    "/protected",
 )  # ends of what may be sent twice
 
 
@@ -93,10 +94,11 @@ class Loopback:
         data = body if body is None or isinstance(body, bytes) else json.dumps(body).encode()
         report_request(method, path, body, headers)
         self._token = self._token or orthanc.GenerateRestApiAuthorizationToken()
-        # A kept connection may be closed by Orthanc just now: what is the same twice is asked once more.
+        # A kept connection may be closed by Orthanc just now, on a busy machine soon after the look at how old it is: what is
+        # the same twice is asked once more, and what is not gets a connection of its own.
         attempts = 2 if method != "POST" or path.endswith(IDEMPOTENT_POSTS) else 1
         while True:
-            connection = self._connection()
+            connection = self._connection(is_fresh=attempts == 1)
             try:
                 connection.request(method, path, data, {**(headers or {}), "Authorization": self._token})
                 response = connection.getresponse()
@@ -128,11 +130,11 @@ class Loopback:
         if connection := getattr(self._local, "connection", None):
             connection.close()
 
-    def _connection(self) -> http.client.HTTPConnection:
+    def _connection(self, *, is_fresh: bool) -> http.client.HTTPConnection:
         connection: http.client.HTTPConnection | None = getattr(self._local, "connection", None)
         if connection is None:
             connection = self._local.connection = self._connect()
-        elif time.monotonic() - self._local.used > KEEP_ALIVE_SECONDS:
+        elif is_fresh or time.monotonic() - self._local.used > KEEP_ALIVE_SECONDS:
             connection.close()
         if connection.sock is None:  # it is opened now
             _open_connections.connections = {*getattr(_open_connections, "connections", ()), connection}

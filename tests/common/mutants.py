@@ -228,6 +228,7 @@ TABLE: dict[tuple[str, str], dict[str, str]] = {
     },
     ("src/common/loopback.py", "tests/common/unit/test_loopback.py"): {
         "{path.partition('?')[0]}: {reason}": "{path}: {reason}",
+        "is_fresh=attempts == 1": "is_fresh=False",
     },
     ("src/common/loopback.py", "tests/common/unit/test_loopback_certificates.py"): {
         "            self.tls()  # now": "            pass  # now",
