@@ -3313,6 +3313,23 @@ class LineIndex(Generic[SummaryT]):
             yield from enumerate(itertools.islice(file, block.length), block.first)
 
 
+# ---- src/common/place.py: The place in Orthanc's log of changes up to which a script has read it.
+
+
+def place_in_log(kept: int, newest: int, reader: str) -> int:
+    """Return the place to read on from: `kept`, but never beyond the `newest` change that there is.
+
+    A place beyond it belongs to another archive, to a log that was emptied, or to an index that was restored from a backup:
+    waiting there would miss all that comes until the log has grown as long again. A line of the log says so.
+    """
+    if kept > newest:
+        orthanc.LogWarning(
+            f"{reader}: Orthanc's log of changes ends at {newest}, and was read up to {kept} before; was the index "
+            f"restored from a backup? It is read on from {newest}"
+        )
+    return min(kept, newest)
+
+
 # ---- src/audit_log/dicom_audit.py: DICOM audit messages (PS3.15 A.5) of lines: what hospitals' audit repositories take (IHE ATNA).
 
 
@@ -3609,6 +3626,7 @@ class Deleters:
 STUDIES_PER_REQUEST = 500  # when the archive is looked through
 INSTANCES_PER_REQUEST = 500  # that a job has sent
 PLACES_IN_MEMORY = 50_000
+PLACES_PER_READ = 1000
 PLACE_TABLES = """
 CREATE TABLE IF NOT EXISTS places(
     resource TEXT PRIMARY KEY, study TEXT NOT NULL, uid TEXT NOT NULL, patient TEXT NOT NULL) WITHOUT ROWID;
@@ -3620,7 +3638,7 @@ Place: TypeAlias = dict[
 ]  # "Study" (Orthanc's identifier), "StudyInstanceUID", "Patient" (PatientID), as lines have them
 
 
-def place_of(study: Mapping[str, Any]) -> Place:
+def place_of_study(study: Mapping[str, Any]) -> Place:
     """Return the place of a study as Orthanc describes it."""
     return {
         "Study": study["ID"],
@@ -3635,10 +3653,12 @@ class Places:
     def __init__(self, ledger: Ledger, loopback: Loopback) -> None:
         self._ledger, self._loopback = ledger, loopback
         self._known: dict[str, Place] = {}
+        self._deleted: dict[str, None] = {}
         self._has_all = False
 
     def keep(self, resource: str, place: Place) -> None:
         """Remember the place of a resource."""
+        self._deleted.pop(resource, None)
         if resource not in self._known:
             values = (place["Study"], place["StudyInstanceUID"], place["Patient"])
             self._ledger.run("INSERT OR REPLACE INTO places VALUES(?,?,?,?)", resource, *values)
@@ -3647,9 +3667,36 @@ class Places:
             self._known[resource] = place
 
     def forget(self, resource: str) -> None:
-        """Forget a resource that was deleted."""
-        self._ledger.run("DELETE FROM places WHERE resource=?", resource)
+        """Let a resource that was deleted be forgotten, by `forget_deleted`."""
+        self._deleted[resource] = None
         self._known.pop(resource, None)
+
+    def forget_deleted(self) -> None:
+        """Forget what was deleted, once its lines are written: after a kill before that, the place says that they are missing."""
+        if self._deleted:
+            with self._ledger.transaction() as db:
+                db.executemany("DELETE FROM places WHERE resource=?", [(each,) for each in self._deleted])
+            self._deleted.clear()
+
+    def is_kept(self, resource: str) -> bool:
+        """Return whether a resource has a place, and was not deleted."""
+        rows = self._ledger.rows("SELECT 1 FROM places WHERE resource=?", resource)
+        return bool(rows) and resource not in self._deleted
+
+    def studies(self) -> Iterator[Place]:
+        """Yield the place of each study that has one."""
+        last = ""
+        sql = "SELECT * FROM places WHERE resource>? ORDER BY resource LIMIT ?"
+        while rows := self._ledger.rows(sql, last, PLACES_PER_READ):
+            for row in rows:
+                if row["resource"] == row["study"]:
+                    yield {"Study": row["study"], "StudyInstanceUID": row["uid"], "Patient": row["patient"]}
+            last = rows[-1]["resource"]
+
+    def of_study(self, place: Place) -> list[str]:
+        """Return the resources that have the place of a study."""
+        sql = "SELECT resource FROM places WHERE uid=? AND study=?"
+        return [row["resource"] for row in self._ledger.rows(sql, place["StudyInstanceUID"], place["Study"])]
 
     def find(self, resource: str, levels: Sequence[str] = ("studies", "series", "instances")) -> Place:
         """Return the place of a resource, or of a StudyInstanceUID, as remembered, else as Orthanc says; {} if nobody knows.
@@ -3666,7 +3713,7 @@ class Places:
         for level in levels:
             with contextlib.suppress(LoopbackError):
                 found = self._loopback.get(f"/{level}/{resource}" + ("" if level == "studies" else "/study"))
-                self._known[resource] = place_of(found)
+                self._known[resource] = place_of_study(found)
                 return self._known[resource]
         return {}
 
@@ -3676,7 +3723,7 @@ class Places:
         for start in range(0, len(instances), INSTANCES_PER_REQUEST):
             body = {"Resources": instances[start : start + INSTANCES_PER_REQUEST], "Level": "Study", "Metadata": False}
             with contextlib.suppress(LoopbackError):
-                found += map(place_of, self._loopback.post("/tools/bulk-content", body))
+                found += map(place_of_study, self._loopback.post("/tools/bulk-content", body))
         return found
 
     def learn_some(self) -> bool:
@@ -3688,7 +3735,7 @@ class Places:
         with self._ledger.transaction() as db:
             rows = []
             for study in studies:
-                values = place_of(study)
+                values = place_of_study(study)
                 for resource in (study["ID"], study["ParentPatient"], *study["Series"]):
                     rows.append((resource, values["Study"], values["StudyInstanceUID"], values["Patient"]))
             db.executemany("INSERT OR IGNORE INTO places VALUES(?,?,?,?)", rows)
@@ -4349,6 +4396,147 @@ def sent_to(content: Mapping[str, Any]) -> str:
     return str(content.get("RemoteAet") or content.get("Server") or re.sub("//[^/@]*@", "//", url_of_peer(content)))
 
 
+# ---- src/audit_log/missed.py: What no line says because Orthanc was killed, or nothing could be written, when it happened: found at the next start.
+
+
+CHANGES_PER_REQUEST = 500
+STUDIES_PER_LIST = 1000
+SETTLE_SECONDS = 2.0  # after which a callback has reported what Orthanc has done
+FOUND = "at start"
+SENDER = ("Origin", "RemoteAET", "CalledAET", "RemoteIP", "HttpUsername")  # metadata of an instance
+
+
+class MissedLines:
+    """Adds lines about what the process before did not write down.
+
+    What arrived is in Orthanc's log of changes, after the place up to which all was written (`note`). What was deleted is not
+    in the archive any more, and has a place. Each line has `Found`; what came in the last seconds may have one already.
+    """
+
+    def __init__(self, ledger: Ledger, loopback: Loopback, places: Places, writer: LineWriter) -> None:
+        self._ledger, self._loopback, self._places, self._writer = ledger, loopback, places, writer
+        self._place = self._kept = self._end = -1
+        self._compares = bool(ledger.get_value("is_running"))  # it has not ended: what was deleted may have no line
+        self._gone: list[Place] = []
+        self._settles_at = 0.0
+        self._seen = -1, 0.0
+
+    def _begin(self) -> None:
+        self._kept = self._ledger.get_value("cursor", -1)
+        newest = self._newest()
+        place = newest if self._kept < 0 else place_in_log(self._kept, newest, "audit_log")
+        with self._ledger.transaction():
+            self._ledger.set_value("cursor", place)
+            self._ledger.set_value("is_running", 1)
+        self._place = self._kept = place
+        self._end, self._seen = newest, (newest, time.monotonic())
+
+    def _newest(self) -> int:
+        return int(self._loopback.get("/changes?last")["Last"])
+
+    def find_some(self) -> bool:
+        """Add lines of some of what was missed; return whether there is more.
+
+        Raises
+        ------
+        LoopbackError : Orthanc can't answer now; called again, it goes on.
+        """
+        if self._end < 0:
+            self._begin()
+        if self._place < self._end:
+            self._add_arrivals()
+            return True
+        if self._compares:
+            self._gone, self._settles_at = self._find_gone(), time.monotonic() + SETTLE_SECONDS
+            self._compares = False
+        if self._gone and time.monotonic() >= self._settles_at:
+            for place in self._gone:
+                self._add_deleted(place)
+            self._gone = []
+        return False
+
+    def note(self, *, at_end: bool = False) -> None:
+        """Remember up to which place all is written, once that is so.
+
+        Raises
+        ------
+        LoopbackError : Orthanc can't answer now; not `at_end`, when nothing is asked.
+        """
+        if self._end < 0:
+            return
+        if self._place >= self._end:
+            newest, at = self._seen
+            if at_end or time.monotonic() > at + SETTLE_SECONDS:
+                self._place = max(self._place, newest)
+                self._seen = (newest if at_end else self._newest()), time.monotonic()
+        if self._place != self._kept:
+            self._ledger.set_value("cursor", self._place)
+            self._kept = self._place
+        if at_end and not self._compares and not self._gone:
+            self._ledger.set_value("is_running", 0)
+
+    # What arrived
+
+    def _add_arrivals(self) -> None:
+        page = self._loopback.get(f"/changes?since={self._place}&limit={CHANGES_PER_REQUEST}")
+        changes = [each for each in page["Changes"] if each["Seq"] <= self._end]
+        new = {each["ID"]: each["Date"] for each in changes if each["ChangeType"] == "NewInstance"}
+        if new:
+            self._add_received(new)
+        self._place = self._end if page["Done"] else min(self._end, int(page["Last"]))
+
+    def _add_received(self, dates: Mapping[str, str]) -> None:
+        """Add a line for each study of some instances that are here; `dates` : when Orthanc noted each."""
+        instances: dict[str, list[str]] = {}
+        for series in self._content([*dates], Level="Series", Short=True, Metadata=False):
+            instances.setdefault(series["ParentStudy"], []).extend(dates.keys() & {*series["Instances"]})
+        firsts = {min(each, key=dates.__getitem__): study for study, each in instances.items() if each}
+        senders = {firsts[each["ID"]]: each.get("Metadata", {}) for each in self._content([*firsts], Short=True)}
+        for study in self._content([*senders], Metadata=False):
+            place, metadata, mine = place_of_study(study), senders[study["ID"]], instances[study["ID"]]
+            for resource in (study["ID"], study["ParentPatient"], *study["Series"]):
+                self._places.keep(resource, place)
+            sender = {name: metadata[name] for name in SENDER if metadata.get(name)}
+            first = parse_orthanc_time(min(dates[each] for each in mine))
+            since = utc(first.timestamp()) if first else utc()
+            more: dict[str, Any] = {"From": sender, "Since": since, "Count": len(mine), "Found": FOUND}
+            self._writer.add(utc(), "received", place, **more)
+
+    def _content(self, resources: Sequence[str], **more: Any) -> list[dict[str, Any]]:
+        """Return what Orthanc says of those of some resources that are here."""
+        if not resources:
+            return []
+        found: list[dict[str, Any]] = self._loopback.post("/tools/bulk-content", {"Resources": resources, **more})
+        return found
+
+    # What was deleted
+
+    def _find_gone(self) -> list[Place]:
+        here, since = set[str](), 0
+        while page := self._loopback.get(f"/studies?since={since}&limit={STUDIES_PER_LIST}"):
+            here.update(page)
+            since += len(page)
+        return [place for place in self._places.studies() if place["Study"] not in here and self._is_gone(place)]
+
+    def _is_gone(self, place: Place) -> bool:
+        """Return whether a study is not here: the list may have skipped it, while others were deleted."""
+        try:
+            self._loopback.get(f"/studies/{place['Study']}")
+        except LoopbackError as error:
+            if error.status != 404:
+                raise
+            return True
+        return False
+
+    def _add_deleted(self, place: Place) -> None:
+        if not self._places.is_kept(place["Study"]):
+            return  # its event came meanwhile
+        self._writer.add(utc(), "deleted", place, Level="Study", Resource=place["Study"], Found=FOUND)
+        for resource in self._places.of_study(place):
+            if resource != orthanc_identifier(place["Patient"]):
+                self._places.forget(resource)
+
+
 # ---- src/audit_log/settings.py: The section AuditLog of the configuration, and the key of the HMACs.
 
 
@@ -4448,6 +4636,7 @@ class Settings:
     syslog: SyslogSettings = dataclasses.field(
         default=SyslogSettings(), metadata={"help": 'The audit repository, with `"To": "syslog"`.'}
     )
+    reconcile: bool = reconcile_field()
     durability: str = durability_field("what is written survives", "each write waits")
     state_path: str | None = state_path_field()
 
@@ -4936,10 +5125,17 @@ class Recorder:
         self._writer = LineWriter(self.log, settings.keep_days, Expiry(ledger, "audit_log"))
         self._places = Places(ledger, self._loopback)
         self._events = EventLines(self._places, self._writer)
+        self._missed = self._make_missed(ledger)
         self._writer.add(self._started_at, "started")
         if self.sender:
             self.sender.start()
         return ledger
+
+    def _make_missed(self, ledger: Ledger) -> MissedLines | None:
+        if self._settings.reconcile and self._loopback.enabled:
+            return MissedLines(ledger, self._loopback, self._places, self._writer)
+        ledger.run("DELETE FROM state WHERE name='cursor'")  # whoever reads the log of changes later begins then
+        return None
 
     def _make_sender(self, ledger: Ledger) -> RepositorySender:
         asked, configuration, host = self._settings.syslog, self._configuration, socket.gethostname()
@@ -4953,9 +5149,18 @@ class Recorder:
         self._inbox.flush()
         self._writer.add_counts()
         self._write()
-        if self._places.learn_some():
+        if self._find_missed() or self._places.learn_some():
             return 0.0
         return READ_AHEAD_PAUSE_SECONDS if self.log.index.read_ahead() else TURN_SECONDS
+
+    def _find_missed(self) -> bool:
+        """Write some of what the process before has not written; return whether there is more."""
+        if not self._missed:
+            return False
+        has_more = self._missed.find_some()
+        self._write()
+        self._missed.note()
+        return has_more
 
     def _finish(self) -> None:
         """Write what there is when Orthanc ends."""
@@ -4965,6 +5170,8 @@ class Recorder:
             self._writer.add_counts(everything=True)
             self._writer.add(utc(), "stopped")
             self._write()
+            if self._missed:
+                self._missed.note(at_end=True)
         except (sqlite3.Error, OSError) as error:
             orthanc.LogError(f"audit_log could not write its last {self.waiting()} lines: {error}")
         finally:
@@ -4987,6 +5194,7 @@ class Recorder:
             self._writer.add(utc(), "lost", Count=lost)
             self._inbox.lost -= lost
         self._writer.write()
+        self._places.forget_deleted()
         if self.sender and self.sender.owed():
             self.sender.notify()
 

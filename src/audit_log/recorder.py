@@ -26,6 +26,7 @@ from common.worker import Worker
 from .dicom_audit import AuditMessages
 from .events import EventLines
 from .log import Log
+from .missed import MissedLines
 from .places import PLACE_TABLES, Places
 from .repository import RepositorySender
 from .settings import SECTION, Settings, read_or_make_key
@@ -143,10 +144,17 @@ class Recorder:
         self._writer = LineWriter(self.log, settings.keep_days, Expiry(ledger, "audit_log"))
         self._places = Places(ledger, self._loopback)
         self._events = EventLines(self._places, self._writer)
+        self._missed = self._make_missed(ledger)
         self._writer.add(self._started_at, "started")
         if self.sender:
             self.sender.start()
         return ledger
+
+    def _make_missed(self, ledger: Ledger) -> MissedLines | None:
+        if self._settings.reconcile and self._loopback.enabled:
+            return MissedLines(ledger, self._loopback, self._places, self._writer)
+        ledger.run("DELETE FROM state WHERE name='cursor'")  # whoever reads the log of changes later begins then
+        return None
 
     def _make_sender(self, ledger: Ledger) -> RepositorySender:
         asked, configuration, host = self._settings.syslog, self._configuration, socket.gethostname()
@@ -160,9 +168,18 @@ class Recorder:
         self._inbox.flush()
         self._writer.add_counts()
         self._write()
-        if self._places.learn_some():
+        if self._find_missed() or self._places.learn_some():
             return 0.0
         return READ_AHEAD_PAUSE_SECONDS if self.log.index.read_ahead() else TURN_SECONDS
+
+    def _find_missed(self) -> bool:
+        """Write some of what the process before has not written; return whether there is more."""
+        if not self._missed:
+            return False
+        has_more = self._missed.find_some()
+        self._write()
+        self._missed.note()
+        return has_more
 
     def _finish(self) -> None:
         """Write what there is when Orthanc ends."""
@@ -172,6 +189,8 @@ class Recorder:
             self._writer.add_counts(everything=True)
             self._writer.add(utc(), "stopped")
             self._write()
+            if self._missed:
+                self._missed.note(at_end=True)
         except (sqlite3.Error, OSError) as error:
             orthanc.LogError(f"audit_log could not write its last {self.waiting()} lines: {error}")
         finally:
@@ -194,6 +213,7 @@ class Recorder:
             self._writer.add(utc(), "lost", Count=lost)
             self._inbox.lost -= lost
         self._writer.write()
+        self._places.forget_deleted()
         if self.sender and self.sender.owed():
             self.sender.notify()
 

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
-from common.settings import SettingsError, durability_field, state_path_field
+from common.settings import SettingsError, durability_field, reconcile_field, state_path_field
 from common.state import make_private, open_private
 
 SECTION = "AuditLog"
@@ -110,6 +110,7 @@ class Settings:
     syslog: SyslogSettings = dataclasses.field(
         default=SyslogSettings(), metadata={"help": 'The audit repository, with `"To": "syslog"`.'}
     )
+    reconcile: bool = reconcile_field()
     durability: str = durability_field("what is written survives", "each write waits")
     state_path: str | None = state_path_field()
 
