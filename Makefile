@@ -13,7 +13,7 @@ SUDO := $(if $(filter 0,$(shell id -u)),,sudo)
 unexport PYTHONDONTWRITEBYTECODE
 ALONE := -n 0 --last-failed --last-failed-no-failures none
 
-.PHONY: build demo dev test test-all image-test fresh-debian mutate mutate-wide coverage audit-packages check docs docs-answers docs-images gallery bench release help clean
+.PHONY: build demo dev test test-all image-test fresh-debian mutate mutate-wide torture coverage audit-packages check docs docs-answers docs-images gallery bench release help clean
 
 demo:  ## Combines the scripts, and shows real studies travel through them (DEMO_ARGS=--exit ends after the table)
 	@testing/install demo
@@ -52,6 +52,10 @@ mutate-wide:  ## Changes every condition of what must not fail: a unit test has 
 coverage:  ## Which lines of src/ the tests run, inside the newest Orthanc too (TEST_ARGS goes to pytest)
 	@testing/install test
 	$(PYTHON) -m tests.coverage -n $(AT_A_TIME) --dist worksteal $(TEST_ARGS)
+
+torture:  ## Kills, stops, full disks, wrong clocks, bad networks while studies flow; then an account (TORTURE_ARGS="--seed 2")
+	@testing/install test
+	PYTHONPATH=.:src $(PYTHON) -m tests.torture $(TORTURE_ARGS)
 
 audit-packages:  ## Known vulnerabilities of the packages; says so and does not fail where the database can't be reached
 	@[ -x build/pip-audit/bin/pip-audit ] || { python3 -m venv --clear build/pip-audit && build/pip-audit/bin/pip -q install pip-audit==2.10.1; }

@@ -114,7 +114,7 @@ def outcome(source: OrthancServer, destinations: Sequence[OrthancServer]) -> Out
         len(here.difference(*there)),
         arrivals - sum(map(len, there)),
         {key: n for key, n in totals.items() if n},
-        sum(source.get(f"/patients/{each}/protected") == "1" for each in source.get("/patients")),
+        sum(source.get(f"/patients/{each}/protected") == 1 for each in source.get("/patients")),
         sum(job["State"] == "Paused" for job in source.get("/jobs?expand")),
     )
 

@@ -16,7 +16,7 @@ from testing.dicom import make_study
 from testing.pytest_plugin import StartOrthanc
 from testing.standin import StandIn
 from tests.constants import script_with
-from tests.purge_old_studies.test_clock import FakedTime
+from tests.faked_time import FakedTime
 
 ROOT = Path(__file__).parents[2]
 NOW, DAY = 1_800_000_000.0, 86400.0

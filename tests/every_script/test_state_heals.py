@@ -7,7 +7,6 @@ import contextlib
 import os
 import re
 import shutil
-import sqlite3
 import stat
 import subprocess
 import time
@@ -21,6 +20,7 @@ from testing.dicom import make_study
 from testing.installed import dicomweb_plugin, python_plugin
 from testing.pytest_plugin import StartOrthanc
 from testing.server import OrthancServer
+from tests.disks import filled, locked
 from tests.privileges import AS_ROOT
 
 ROOT = Path(__file__).parents[2]
@@ -150,28 +150,11 @@ def line_with(server: OrthancServer, text: str, timeout: float = 30) -> str:
 
 
 @contextlib.contextmanager
-def locked(path: Path) -> Iterator[None]:
-    """Another program holds a lock on the ledger."""
-    holder = sqlite3.connect(path, isolation_level=None)
-    try:
-        holder.execute("BEGIN EXCLUSIVE")
-        yield
-    finally:
-        holder.close()
-
-
-@contextlib.contextmanager
 def full(folder: Path) -> Iterator[None]:
     """A disk of its own for the folder, full."""
     subprocess.run([*AS_ROOT, "mount", "-t", "tmpfs", "-o", "size=8m", "tmpfs", folder], check=True)
-    ballast = folder / "ballast"
-    try:
-        with contextlib.suppress(OSError), ballast.open("wb", buffering=0) as file:
-            while True:
-                file.write(b"\0" * 4096)
+    with filled(folder):
         yield
-    finally:
-        ballast.unlink()
 
 
 @contextlib.contextmanager
@@ -355,19 +338,6 @@ def test_a_state_that_is_taken_away_is_noticed_and_nothing_is_done_that_can_not_
 
 
 # What a full disk must not lose
-
-
-@contextlib.contextmanager
-def filled(folder: Path) -> Iterator[None]:
-    """Fill the disk of a folder to its last byte."""
-    ballast = folder / "ballast"
-    try:
-        with contextlib.suppress(OSError), ballast.open("wb", buffering=0) as file:
-            while True:
-                file.write(b"\0" * 4096)
-        yield
-    finally:
-        ballast.unlink()
 
 
 def test_the_audit_log_has_a_line_for_each_arrival_on_a_full_disk(start_briefly: StartOrthanc, state: Path) -> None:

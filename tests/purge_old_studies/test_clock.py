@@ -21,6 +21,7 @@ from testing.dicom import make_study
 from testing.pytest_plugin import StartOrthanc
 from testing.server import OrthancServer
 from testing.standin import StandIn
+from tests.faked_time import FakedTime
 
 SCRIPT = Path(__file__).parents[2] / "purge_old_studies.py"
 DAY = 86400.0
@@ -307,25 +308,6 @@ def test_a_clock_that_goes_ahead_by_more_than_ten_minutes_starts_no_rule(
 
 
 # On a real Orthanc
-
-
-class FakedTime:
-    """The clock of an Orthanc, by libfaketime; what counts seconds goes on as ever."""
-
-    def __init__(self, folder: Path) -> None:
-        self._file = folder / "time"
-        self.set("+0")
-        library = next(Path("/usr/lib").glob("*/faketime/libfaketimeMT.so.1"))
-        self.environment = {
-            "LD_PRELOAD": str(library), "FAKETIME_TIMESTAMP_FILE": str(self._file), "FAKETIME_NO_CACHE": "1",
-            "FAKETIME_DONT_FAKE_MONOTONIC": "1",
-        }  # fmt: skip
-
-    def set(self, offset: str) -> None:
-        """`+1096d`, or `@1970-01-01 01:00:00`; the file is replaced, since Orthanc reads it at any moment."""
-        new = self._file.with_suffix(".new")
-        new.write_text(offset + "\n")
-        new.replace(self._file)
 
 
 def script_with(**constants: float) -> str:
