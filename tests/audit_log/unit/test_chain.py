@@ -236,9 +236,11 @@ def test_the_command_says_whether_the_key_or_the_log_is_not_there(
 def test_a_last_line_that_is_cut_is_named_with_its_file(verification: Any, tmp_path: Path) -> None:
     first, second = log_of(*some_entries(2))
     path = tmp_path / "audit-000000000001.jsonl"
-    path.write_bytes(first + b"\n" + second[:-5])
-    assert verification.verify([path], KEY) == (
-        [f"{path.name}: its last line is cut"],
+    path.write_bytes(first + b"\n")
+    last = tmp_path / "audit-000000000002.jsonl"
+    last.write_bytes(second[:-5])
+    assert verification.verify([path, last], KEY) == (
+        [f"{last.name}: its last line is cut"],
         1,
         json.loads(first)["Mac"],
     )
