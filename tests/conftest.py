@@ -32,6 +32,11 @@ settings.register_profile("ci", settings.get_profile("shared"), derandomize=True
 settings.load_profile("ci" if os.environ.get("CI") else "shared")
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with what takes longest: all else is done beside it, and nobody waits for it at the end."""
+    items.sort(key=lambda item: "torture" not in item.path.parts)
+
+
 @pytest.fixture(scope="session")
 def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A certificate and its key in one PEM file, made out to this machine's own address, as Orthanc wants it."""

@@ -14,9 +14,10 @@ PACKAGES = sorted(path.parent for path in ROOT.glob("*/__init__.py") if (path.pa
 FILES = [*SCRIPTS, *(package / "__init__.py" for package in PACKAGES)]
 
 
-def combine_scripts(*words: Path | str, to: Path) -> Path:
-    """Combine scripts and return the file; `words` may have options too."""
+def combine_scripts(*words: Path | str, to: Path, warns: bool = False) -> Path:
+    """Combine scripts and return the file; `words` may have options too. `warns` : it has something to say."""
     command = [sys.executable, ROOT / "combine.py", *words, "-o", to]
     result = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert (result.returncode, result.stderr) == (0, "")
+    assert result.returncode == 0, result.stderr
+    assert bool(result.stderr) == warns, result.stderr
     return to

@@ -50,7 +50,7 @@ def test_a_broker_that_is_away_is_two_lines_of_the_log(
     if beside:
         own = tmp_path / "own.py"
         own.write_text(OWN.replace("FOLDER", str(ROOT)))
-        script = combine_scripts(own, SCRIPT.parent, to=tmp_path / "combined.py")
+        script = combine_scripts(own, SCRIPT.parent, to=tmp_path / "combined.py", warns=True)
     rabbit, nats = servers
     nobody = "127.0.0.1:1"
     brokers = {

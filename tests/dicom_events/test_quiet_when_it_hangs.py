@@ -41,7 +41,7 @@ def test_a_broker_that_hangs_is_one_line_until_it_answers(
     hook.answers = answer
     own = tmp_path / "own.py"
     own.write_text(OWN.replace("FOLDER", str(ROOT)))
-    script = combine_scripts(own, SCRIPT.parent, to=tmp_path / "combined.py")
+    script = combine_scripts(own, SCRIPT.parent, to=tmp_path / "combined.py", warns=True)
     brokers = {
         "hook": over_webhook(hook, WebhookConfig={"Timeout": 0.5}),
         "aws": {

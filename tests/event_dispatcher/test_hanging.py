@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import functools
+import re
 import sqlite3
 import time
 from collections.abc import Iterator
@@ -102,9 +103,9 @@ def test_a_handler_that_hangs_amid_thousands_of_events_stops_no_other_and_no_shu
     server.assert_logged("handlers wait for their turn, in memory, behind hang (for ", level="warning")
     assert seconds_to_stop(server) < ENDS_WITHIN
     assert notes.lines()[-1] == "stopped"
-    server.assert_logged(
-        f"Orthanc stops: {EVENTS - 1 if 'function' in how or 'blocks' in how else EVENTS - 100} handlers"
-    )
+    [waiting] = re.findall(r"Orthanc stops: ([0-9]+) handlers had no turn", server.log)
+    # Of those that block the loop, a second one may have begun before the loop was stopped.
+    assert int(waiting) in ([EVENTS - 1, EVENTS - 2] if "function" in how or "blocks" in how else [EVENTS - 100])
 
 
 LOCKED = """

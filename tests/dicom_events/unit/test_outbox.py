@@ -31,7 +31,7 @@ def test_large_events_are_read_few_at_a_time(made: Waiting, monkeypatch: pytest.
 def test_what_can_not_be_settled_is_not_published(made: Waiting) -> None:
     """It would be published again and again, after each start."""
     made.add("a")
-    made.outbox.path.unlink()
+    made.outbox.ledger.path.unlink()
     with pytest.raises(OSError, match="was deleted or replaced while it was in use"):
         made.read()
 
